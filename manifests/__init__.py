@@ -1,0 +1,1 @@
+"""Data at rest: request schema and validation, sources, plan, storage, commit records, errors."""

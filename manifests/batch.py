@@ -1,0 +1,132 @@
+"""One block = one batch: the row that Ray Data carries from stage to stage, and how it is opened and closed.
+
+Ray Data may split and merge blocks at row borders only, so a batch that is one row can never be torn. Its samples
+travel inside that row as one Arrow table in IPC form. What the stages read, add and drop there:
+
+    stage    reads                                       adds                                         drops
+    plan                                                 RECORD_FIELDS, SOURCE_FIELDS, other columns
+    inputs   image, mask, condition_sources              image_pixels, mask_pixels, condition_inputs  SOURCE_FIELDS
+    prior    prompt, negative_prompt, condition_inputs   image_embeds, negative_image_embeds          condition_inputs
+    decoder  prompt, negative_prompt, *_embeds, *_pixels pixels                                       *_embeds, *_pixels
+    encode   pixels, every record column                 encoded                                      pixels
+
+Pixels are raw uint8, row-major: `image_pixels` and `pixels` are (height, width, 3) RGB, `mask_pixels` is
+(height, width) with 255 = repaint; a condition's image is (size, size, 3) RGB, cropped the way CLIP wants it.
+Embeddings are fixed-size lists of float32 or float16, as wide as the prior's embedding_dim.
+A stage works only on samples whose `status` is "success", and sets `status` and `error_message` where it fails one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from manifests.errors import SUCCESS, RowError
+
+#: `condition_inputs`: an interpolation's conditions with decoded images, raw RGB of (size, size, 3).
+CONDITION_INPUT_TYPE = pa.list_(
+    pa.struct([pa.field("text", pa.string()), pa.field("pixels", pa.binary()), pa.field("weight", pa.float64())])
+)
+
+
+class Bucket(BaseModel):
+    """What one device call must share. `strength` is None outside img2img."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    height: int
+    width: int
+    steps: int
+    guidance_scale: float
+    prior_steps: int
+    prior_guidance_scale: float
+    strength: float | None
+    has_negative: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one bucket that one device call makes, with their place in the plan.
+
+    Attributes:
+        shard: number of the shard the samples belong to.
+        index: position of the batch in its shard, from 0.
+        bucket: what the samples share; None for rows that failed validation and travel for their records only.
+        samples: one row per sample, columns as in the table at the top of this file.
+    """
+
+    shard: int
+    index: int
+    bucket: Bucket | None
+    samples: pa.Table
+
+    def to_block(self) -> pa.Table:
+        """The batch as a table of one row, which is what travels through Ray Data."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.samples.schema) as writer:
+            writer.write_table(self.samples)
+        bucket = None if self.bucket is None else self.bucket.model_dump_json()
+        return pa.table(
+            {
+                "shard": pa.array([self.shard], pa.int64()),
+                "batch": pa.array([self.index], pa.int32()),
+                "bucket": pa.array([bucket], pa.string()),
+                "samples": pa.Array.from_buffers(
+                    pa.large_binary(),
+                    1,
+                    [None, pa.array([0, sink.tell()], pa.int64()).buffers()[1], sink.getvalue()],
+                ),
+            }
+        )
+
+    @classmethod
+    def from_block(cls, block: pa.Table) -> Batch:
+        """Open a block of exactly one row; the samples share the block's memory."""
+        if block.num_rows != 1:
+            raise ValueError(f"a block must be one batch, got {block.num_rows} rows")
+        bucket = block.column("bucket")[0].as_py()
+        samples = pa.ipc.open_stream(block.column("samples")[0].as_buffer()).read_all()
+        return cls(
+            shard=block.column("shard")[0].as_py(),
+            index=block.column("batch")[0].as_py(),
+            bucket=None if bucket is None else Bucket.model_validate_json(bucket),
+            samples=samples.combine_chunks(),
+        )
+
+    @property
+    def pending(self) -> list[int]:
+        """Positions of the samples that no stage has failed."""
+        return [i for i, status in enumerate(self.samples.column("status").to_pylist()) if status == SUCCESS]
+
+    def values(self, column: str, positions: Sequence[int]) -> list[Any]:
+        """Python values of a column at the given positions."""
+        return self.samples.column(column).take(pa.array(positions, pa.int64())).to_pylist()
+
+    def add(self, column: str, kind: pa.DataType, values: Mapping[int, Any]) -> Batch:
+        """The batch with a column added or replaced; positions that `values` lacks become null."""
+        array = pa.array([values.get(i) for i in range(self.samples.num_rows)], kind)
+        position = self.samples.schema.get_field_index(column)
+        if position < 0:
+            return replace(self, samples=self.samples.append_column(column, array))
+        # Keeping the declared field keeps its description in the index.
+        return replace(self, samples=self.samples.set_column(position, self.samples.schema.field(column), array))
+
+    def drop(self, columns: Sequence[str]) -> Batch:
+        """The batch without those of the columns that it has."""
+        return replace(self, samples=self.samples.drop_columns([c for c in columns if c in self.samples.column_names]))
+
+    def fail(self, errors: Mapping[int, RowError]) -> Batch:
+        """The batch with the samples at these positions marked as failed, each with its own reason."""
+        if not errors:
+            return self
+        rows = range(self.samples.num_rows)
+        status = dict(zip(rows, self.samples.column("status").to_pylist(), strict=True))
+        message = dict(zip(rows, self.samples.column("error_message").to_pylist(), strict=True))
+        status.update({i: error.status for i, error in errors.items()})
+        message.update({i: error.message for i, error in errors.items()})
+        return self.add("status", pa.string(), status).add("error_message", pa.string(), message)

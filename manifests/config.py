@@ -1,0 +1,58 @@
+"""The one configuration model: what a run is, from TOML file and command line alike, frozen and strict.
+
+`jobs/cli.py` turns each field into an option of the same name; every stage gets the whole object and reads
+the fields it owns. Request settings (`height` … `strength`) that stay None fall to the task's own default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImageFormat = Literal["png", "jpg", "webp"]
+
+
+class RunConfig(BaseModel):
+    """Settings of one run. Unknown keys are refused; the object cannot be changed after it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: Annotated[
+        tuple[str, ...], Field(min_length=1, description="Parquet manifests: files, globs, folders or URLs")
+    ]
+    output: Annotated[str, Field(min_length=1, description="output folder or URL (s3://…)")]
+    checkpoint: Annotated[
+        str,
+        Field(description="'demo', or a folder with kandinsky-2-1-prior, kandinsky-2-1, kandinsky-2-1-inpaint"),
+    ] = "demo"
+    device: Annotated[
+        Literal["auto", "ascend", "cpu"],
+        Field(description="'auto' takes Ascend where the cluster has NPU resources, else the CPU"),
+    ] = "auto"
+
+    batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call")] = 4
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per output shard, at most")] = 1000
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1, description="job seed, for rows without a seed of their own")] = 0
+
+    height: Annotated[int | None, Field(description="pixels, a multiple of 64; for rows that leave it null")] = None
+    width: Annotated[int | None, Field(description="pixels, a multiple of 64; for rows that leave it null")] = None
+    steps: Annotated[int | None, Field(description="decoder steps, for rows that leave it null")] = None
+    guidance_scale: Annotated[float | None, Field(description="decoder guidance, for rows that leave it null")] = None
+    prior_steps: Annotated[int | None, Field(description="prior steps, for rows that leave it null")] = None
+    prior_guidance_scale: Annotated[
+        float | None, Field(description="prior guidance, for rows that leave it null")
+    ] = None
+    strength: Annotated[
+        float | None, Field(description="img2img strength in (0, 1], for rows that leave it null")
+    ] = None
+
+    prior_actors: Annotated[
+        str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the prior pool: auto, N or MIN:MAX")
+    ] = "auto"
+    decoder_actors: Annotated[
+        str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX")
+    ] = "auto"
+
+    image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
+    quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
