@@ -107,6 +107,13 @@ class Batch:
         """Python values of a column at the given positions."""
         return self.samples.column(column).take(pa.array(positions, pa.int64())).to_pylist()
 
+    def rows(self, columns: Sequence[str], positions: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Python values of several columns, by position and then by column."""
+        values = [self.values(column, positions) for column in columns]
+        return {
+            i: dict(zip(columns, row, strict=True)) for i, row in zip(positions, zip(*values, strict=True), strict=True)
+        }
+
     def add(self, column: str, kind: pa.DataType, values: Mapping[int, Any]) -> Batch:
         """The batch with a column added or replaced; positions that `values` lacks become null."""
         array = pa.array([values.get(i) for i in range(self.samples.num_rows)], kind)

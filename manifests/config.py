@@ -40,12 +40,12 @@ class RunConfig(BaseModel):
     steps: Annotated[int | None, Field(description="decoder steps, for rows that leave it null")] = None
     guidance_scale: Annotated[float | None, Field(description="decoder guidance, for rows that leave it null")] = None
     prior_steps: Annotated[int | None, Field(description="prior steps, for rows that leave it null")] = None
-    prior_guidance_scale: Annotated[
-        float | None, Field(description="prior guidance, for rows that leave it null")
-    ] = None
-    strength: Annotated[
-        float | None, Field(description="img2img strength in (0, 1], for rows that leave it null")
-    ] = None
+    prior_guidance_scale: Annotated[float | None, Field(description="prior guidance, for rows that leave it null")] = (
+        None
+    )
+    strength: Annotated[float | None, Field(description="img2img strength in (0, 1], for rows that leave it null")] = (
+        None
+    )
 
     prior_actors: Annotated[
         str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the prior pool: auto, N or MIN:MAX")

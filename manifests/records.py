@@ -65,10 +65,21 @@ SOURCE_FIELDS: tuple[pa.Field, ...] = (
 
 RECORD_NAMES: tuple[str, ...] = tuple(field.name for field in RECORD_FIELDS)
 
+#: Columns that stages hand to each other (table in `batch.py`); they never reach the index.
+WORKING_NAMES: frozenset[str] = frozenset(field.name for field in SOURCE_FIELDS) | {
+    "image_pixels",
+    "mask_pixels",
+    "condition_inputs",
+    "image_embeds",
+    "negative_image_embeds",
+    "pixels",
+    "encoded",
+}
+
 
 def extra_column_name(column: str) -> str:
     """Name in the index of a manifest column that is not part of the request schema.
 
-    A name that the index already uses gets the prefix `manifest_`, so that neither is lost.
+    A name that the index or a stage already uses gets the prefix `manifest_`, so that neither is lost.
     """
-    return f"manifest_{column}" if column in RECORD_NAMES else column
+    return f"manifest_{column}" if column in RECORD_NAMES or column in WORKING_NAMES else column

@@ -1,0 +1,150 @@
+"""What is committed under an output: names of parts and shard files, and the records that say what they hold.
+
+    OUTPUT/00000.tar                           images, captions and records of the shard's successful samples
+    OUTPUT/00000.parquet                       one row per sample, failed ones too
+    OUTPUT/00000_stats.json                    written last: a shard is sealed when this file exists
+    OUTPUT/_run/parts/00000/00000.arrow        a finished batch of a shard that is not sealed yet
+
+Names are decided by the plan alone, so that doing a thing twice overwrites it with the same bytes. Five
+digits are the width for sorting, not a limit. A shard without one successful sample has no tar: `datasets`
+cannot open an empty one as its first file, and webdataset refuses a worker that got nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manifests import storage
+from manifests.errors import StorageError
+
+#: Where parts are staged, under the output.
+PARTS_FOLDER = "_run/parts"
+
+_STATS_NAME = re.compile(r"^(\d{5,})_stats\.json$")
+_PART_NAME = re.compile(r"^(\d{5,})\.arrow$")
+_FOLDER_NAME = re.compile(r"^(\d{5,})/?$")
+
+
+class Receipt(BaseModel):
+    """What the driver learns about a staged batch.
+
+    Attributes:
+        shard, batch: place in the plan.
+        count: samples of the batch, successful and failed.
+        successes: those with an image.
+        failed_by_status: number of failed samples per status, statuses in alphabetical order.
+        bytes: size of the staged part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shard: int
+    batch: int
+    count: int
+    successes: int
+    failed_by_status: Mapping[str, int]
+    bytes: int
+
+
+class FileStats(BaseModel):
+    """One committed file: its name in the output's root, its size, and the SHA-256 of its bytes in hex."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ShardStats(BaseModel):
+    """Content of `NNNNN_stats.json`. Holds no times, so that sealing twice writes the same bytes.
+
+    Attributes:
+        schema_version: layout of the shard's files and of this record.
+        task: the one task of the shard; None where no sample has a valid one.
+        count: samples of the shard; `successes + failed`.
+        bytes: sum of the image files' sizes, as they are inside the tar.
+        tar: None for a shard without a successful sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    shard: int
+    task: str | None
+    count: int
+    successes: int
+    failed: int
+    failed_by_status: Mapping[str, int]
+    bytes: int
+    tar: FileStats | None
+    parquet: FileStats
+
+
+def shard_name(shard: int) -> str:
+    """Stem of a shard's files: `00042`."""
+    return f"{shard:05d}"
+
+
+def tar_name(shard: int) -> str:
+    """Name of the shard's tar in the output's root."""
+    return f"{shard_name(shard)}.tar"
+
+
+def index_name(shard: int) -> str:
+    """Name of the shard's Parquet index in the output's root."""
+    return f"{shard_name(shard)}.parquet"
+
+
+def stats_name(shard: int) -> str:
+    """Name of the shard's commit marker in the output's root."""
+    return f"{shard_name(shard)}_stats.json"
+
+
+def parts_url(output_url: str, shard: int) -> str:
+    """Folder that a shard's parts are staged in."""
+    return storage.join(output_url, PARTS_FOLDER, shard_name(shard))
+
+
+def part_url(output_url: str, shard: int, batch: int) -> str:
+    """Where one finished batch is staged."""
+    return storage.join(parts_url(output_url, shard), f"{batch:05d}.arrow")
+
+
+def sealed_shards(output_url: str) -> set[int]:
+    """Numbers of the shards that are sealed, by one listing of the output's root."""
+    matches = (_STATS_NAME.match(name) for name in storage.list_names(output_url))
+    return {int(match.group(1)) for match in matches if match}
+
+
+def staged_parts(output_url: str) -> dict[int, set[int]]:
+    """Batches that are staged, by shard, in one listing per shard. Half-written files do not count."""
+    listed = storage.list_names(storage.join(output_url, PARTS_FOLDER))
+    folders = (_FOLDER_NAME.match(name) for name in listed)
+    found = {}
+    for shard in sorted(int(match.group(1)) for match in folders if match):
+        names = (_PART_NAME.match(name) for name in storage.list_names(parts_url(output_url, shard)))
+        batches = {int(match.group(1)) for match in names if match}
+        if batches:
+            found[shard] = batches
+    return found
+
+
+def read_stats(output_url: str, shard: int) -> ShardStats:
+    """The commit record of a sealed shard.
+
+    Raises:
+        StorageError: it cannot be read, or it is not a record of this layout.
+    """
+    url = storage.join(output_url, stats_name(shard))
+    try:
+        return ShardStats.model_validate_json(storage.read_bytes(url))
+    except ValidationError as error:
+        raise StorageError(
+            f"{url} is not a commit record of this program ({error.error_count()} problems, first: "
+            f"{error.errors()[0]['msg']}); remove it and start the job again to seal the shard once more"
+        ) from error

@@ -1,0 +1,76 @@
+"""The fingerprint of a plan: one hash over everything that decides the images, their names and their places.
+
+It covers the content of the request columns, where windows are cut, the other columns' names and types, and
+the settings of the job that reach an image or a name. It does not cover where the manifest lies, how its
+files are compressed, or in which types a request column is stored. Inline images are covered by the size of
+their columns (and by the id, where that comes from the content), because the driver does not read them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.config import RunConfig
+from manifests.schema import REQUEST_NAMES, SETTINGS
+from manifests.sources import Manifest
+
+#: Raise it when planning changes, so that an output begun by the former rules is not continued by new ones.
+PLAN_VERSION = 1
+
+_JOB_FIELDS = ("seed", "batch_size", "shard_size", "checkpoint", "image_format", "quality", *SETTINGS)
+
+
+class Fingerprint:
+    """Grows with each window; the order of windows counts."""
+
+    def __init__(self, config: RunConfig, manifest: Manifest) -> None:
+        job = {name: getattr(config, name) for name in _JOB_FIELDS}
+        extras = [[field.name, str(field.type)] for field in manifest.extras]
+        inline = sum(file.inline_bytes for file in manifest.files)
+        head = {"version": PLAN_VERSION, "job": job, "extras": extras, "inline_bytes": inline}
+        self._hash = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+
+    def add(self, columns: Mapping[str, pa.Array], contents: Any) -> None:
+        """Take in the next window: its request columns, and the content hashes of its rows without id."""
+        # BLAKE2b is the faster one here, and 250,000 rows per second pass through it.
+        window = hashlib.blake2b(digest_size=32)
+        window.update(np.ascontiguousarray(contents).tobytes())
+        for name in REQUEST_NAMES:
+            array = columns[name]
+            window.update(f"{name}/{len(array)}/".encode())
+            if array.null_count < len(array):
+                _feed(window, array)
+        self._hash.update(window.digest())
+
+    def hexdigest(self) -> str:
+        """The hash of all that was added, 64 hex digits."""
+        return self._hash.hexdigest()
+
+
+def _feed(hasher: Any, array: pa.Array) -> None:
+    """Hash an array by its values alone; what lies in memory under its nulls does not count."""
+    kind = array.type
+    hasher.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_struct(kind):
+        for field in kind:
+            _feed(hasher, pc.struct_field(array, field.name))
+    elif pa.types.is_list(kind):
+        hasher.update(pc.list_value_length(array).fill_null(0).to_numpy().tobytes())
+        _feed(hasher, array.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        filled = array.fill_null("" if pa.types.is_string(kind) else b"")
+        hasher.update(pc.binary_length(filled).to_numpy().tobytes())
+        _, offsets, data = filled.buffers()
+        if data is not None and len(filled):
+            bounds = np.frombuffer(offsets, np.int32)
+            begin, end = int(bounds[filled.offset]), int(bounds[filled.offset + len(filled)])
+            hasher.update(memoryview(data)[begin:end])
+    else:
+        hasher.update(array.fill_null(0).to_numpy().tobytes())

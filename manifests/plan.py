@@ -1,0 +1,257 @@
+"""The plan of a run: which images, in which batches, in which shards. Pure, deterministic, streamed.
+
+`plan` runs on the driver: it validates and lays out window after window and keeps of each only its place,
+what repeats in it, and the counts of its shards. `window_batches` runs in a read task: it plans its window
+again, by the same functions, and yields the batches with everything that their samples need.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from manifests import ids as naming
+from manifests import layout, reading, samples, sources
+from manifests.batch import Batch, Bucket
+from manifests.config import RunConfig
+from manifests.fingerprint import Fingerprint
+from manifests.given import cast_requests
+from manifests.layout import Layout, PlannedBatch, PlannedShard
+from manifests.schema import IMAGE_COLUMNS
+from manifests.sources import Manifest, Piece
+from manifests.validate import Resolved, check_defaults, resolve
+
+
+@dataclass(frozen=True)
+class Window:
+    """All that a read task must know about its window, a few hundred bytes; it is pickled to get there.
+
+    Attributes:
+        index: position in the plan.
+        pieces: where its rows lie.
+        first_row: row of the manifest of its first request.
+        rows: number of its requests.
+        first_shard: number of its first shard; the others follow.
+        shards: number of its shards.
+        repeats: its rows whose ids are not theirs alone.
+        extras: the manifest's other columns in their common types, the same for all windows.
+    """
+
+    index: int
+    pieces: tuple[Piece, ...]
+    first_row: int
+    rows: int
+    first_shard: int
+    shards: int
+    repeats: naming.Repeats
+    extras: pa.Schema
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the driver knows of a run.
+
+    Attributes:
+        windows: in the manifest's order.
+        shards: shard number -> what it will hold.
+        requests: rows of the manifest; `rejected` of them failed validation.
+        samples: images to make.
+        batches: batches of all shards, those of rejected rows included.
+        samples_by_task: task -> images to make.
+        samples_by_bucket: bucket -> images to make.
+        schema: columns of every batch.
+        fingerprint: hex; changes with whatever changes images, names or places, and with nothing else.
+    """
+
+    windows: tuple[Window, ...]
+    shards: tuple[PlannedShard, ...]
+    requests: int
+    rejected: int
+    samples: int
+    batches: int
+    samples_by_task: Mapping[str, int]
+    samples_by_bucket: Mapping[Bucket, int]
+    schema: pa.Schema
+    fingerprint: str
+
+
+def plan(config: RunConfig) -> Plan:
+    """Plan the whole manifest; reads no inline image unless a row with one has no id.
+
+    Raises:
+        UsageError: a request setting of the config cannot be used.
+        ManifestError: the manifest as a whole cannot be read.
+    """
+    check_defaults(config)
+    manifest = sources.open_manifest(config.manifest)
+    windows = sources.cut_windows(manifest, config.shard_size)
+    watch = naming.IdWatch()
+    fingerprint = Fingerprint(config, manifest)
+    tallies = []
+    with reading.Reader(inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
+        for pieces in windows:
+            resolved = resolve(light.read(pieces).tables, config)
+            digests = _digests(resolved, pieces, manifest, images)
+            fingerprint.add(resolved.given.columns, watch.see(resolved.given.columns["id"], digests))
+            tallies.append(_Tally.of(_lay_out(resolved, naming.NO_REPEATS, config)))
+    with reading.Reader(("id",)) as reader:
+        repeats = watch.repeats(lambda index: cast_requests(reader.read(windows[index]).tables).columns["id"])
+    with reading.Reader(inline=False) as light:
+        for index, repeated in enumerate(repeats):
+            # An id that was used before rejects its row, which moves every batch behind it.
+            if repeated.own.any():
+                resolved = resolve(light.read(windows[index]).tables, config)
+                tallies[index] = _Tally.of(_lay_out(resolved, repeated, config))
+    return _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
+
+
+def window_batches(
+    config: RunConfig, window: Window, wanted: Container[tuple[int, int]] | None = None
+) -> Iterator[Batch]:
+    """Plan one window again and yield its batches, in order, with all columns of `Plan.schema`.
+
+    Args:
+        config: the one that the plan was made with.
+        window: from the plan.
+        wanted: (shard number, batch) pairs to yield; None for all.
+    """
+    yield from batches_of(config, [window], wanted)
+
+
+def batches_of(
+    config: RunConfig, windows: Sequence[Window], wanted: Container[tuple[int, int]] | None = None
+) -> Iterator[Batch]:
+    """Like `window_batches` for several windows; neighbours share the row groups that they lie in."""
+    if not windows:
+        return
+    with reading.Reader(extras=windows[0].extras) as reader:
+        for window in windows:
+            yield from _yield_batches(config, window, reader.read(window.pieces), wanted)
+
+
+def _yield_batches(
+    config: RunConfig,
+    window: Window,
+    fragment: reading.Fragment,
+    wanted: Container[tuple[int, int]] | None,
+) -> Iterator[Batch]:
+    resolved = resolve(fragment.tables, config)
+    planned = _lay_out(resolved, window.repeats, config)
+    names = _final_ids(resolved, window.repeats)
+    errors = _all_errors(resolved, window.repeats, names)
+    requests = samples.request_table(
+        resolved, fragment, names, errors, window.first_row, (config.seed, config.checkpoint)
+    )
+    for position in range(len(planned.shards)):
+        shard = window.first_shard + position
+        batches = planned.batches_of(position)
+        chosen = [batch for batch in batches if wanted is None or (shard, batch.number) in wanted]
+        if chosen:
+            yield from _cut(requests, planned, shard, chosen, config.shard_size)
+
+
+def _cut(
+    requests: pa.Table, planned: Layout, shard: int, batches: Sequence[PlannedBatch], shard_size: int
+) -> Iterator[Batch]:
+    """Batches of one shard with their samples."""
+    sizes = [batch.stop - batch.start for batch in batches]
+    keys = [
+        layout.key_of(shard, batch.first_row + offset, shard_size)
+        for batch, size in zip(batches, sizes, strict=True)
+        for offset in range(size)
+    ]
+    places = np.concatenate([np.arange(batch.start, batch.stop) for batch in batches])
+    tables = samples.cut_samples(requests, planned.rows[places], planned.image_index[places], keys, sizes)
+    for batch, table in zip(batches, tables, strict=True):
+        yield Batch(shard, batch.number, batch.bucket, table)
+
+
+def _lay_out(resolved: Resolved, repeats: naming.Repeats, config: RunConfig) -> Layout:
+    rejected = np.zeros(resolved.rows, bool)
+    rejected[list(resolved.errors)] = True
+    rejected[repeats.rows[repeats.own]] = True
+    return layout.lay_out(resolved, rejected, config.batch_size, config.shard_size)
+
+
+def _all_errors(resolved: Resolved, repeats: naming.Repeats, names: Sequence[str]) -> dict[int, str]:
+    errors = dict(resolved.errors)
+    for row, first in repeats.split()[1].items():
+        reason = f"id: {names[row]!r} was already used by row {first} of the manifest; ids must be unique"
+        errors[row] = f"{reason}; {errors[row]}" if row in errors else reason
+    return errors
+
+
+def _final_ids(resolved: Resolved, repeats: naming.Repeats) -> list[str]:
+    given = resolved.given.columns
+    derived = np.flatnonzero(naming.derived_rows(given["id"]))
+    names: list[str] = given["id"].to_pylist()
+    if len(derived):
+        suffixes, _ = repeats.split()
+        for row, digest in zip(derived.tolist(), naming.content_digests(given, derived), strict=True):
+            suffix = f"-{suffixes[row]}" if row in suffixes else ""
+            names[row] = f"{digest.hex()}{suffix}"
+    return names
+
+
+def _digests(resolved: Resolved, pieces: Sequence[Piece], manifest: Manifest, images: reading.Reader) -> list[bytes]:
+    """Content digests of the rows without an id; only these make the driver read inline images."""
+    columns = resolved.given.columns
+    rows = np.flatnonzero(naming.derived_rows(columns["id"]))
+    if not len(rows):
+        return []
+    if any(file.inline_bytes for file in manifest.files):
+        full = cast_requests(images.read(pieces).tables).columns
+        columns = {**columns, **{name: full[name] for name in IMAGE_COLUMNS}}
+    return naming.content_digests(columns, rows)
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """What the driver keeps of a window's layout."""
+
+    shards: tuple[PlannedShard, ...]
+    buckets: tuple[tuple[Bucket, int], ...]
+
+    @classmethod
+    def of(cls, planned: Layout) -> _Tally:
+        return cls(planned.shards, planned.buckets)
+
+
+def _assemble(
+    manifest: Manifest,
+    windows: Sequence[tuple[Piece, ...]],
+    repeats: Sequence[naming.Repeats],
+    tallies: Sequence[_Tally],
+    fingerprint: str,
+) -> Plan:
+    """Number the shards over all windows and add up."""
+    placed, first_row, first_shard = [], 0, 0
+    buckets: Counter[Bucket] = Counter()
+    for index, (pieces, repeated, tally) in enumerate(zip(windows, repeats, tallies, strict=True)):
+        rows = sum(piece.stop - piece.start for piece in pieces)
+        count = len(tally.shards)
+        placed.append(Window(index, pieces, first_row, rows, first_shard, count, repeated, manifest.extras))
+        first_row += rows
+        first_shard += count
+        for bucket, number in tally.buckets:
+            buckets[bucket] += number
+    shards = tuple(shard for tally in tallies for shard in tally.shards)
+    by_task: Counter[str] = Counter()
+    for bucket, count in buckets.items():
+        by_task[bucket.task] += count
+    return Plan(
+        windows=tuple(placed),
+        shards=shards,
+        requests=manifest.rows,
+        rejected=sum(shard.rejected for shard in shards),
+        samples=sum(shard.samples for shard in shards),
+        batches=sum(shard.batches for shard in shards),
+        samples_by_task=dict(by_task),
+        samples_by_bucket=dict(buckets),
+        schema=samples.sample_schema(manifest.extras),
+        fingerprint=fingerprint,
+    )

@@ -1,0 +1,282 @@
+"""The only place that touches storage: a thin room over fsspec for local folders and object stores alike.
+
+Locations are plain local paths or anything fsspec knows (`file://`, `s3://`, `memory://`, `https://` …). What
+is written appears whole or not at all: locally under a hidden temporary name that is synced and then renamed,
+on object stores with a single put, which is atomic there. All functions are stateless, so any process of the
+cluster may call them.
+
+A missing file stays a `FileNotFoundError`, because callers ask for it; everything else that storage refuses
+becomes a `StorageError` that names the location and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+from fsspec.core import url_to_fs
+
+from manifests.errors import KandinskyBatchError, StorageError
+
+_ADVICE = "check the address, the access rights and the free space"
+
+
+@contextlib.contextmanager
+def _told(action: str, url: str) -> Iterator[None]:
+    """Turn what storage raises inside into a `StorageError` with a reason; a missing file passes through."""
+    try:
+        yield
+    except (FileNotFoundError, KandinskyBatchError):
+        raise
+    except ImportError as error:
+        raise StorageError(f"cannot {action} {url}: {error}; install the fsspec package of that storage") from error
+    except Exception as error:  # every backend has exceptions of its own, with no common base
+        reason = f"{type(error).__name__}: {error}"
+        raise StorageError(f"cannot {action} {url}: {reason}; {_ADVICE}") from error
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """The file system of a location and the path inside it."""
+    fs, path = url_to_fs(url)
+    return fs, path
+
+
+def _protocol(url: str) -> str:
+    return url.split("://", 1)[0].split("::", 1)[0] if "://" in url else ""
+
+
+def is_remote(url: str) -> bool:
+    """True unless the location is a path of this machine."""
+    return _protocol(url) not in ("", "file", "local")
+
+
+def local_path(url: str) -> str:
+    """The plain absolute path of a location that is not remote."""
+    return str(_filesystem(url)[1])
+
+
+def absolute(url: str) -> str:
+    """The location in a form that any working directory understands; remote ones stay as they are."""
+    return url if is_remote(url) else local_path(url)
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path parts to a location."""
+    joined = url
+    for part in parts:
+        bare = joined.endswith(("://", "/"))
+        joined = f"{joined}{part.lstrip('/')}" if bare else f"{joined}/{part.lstrip('/')}"
+    return joined
+
+
+def folder_of(url: str) -> str:
+    """The folder a file lies in."""
+    head, slashes, tail = url.partition("://")
+    if not slashes:
+        return posixpath.dirname(url)
+    return f"{head}://{posixpath.dirname(tail)}"
+
+
+def is_absolute(location: str) -> bool:
+    """True for absolute paths and for anything with a protocol."""
+    return location.startswith("/") or "://" in location
+
+
+def resolve(location: str, base: str) -> str:
+    """A location as seen from the folder `base`; absolute paths and anything with `://` stay unchanged."""
+    if is_absolute(location):
+        return location
+    head, slashes, tail = base.partition("://")
+    if not slashes:
+        return posixpath.normpath(join(base, location))
+    return f"{head}://{posixpath.normpath(join(tail, location)) if tail else posixpath.normpath(location)}"
+
+
+@contextlib.contextmanager
+def open_read(url: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading; close it at the end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: the storage refused.
+    """
+    with contextlib.ExitStack() as stack:
+        with _told("read", url):
+            fs, path = _filesystem(url)
+            file = stack.enter_context(fs.open(path, "rb"))
+        yield file
+
+
+def open_arrow(url: str) -> pa.NativeFile:
+    """Open a file for Arrow, which reads local ones without Python in between; the caller closes it."""
+    with _told("read", url):
+        if not is_remote(url):
+            return pa.OSFile(local_path(url), "rb")
+        fs, path = _filesystem(url)
+        return pa.PythonFile(fs.open(path, "rb"), mode="r")
+
+
+def read_bytes(url: str) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: the storage refused.
+    """
+    with _told("read", url):
+        fs, path = _filesystem(url)
+        return bytes(fs.cat_file(path))
+
+
+def _replace(url: str, fill: Callable[[IO[bytes]], None]) -> None:
+    """Write a local file under a hidden name, sync it, and give it its name in one step."""
+    target = Path(local_path(url))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The random part keeps a writer that was taken for dead from mixing its bytes with its successor's.
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    # The rename itself survives a power cut only when the folder is synced too.
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_atomic(url: str, data: bytes) -> None:
+    """Write a file so that readers see all of it or none; replaces what was there.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    with _told("write", url):
+        if not is_remote(url):
+            _replace(url, lambda file: _write(file, data))
+            return
+        fs, path = _filesystem(url)
+        fs.pipe_file(path, data)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+
+
+def put_atomic(local_file: str, url: str) -> None:
+    """Copy a local file to a location so that readers see all of it or none; the local file stays.
+
+    Raises:
+        FileNotFoundError: there is no such local file.
+        StorageError: the storage refused.
+    """
+    with _told("write", url):
+        if not is_remote(url):
+            with open(local_file, "rb") as source:
+                _replace(url, lambda file: shutil.copyfileobj(source, file, 16 << 20))
+            return
+        fs, path = _filesystem(url)
+        fs.put_file(local_file, path)
+
+
+def exists(url: str) -> bool:
+    """True where there is a file or folder.
+
+    Asks for the entry instead of fsspec's `exists`, which takes a refused request for an absent file.
+    """
+    with _told("read", url):
+        fs, path = _filesystem(url)
+        fs.invalidate_cache(posixpath.dirname(path))
+        try:
+            fs.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def list_names(folder: str) -> list[str]:
+    """Names in a folder, sorted; empty where there is no such folder. Temporary files are not named."""
+    with _told("list", folder):
+        fs, path = _filesystem(folder)
+        fs.invalidate_cache(path)
+        try:
+            entries = fs.ls(path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = {posixpath.basename(entry.rstrip("/")) for entry in entries}
+        return sorted(name for name in names if name and not _is_temporary(name))
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def remove(url: str, recursive: bool = False) -> None:
+    """Remove a file, or a folder with `recursive`; nothing happens where there is none."""
+    with _told("remove", url):
+        fs, path = _filesystem(url)
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=recursive)
+
+
+def sweep(folder: str, older_than_s: float = 3600.0) -> int:
+    """Remove temporary files that killed writers left in a local folder; returns how many there were."""
+    if is_remote(folder) or not os.path.isdir(local_path(folder)):
+        return 0
+    swept = 0
+    with _told("clean", folder):
+        for entry in os.scandir(local_path(folder)):
+            with contextlib.suppress(FileNotFoundError):
+                if _is_temporary(entry.name) and time.time() - entry.stat().st_mtime > older_than_s:
+                    os.unlink(entry.path)
+                    swept += 1
+    return swept
+
+
+def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Files a person may mean by a location: the file itself, what a glob matches, or a folder's files.
+
+    Args:
+        location: file, glob or folder, local or remote.
+        suffixes: endings that a folder's files must have; hidden names and names that begin with `_` do not
+            count there, as everywhere in the Parquet world.
+
+    Returns:
+        Absolute locations, sorted; empty where nothing is there.
+    """
+    if _protocol(location) in ("http", "https"):
+        # A web server has no folders, and `?` begins a query there.
+        return [location]
+    with _told("list", location):
+        fs, path = _filesystem(location)
+        fs.invalidate_cache()
+        try:
+            kind = fs.info(path)["type"]
+        except FileNotFoundError:
+            found = fs.glob(path) if any(sign in path for sign in "*?[") else []
+            found = [name for name in found if fs.isfile(name)]
+        else:
+            found = [path] if kind == "file" else [n for n in fs.find(path) if _is_data(n, path, suffixes)]
+        if not is_remote(location):
+            return sorted(str(name) for name in found)
+        return sorted(str(fs.unstrip_protocol(name)) for name in found)
+
+
+def _is_data(name: str, folder: str, suffixes: tuple[str, ...]) -> bool:
+    inner = name[len(folder) :].strip("/").split("/")
+    return name.endswith(suffixes) and not any(part.startswith((".", "_")) for part in inner)

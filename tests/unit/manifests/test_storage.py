@@ -1,0 +1,148 @@
+"""Storage: what is written appears whole or not at all, on local folders and on object stores alike."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from manifests import storage
+from manifests.errors import StorageError
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {
+        "local": str(tmp_path),
+        "file": f"file://{tmp_path}",
+        "memory": f"memory://{uuid.uuid4().hex}",
+    }[request.param]
+
+
+def test_what_is_written_is_read_back_and_replaced(root: str) -> None:
+    url = storage.join(root, "deep", "folder", "part.arrow")
+    assert not storage.exists(url)
+    storage.write_atomic(url, b"one")
+    storage.write_atomic(url, b"two")
+    assert storage.read_bytes(url) == b"two"
+    with storage.open_read(url) as file:
+        assert file.read(2) == b"tw"
+    with storage.open_arrow(url) as file:
+        assert file.read() == b"two"
+    assert storage.exists(url)
+    assert storage.list_names(storage.join(root, "deep", "folder")) == ["part.arrow"]
+    assert storage.list_names(storage.join(root, "deep")) == ["folder"]
+
+
+def test_a_local_file_is_put_and_stays(root: str, tmp_path: Path) -> None:
+    local = tmp_path / "made.tar"
+    local.write_bytes(b"x" * 1000)
+    storage.put_atomic(str(local), storage.join(root, "out", "00000.tar"))
+    assert storage.read_bytes(storage.join(root, "out", "00000.tar")) == local.read_bytes()
+
+
+def test_absent_things_are_absent_and_not_errors(root: str) -> None:
+    assert storage.list_names(storage.join(root, "nowhere")) == []
+    storage.remove(storage.join(root, "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(root, "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        storage.open_arrow(storage.join(root, "nowhere"))
+    with pytest.raises(FileNotFoundError), storage.open_read(storage.join(root, "nowhere")):
+        pass
+
+
+def test_removing_a_file_or_a_folder(root: str) -> None:
+    for name in ("a", "b"):
+        storage.write_atomic(storage.join(root, "parts", name), b"")
+    storage.remove(storage.join(root, "parts", "a"))
+    assert storage.list_names(storage.join(root, "parts")) == ["b"]
+    storage.remove(storage.join(root, "parts"), recursive=True)
+    assert storage.list_names(storage.join(root, "parts")) == []
+
+
+def test_a_failure_in_the_middle_leaves_the_former_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(tmp_path / "00000.tar")
+    storage.write_atomic(url, b"former")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"cannot write .*00000\.tar: .*No space left.*check"):
+        storage.write_atomic(url, b"latter")
+    source = tmp_path / "source"
+    source.write_bytes(b"latter")
+    with pytest.raises(StorageError, match=r"cannot write .*00000\.tar"):
+        storage.put_atomic(str(source), url)
+    assert storage.read_bytes(url) == b"former"
+    assert sorted(os.listdir(tmp_path)) == ["00000.tar", "source"]
+
+
+def test_a_half_written_file_of_a_killed_writer_is_never_named_and_is_swept_later(tmp_path: Path) -> None:
+    left = tmp_path / ".00000.tar.0123.tmp"
+    left.write_bytes(b"half")
+    (tmp_path / "00000.tar").write_bytes(b"whole")
+    assert storage.list_names(str(tmp_path)) == ["00000.tar"]
+    assert storage.sweep(str(tmp_path)) == 0
+    os.utime(left, (time.time() - 7200,) * 2)
+    assert storage.sweep(str(tmp_path)) == 1
+    assert os.listdir(tmp_path) == ["00000.tar"]
+    assert storage.sweep("memory://anywhere") == 0
+
+
+def test_what_storage_refuses_names_the_location_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot write .*file/inside.*check"):
+        storage.write_atomic(str(tmp_path / "file" / "inside"), b"")
+    with pytest.raises(StorageError, match="cannot read nothing-like-it://x"):
+        storage.read_bytes("nothing-like-it://x/y")
+    with pytest.raises(StorageError, match=r"cannot read .*check"):
+        storage.read_bytes(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("location", "base", "expected"),
+    [
+        ("a.png", "/data/in", "/data/in/a.png"),
+        ("../a.png", "/data/in", "/data/a.png"),
+        ("/abs/a.png", "/data/in", "/abs/a.png"),
+        ("s3://b/a.png", "/data/in", "s3://b/a.png"),
+        ("x/a.png", "s3://bucket/in", "s3://bucket/in/x/a.png"),
+        ("../a.png", "s3://bucket/in", "s3://bucket/a.png"),
+        ("a.png", "memory://", "memory://a.png"),
+        ("zip://a.png::s3://b/c.zip", "/data", "zip://a.png::s3://b/c.zip"),
+    ],
+)
+def test_relative_locations_are_meant_from_their_base(location: str, base: str, expected: str) -> None:
+    assert storage.resolve(location, base) == expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("/a", "b", "c"), "/a/b/c"),
+        (("/a/", "b"), "/a/b"),
+        (("/", "b"), "/b"),
+        (("memory://", "b"), "memory://b"),
+        (("s3://bucket", "_run/parts"), "s3://bucket/_run/parts"),
+    ],
+)
+def test_joining_keeps_every_slash_that_matters(parts: tuple[str, ...], expected: str) -> None:
+    assert storage.join(*parts) == expected
+
+
+def test_folders_and_kinds_of_locations() -> None:
+    assert storage.folder_of("/data/m.parquet") == "/data"
+    assert storage.folder_of("s3://bucket/in/m.parquet") == "s3://bucket/in"
+    assert storage.is_remote("s3://bucket/x")
+    assert storage.is_remote("memory://x")
+    assert not storage.is_remote("/x")
+    assert not storage.is_remote("file:///x")
+    assert storage.absolute("x") == str(Path("x").absolute())
+    assert storage.absolute("s3://x/y") == "s3://x/y"
