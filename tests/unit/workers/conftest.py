@@ -1,0 +1,42 @@
+"""Real models for the tests of the device code: the demo checkpoint on MindSpore's CPU backend, loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from workers import device
+from workers.checkpoints import local_folder
+
+
+@pytest.fixture(scope="session")
+def kandinsky() -> ModuleType:
+    device.take("cpu")
+    from workers import kandinsky
+
+    return kandinsky
+
+
+@pytest.fixture(scope="session")
+def checkpoint(kandinsky: ModuleType) -> Path:
+    return local_folder("demo", kandinsky.parameter_shapes)
+
+
+@pytest.fixture(scope="session")
+def prior(kandinsky: ModuleType, checkpoint: Path) -> Any:
+    return kandinsky.PriorModel(checkpoint, device.dtype("cpu"))
+
+
+@pytest.fixture(scope="session")
+def decoder(kandinsky: ModuleType, checkpoint: Path) -> Any:
+    return kandinsky.DecoderModel(checkpoint, device.dtype("cpu"))
+
+
+@pytest.fixture(scope="session")
+def plain(checkpoint: Path) -> Any:
+    from tests.plain import PlainPipelines
+
+    return PlainPipelines(checkpoint)

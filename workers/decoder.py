@@ -1,0 +1,97 @@
+"""Decoder stage (device pool): turns the embeddings of a batch into pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from manifests.batch import Batch, Bucket
+from manifests.config import RunConfig
+from manifests.errors import RowError
+from workers import device
+from workers.checkpoints import local_folder
+from workers.isolation import call_or_isolate
+from workers.noise import decoder_generator
+
+Row = dict[str, Any]
+#: Pixels uint8 (height, width, 3), whether the latents were finite, whether XLM-R cut the prompt.
+Made = tuple[np.ndarray[Any, Any], bool, bool]
+
+_COLUMNS = (
+    "seed",
+    "image_index",
+    "prompt",
+    "negative_prompt",
+    "prompt_truncated",
+    "image_embeds",
+    "negative_image_embeds",
+    "image_pixels",
+    "mask_pixels",
+)
+
+
+class Decoder:
+    """One actor of the decoder pool; holds the decoder's repositories on its device.
+
+    Args:
+        config: `checkpoint` is read here.
+        kind: what the actor runs on, as the driver chose it.
+    """
+
+    def __init__(self, config: RunConfig, kind: device.DeviceKind) -> None:
+        device.take(kind)
+        from workers import kandinsky
+
+        self._kandinsky = kandinsky
+        folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
+        self._model = kandinsky.DecoderModel(folder, device.dtype(kind))
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Add `pixels` to a batch of one block and drop what they were made from."""
+        batch = Batch.from_block(block)
+        if batch.bucket is not None and batch.pending:
+            batch = self.decode(batch, batch.bucket)
+        return batch.drop(["image_embeds", "negative_image_embeds", "image_pixels", "mask_pixels"]).to_block()
+
+    def decode(self, batch: Batch, bucket: Bucket) -> Batch:
+        """The batch with its pixels; samples with latents that are not finite, or that raise, are failed."""
+        pending = batch.pending
+        rows = batch.rows(_COLUMNS, pending)
+        results, errors = call_or_isolate(
+            lambda positions: self._make([rows[i] for i in positions], bucket), pending, "failed_to_generate"
+        )
+        for position, (_, finite, _) in results.items():
+            if not finite:
+                errors[position] = RowError(
+                    "failed_to_generate",
+                    "the decoder's latents are not finite numbers; a lower guidance_scale or another seed may help",
+                )
+        pixels = {i: made[0].tobytes() for i, made in results.items() if i not in errors}
+        truncated = {i: made[2] or bool(rows[i]["prompt_truncated"]) for i, made in results.items()}
+        batch = batch.add("pixels", pa.large_binary(), pixels).add("prompt_truncated", pa.bool_(), truncated)
+        return batch.fail(errors)
+
+    def _make(self, rows: Sequence[Row], bucket: Bucket) -> list[Made]:
+        size = (bucket.height, bucket.width)
+        prompts = [row["prompt"] for row in rows]
+        inputs = self._kandinsky.DecoderInputs(
+            prompts=prompts,
+            # To the decoder a missing negative prompt and an empty one are the same.
+            negatives=[row["negative_prompt"] or "" for row in rows],
+            generators=[decoder_generator(row["seed"], row["image_index"]) for row in rows],
+            image_embeds=np.array([row["image_embeds"] for row in rows], np.float32),
+            negative_image_embeds=np.array([row["negative_image_embeds"] for row in rows], np.float32),
+            images=_images(rows, "image_pixels", (*size, 3)) if bucket.task in ("img2img", "inpaint") else (),
+            masks=_images(rows, "mask_pixels", size) if bucket.task == "inpaint" else (),
+        )
+        decoded = self._model.decode(inputs, bucket)
+        truncated = self._model.is_truncated(bucket.task, prompts)
+        return list(zip(decoded.pixels, decoded.finite.tolist(), truncated, strict=True))
+
+
+def _images(rows: Sequence[Row], column: str, shape: tuple[int, ...]) -> list[Image.Image]:
+    return [Image.fromarray(np.frombuffer(row[column], np.uint8).reshape(shape)) for row in rows]

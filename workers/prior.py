@@ -1,0 +1,102 @@
+"""Prior stage (device pool): gives every sample of a batch its CLIP image embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from manifests.batch import Batch, Bucket
+from manifests.config import RunConfig
+from manifests.errors import RowError
+from workers import device
+from workers.checkpoints import condition_size, local_folder
+from workers.isolation import call_or_isolate
+from workers.noise import prior_generator
+
+Row = dict[str, Any]
+#: image_embeds and negative_image_embeds of one sample, each (width,), and whether CLIP cut its prompt.
+Embedded = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]
+
+
+class Prior:
+    """One actor of the prior pool; holds the prior's repository on its device.
+
+    Args:
+        config: `checkpoint` and `batch_size` are read here.
+        kind: what the actor runs on, as the driver chose it.
+    """
+
+    def __init__(self, config: RunConfig, kind: device.DeviceKind) -> None:
+        device.take(kind)
+        from workers import kandinsky
+
+        self._kandinsky = kandinsky
+        self._batch_size = config.batch_size
+        self._condition_size = condition_size(config.checkpoint)
+        folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
+        self._model = kandinsky.PriorModel(folder, device.dtype(kind))
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to a batch of one block."""
+        batch = Batch.from_block(block)
+        if batch.bucket is not None and batch.pending:
+            batch = self.embed(batch, batch.bucket)
+        return batch.drop(["condition_inputs"]).to_block()
+
+    def embed(self, batch: Batch, bucket: Bucket) -> Batch:
+        """The batch with its embeddings; samples whose embeddings are not finite, or that raise, are failed."""
+        pending = batch.pending
+        rows = batch.rows(("seed", "image_index", "prompt", "negative_prompt", "condition_inputs"), pending)
+        compute = self._interpolate if bucket.task == "interpolate" else self._embed_prompts
+        results, errors = call_or_isolate(
+            lambda positions: compute([rows[i] for i in positions], bucket), pending, "failed_to_embed"
+        )
+        for position, (positive, negative, _) in results.items():
+            if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
+                errors[position] = RowError("failed_to_embed", "the prior gave embeddings that are not finite numbers")
+        if results:
+            kind = pa.list_(pa.from_numpy_dtype(next(iter(results.values()))[0].dtype), self._model.width)
+            batch = batch.add("image_embeds", kind, {i: r[0] for i, r in results.items()})
+            batch = batch.add("negative_image_embeds", kind, {i: r[1] for i, r in results.items()})
+            batch = batch.add("prompt_truncated", pa.bool_(), {i: r[2] for i, r in results.items()})
+        return batch.fail(errors)
+
+    def _embed_prompts(self, rows: Sequence[Row], bucket: Bucket) -> list[Embedded]:
+        prompts = [row["prompt"] for row in rows]
+        negatives = [row["negative_prompt"] for row in rows] if bucket.has_negative else None
+        generators = [prior_generator(row["seed"], row["image_index"]) for row in rows]
+        embeds = self._model.embed(prompts, negatives, generators, bucket)
+        return list(zip(*embeds, self._model.is_truncated(prompts), strict=True))
+
+    def _interpolate(self, rows: Sequence[Row], bucket: Bucket) -> list[Embedded]:
+        negatives = [
+            (row["negative_prompt"], prior_generator(row["seed"], row["image_index"], len(row["condition_inputs"])))
+            for row in rows
+            if bucket.has_negative
+        ]
+        embeds = self._model.interpolate(
+            [self._conditions(row) for row in rows], negatives or None, bucket, self._batch_size
+        )
+        return list(zip(*embeds, [self._cuts_a_text(row) for row in rows], strict=True))
+
+    def _conditions(self, row: Row) -> list[Any]:
+        edge = self._condition_size
+        return [
+            self._kandinsky.Condition(
+                weight=condition["weight"],
+                text=condition["text"],
+                generator=prior_generator(row["seed"], row["image_index"], index),
+                image=None
+                if condition["pixels"] is None
+                else Image.fromarray(np.frombuffer(condition["pixels"], np.uint8).reshape(edge, edge, 3)),
+            )
+            for index, condition in enumerate(row["condition_inputs"])
+        ]
+
+    def _cuts_a_text(self, row: Row) -> bool:
+        texts = [condition["text"] for condition in row["condition_inputs"] if condition["text"] is not None]
+        return bool(texts) and any(self._model.is_truncated(texts))
