@@ -1,0 +1,40 @@
+"""Make the images of a Parquet manifest: the job of this project.
+
+    python jobs/generate.py --manifest requests.parquet --output images
+
+Starting it again with the same manifest and settings goes on where it stopped. Exit code 0: every image was
+written. 3: every request is accounted for, some failed. 1: the run is incomplete. 2: it cannot start so.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The script must run from any folder, installed or not, so this source tree comes first. Its own folder goes,
+# because a module there could hide one of the same name that others import.
+_ROOT = str(Path(__file__).resolve().parent.parent)
+sys.path[:] = [
+    _ROOT,
+    *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
+]
+
+from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, parse_config, run_script  # noqa: E402
+from jobs.progress import RunProgress  # noqa: E402
+
+
+def main() -> int:
+    """Parse, run, tell."""
+    config = parse_config(None, __doc__ or "")
+    with RunProgress() as progress:
+        progress.phase("loading")
+        # Ray takes a second or two to import; a person with a mistyped option should not wait for it.
+        from jobs.run import describe, run_job
+
+        report = run_job(config, progress)
+    print(describe(report))
+    return EXIT_FAILED_ROWS if report.failed else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)

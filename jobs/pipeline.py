@@ -1,0 +1,116 @@
+"""The way of the data, from the plan's windows to the receipts of staged batches, as one Ray Data pipeline.
+
+    read a window -> inputs -> prior pool -> decoder pool -> encode and stage -> receipt
+    (CPU task)      (CPU)     (device)      (device)        (CPU)               (to the driver)
+
+Every block is one batch (manifests/batch.py says what it holds after which stage). The stages themselves are
+plain functions and classes in `workers/`; nothing here knows what they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from jobs.cluster import ACTOR_FAULT_OPTIONS, reason, set_up_ray_data
+from jobs.ledger import Missing
+from jobs.pools import Pools, PoolSize
+from manifests.batch import Batch
+from manifests.commit import Receipt
+from manifests.config import RunConfig
+from manifests.errors import KandinskyBatchError
+from manifests.plan import Window, window_batches
+from workers.checkpoints import condition_size
+from workers.decoder import Decoder
+from workers.encode import encode_images
+from workers.inputs import load_inputs
+from workers.prior import Prior
+from workers.shards import write_part
+
+#: A window, and which of its batches are wanted.
+Work = tuple[Window, Missing]
+
+
+class EngineStoppedError(KandinskyBatchError):
+    """Ray Data ended the pipeline early; `__cause__` says why."""
+
+
+def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[Receipt]:
+    """Make the wanted batches of these windows; yields each one's receipt as soon as it is staged.
+
+    Args:
+        work: at least one window with at least one wanted batch.
+        pools: sizes of the device pools and the CPU shares of everything.
+
+    Raises:
+        EngineStoppedError: the pools could not start, made no progress, or met too many errors.
+    """
+    set_up_ray_data()
+    # As whole blocks of Arrow: a stage gets the one batch that a block is.
+    blocks = {"batch_size": None, "batch_format": "pyarrow"}
+
+    def pool(size: PoolSize) -> dict[str, Any]:
+        # A device context may belong to the thread that made it: calls stay on the actor's main thread.
+        strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
+        arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind)}
+        return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS}
+
+    # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
+    # of a window one after the other.
+    line = ray.data.read_datasource(
+        PlannedBatches(config, work), override_num_blocks=len(work), num_cpus=pools.cpu_share / 2
+    )
+    line = line.map_batches(inputs, fn_args=(condition_size(config.checkpoint),), num_cpus=pools.cpu_share, **blocks)
+    line = line.map_batches(Prior, **pool(pools.prior), **blocks)
+    line = line.map_batches(Decoder, **pool(pools.decoder), **blocks)
+    line = line.map_batches(encode_and_stage, fn_args=(config,), num_cpus=pools.cpu_share, **blocks)
+    try:
+        for block in line.iter_batches(**blocks):
+            yield from (Receipt.model_validate_json(text) for text in block.column("receipt").to_pylist())
+    except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
+        raise EngineStoppedError(reason(str(error) or repr(error))) from error
+
+
+class PlannedBatches(Datasource):
+    """Ray Data's source: one read task per window, which plans it again and streams one block per batch."""
+
+    def __init__(self, config: RunConfig, work: Sequence[Work]) -> None:
+        super().__init__()
+        self._config = config
+        self._work = work
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown before the windows are read."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """One task per window, whatever parallelism Ray Data would like."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(_reader(self._config, *item), unknown) for item in self._work]
+
+
+def _reader(config: RunConfig, window: Window, missing: Missing) -> Callable[[], Iterable[pa.Table]]:
+    def read() -> Iterator[pa.Table]:
+        for batch in window_batches(config, window, missing):
+            yield batch.to_block()
+
+    return read
+
+
+def inputs(block: pa.Table, size: int) -> pa.Table:
+    """Stage: images and masks of one batch, decoded."""
+    return load_inputs(Batch.from_block(block), size).to_block()
+
+
+def encode_and_stage(block: pa.Table, config: RunConfig) -> pa.Table:
+    """Stage: image files of one batch, staged as a part; what goes on is the receipt."""
+    receipt = write_part(encode_images(Batch.from_block(block), config), config.output)
+    return pa.table({"receipt": [receipt.model_dump_json()]})

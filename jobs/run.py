@@ -1,0 +1,219 @@
+"""One run from config to report: plan, go on from what is there, make what is missing, seal, count."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs import runfiles
+from jobs.cluster import EngineLog, cluster, engine_log, reason
+from jobs.ledger import Ledger, Sealer
+from jobs.outcome import count_outcome
+from jobs.pipeline import EngineStoppedError, Work, run_line
+from jobs.pools import size_pools
+from jobs.progress import RunProgress, duration
+from manifests.commit import sealed_shards, staged_parts
+from manifests.config import RunConfig
+from manifests.errors import IncompleteRunError
+from manifests.plan import Plan, plan
+from workers import checkpoints
+from workers.device import choose_device
+
+#: Packages whose version may change an image or a run.
+PACKAGES = ("kandinsky-batch", "ray", "mindspore", "mindone", "transformers", "numpy", "pyarrow")
+
+
+class RunReport(BaseModel):
+    """Content of `_run/run.json`.
+
+    Attributes:
+        written, failed: rows of the whole output with and without an image.
+        made: rows that this start ended, one way or the other; the others were there before.
+        seconds: of this start, in all; `start_seconds` of it until the first batch was there.
+        images_per_second: from the first batch to the last, without the start; None for less than two batches.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: str
+    requests: int
+    written: int
+    failed: int
+    failed_by_status: Mapping[str, int]
+    failure_examples: Mapping[str, tuple[str, ...]]
+    shards: int
+    made: int
+    seconds: float
+    start_seconds: float | None
+    images_per_second: float | None
+    device: str | None
+    device_reason: str | None
+    pools: Mapping[str, Any] | None
+    versions: Mapping[str, str]
+
+
+class _Done:
+    """What this start did; filled in on the way."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        #: When the first and the last batch came, and how much had been made then.
+        self.first: tuple[float, int] | None = None
+        self.last: tuple[float, int] | None = None
+        self.device: str | None = None
+        self.device_reason: str | None = None
+        self.pools: dict[str, Any] | None = None
+
+    def add(self, rows: int) -> None:
+        """Count a batch that just came."""
+        self.made += rows
+        self.last = (time.monotonic(), self.made)
+        self.first = self.first or self.last
+
+    @property
+    def rate(self) -> float | None:
+        """Rows per second between the first batch and the last."""
+        if self.first is None or self.last is None or self.last[0] <= self.first[0]:
+            return None
+        return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
+
+
+def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
+    """Do the whole job; returns its report, which is written to the output as well.
+
+    Raises:
+        UsageError: it cannot start like this; nothing was computed.
+        IncompleteRunError: some rows are neither written nor failed; starting again goes on.
+        StorageError: the output cannot be written or read.
+    """
+    began = time.monotonic()
+    progress.phase("planning")
+    planned = plan(config)
+    checkpoints.check(config.checkpoint, planned.samples_by_task)
+    runfiles.begin(config, planned)
+    batches = {number: shard.batches for number, shard in enumerate(planned.shards)}
+    ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
+    done = _Done()
+    if ledger.missing or ledger.to_seal:
+        _make_missing(config, planned, ledger, progress, done)
+    else:
+        progress.phase("nothing to do: every shard is sealed")
+    outcome = count_outcome(config.output, planned)
+    report = RunReport(
+        output=config.output,
+        requests=planned.requests,
+        written=outcome.written,
+        failed=sum(outcome.failed.values()),
+        failed_by_status=outcome.failed,
+        failure_examples={status: tuple(reasons) for status, reasons in outcome.examples.items()},
+        shards=len(planned.shards),
+        made=done.made,
+        seconds=round(time.monotonic() - began, 3),
+        start_seconds=round(done.first[0] - began, 3) if done.first else None,
+        images_per_second=done.rate,
+        device=done.device,
+        device_reason=done.device_reason,
+        pools=done.pools,
+        versions=_versions(),
+    )
+    runfiles.finish(config, report.model_dump(mode="json"), anew=bool(done.made))
+    return report
+
+
+def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: RunProgress, done: _Done) -> None:
+    """Start Ray, run the line over the missing batches, and see every whole shard sealed."""
+    progress.phase("starting Ray")
+    with engine_log() as said, cluster() as resources:
+        device = choose_device(config, resources)
+        pools = size_pools(config, device.kind, resources)
+        done.device, done.device_reason = device.kind, device.reason
+        done.pools = {"prior": vars(pools.prior), "decoder": vars(pools.decoder)}
+        progress.note(f"device: {device.kind} ({device.reason})")
+        sealer = Sealer(config, ledger.batches)
+        for shard in ledger.to_seal:
+            sealer.add(shard)
+        total = sum(shard.rows for shard in planned.shards)
+        progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
+        windows = _windows_left(planned, ledger)
+        try:
+            if windows:
+                progress.phase("starting the pools")
+                for receipt in run_line(config, windows, pools):
+                    progress.phase("making images")
+                    progress.add(receipt.successes, receipt.count - receipt.successes)
+                    done.add(receipt.count)
+                    if ledger.record(receipt):
+                        sealer.add(receipt.shard)
+                    sealer.poll()
+            progress.phase("sealing the last shards")
+            sealer.finish()
+        except EngineStoppedError as error:
+            raise _incomplete(config, ledger, said, error) from error
+        if ledger.missing:
+            raise _incomplete(config, ledger, said)
+    progress.finish()
+
+
+def _incomplete(
+    config: RunConfig, ledger: Ledger, said: EngineLog, error: EngineStoppedError | None = None
+) -> IncompleteRunError:
+    """What is missing and why, with everything the engine said kept in the run's files."""
+    why = str(error) if error else reason(said.text)
+    trace = "".join(traceback.format_exception(error)) if error else ""
+    log = runfiles.write_error(config, f"{said.text}\n{trace}")
+    total = sum(ledger.batches.values())
+    return IncompleteRunError(
+        f"{ledger.missing} of {total} batches are missing: {why} (more in {log}); the same command goes on from here"
+    )
+
+
+def _windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
+    """The windows that something is missing of, each with what that is."""
+    left = []
+    for window in planned.windows:
+        shards = range(window.first_shard, window.first_shard + window.shards)
+        missing = ledger.missing_of(shards)
+        if missing.count:
+            left.append((window, missing))
+    return left
+
+
+def _rows_left(planned: Plan, ledger: Ledger, batch_size: int) -> int:
+    """Rows still to make; of a shard under way an estimate, because its batches differ in size."""
+    left = 0
+    for number, shard in enumerate(planned.shards):
+        batches = ledger.missing_of([number]).count
+        left += shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
+    return left
+
+
+def _versions() -> dict[str, str]:
+    """Versions by the packages' metadata; nothing is imported for it."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(report: RunReport) -> str:
+    """The report in a few lines for the person who waited."""
+    rate = f", {report.images_per_second:.2f} images/s" if report.images_per_second else ""
+    now = f"{report.made} now in {duration(report.seconds)}{rate}" if report.made else "all of them before"
+    lines = [f"{report.written} images written, {report.failed} failed ({now})"]
+    for status, count in report.failed_by_status.items():
+        lines.append(f"  {status}: {count}")
+        reasons = report.failure_examples.get(status, ())
+        lines += [f"    {reason}" for reason in reasons]
+        if count > len(reasons):
+            lines.append(f"    and {count - len(reasons)} more; the indexes (*.parquet) have all of them")
+    lines.append(f"output: {report.output} ({report.shards} shards)")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""The files of a run under `_run/`, and `_SUCCESS`: what it was started with, what it plans, what came of it.
+
+_run/config.json   the settings of the last start
+_run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
+_run/run.json      the report of the last start that made something and went to its end
+_run/error.log     what the engine said where it stopped early
+_SUCCESS           every planned row is written or failed, counted
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from manifests import storage
+from manifests.commit import sealed_shards
+from manifests.config import RunConfig
+from manifests.errors import UsageError
+from manifests.plan import Plan
+
+FOLDER = "_run"
+SUCCESS_NAME = "_SUCCESS"
+
+#: Settings that may change between two starts of one output: they reach no image and no name.
+FREE_FIELDS = frozenset({"manifest", "output", "device", "prior_actors", "decoder_actors"})
+
+
+def begin(config: RunConfig, plan: Plan) -> None:
+    """Write what is started, after making sure that the output belongs to it.
+
+    Raises:
+        UsageError: the output holds another run's work; the text says what differs and what to do.
+    """
+    storage.sweep(config.output)
+    settings = config.model_dump(mode="json")
+    known = _read(config, "plan.json")
+    if known is None:
+        if sealed_shards(config.output):
+            raise UsageError(
+                f"{config.output} holds shards but no {FOLDER}/plan.json, so they are not of a run that this "
+                "one could go on with; use another --output"
+            )
+    elif known.get("fingerprint") != plan.fingerprint:
+        raise UsageError(_difference(config.output, known, plan, settings))
+    _write(config, "config.json", settings)
+    if known is None:
+        _write(config, "plan.json", {**_counts(plan), "fingerprint": plan.fingerprint, "settings": settings})
+
+
+def finish(config: RunConfig, report: dict[str, Any], anew: bool) -> None:
+    """Write the report, then the marker that says that nothing is missing.
+
+    Args:
+        anew: also over an earlier report; a start that found nothing to do leaves that alone.
+    """
+    if anew or _read(config, "run.json") is None:
+        _write(config, "run.json", report)
+    storage.write_atomic(storage.join(config.output, SUCCESS_NAME), b"")
+
+
+def write_error(config: RunConfig, text: str) -> str:
+    """Keep what the engine said; returns where."""
+    url = storage.join(config.output, FOLDER, "error.log")
+    storage.write_atomic(url, text.encode())
+    return url
+
+
+def _counts(plan: Plan) -> dict[str, Any]:
+    return {
+        "requests": plan.requests,
+        "rejected": plan.rejected,
+        "images": plan.samples,
+        "images_by_task": dict(plan.samples_by_task),
+        "batches": plan.batches,
+        "shards": len(plan.shards),
+    }
+
+
+def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
+    """What a person changed since the output was begun, and the ways out."""
+    before = known.get("settings", {})
+    changed = [
+        f"--{name.replace('_', '-')} was {before[name]!r} and is {value!r}"
+        for name, value in settings.items()
+        if name not in FREE_FIELDS and name in before and before[name] != value
+    ]
+    if not changed:
+        rows = [f"{plan_['requests']} requests, {plan_['images']} images" for plan_ in (known, _counts(plan))]
+        counts = f" (it had {rows[0]}; now {rows[1]})" if rows[0] != rows[1] else ""
+        changed = [f"the manifest has other content{counts}"]
+    return (
+        f"{output} was begun with something else: {'; '.join(changed)}. Use another --output, or start with "
+        "what it was begun with, or remove the folder to begin anew"
+    )
+
+
+def _read(config: RunConfig, name: str) -> dict[str, Any] | None:
+    url = storage.join(config.output, FOLDER, name)
+    try:
+        content: dict[str, Any] = json.loads(storage.read_bytes(url))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UsageError(f"{url} cannot be read ({error}); use another --output") from error
+    return content
+
+
+def _write(config: RunConfig, name: str, content: dict[str, Any]) -> None:
+    data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    storage.write_atomic(storage.join(config.output, FOLDER, name), data)

@@ -1,0 +1,120 @@
+"""For tests that run the real job: its script in a process of its own, as a person starts it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: The smallest images and the fewest steps that the models take: these tests are about the line, not the pictures.
+SMALL: dict[str, Any] = {"height": 64, "width": 64, "steps": 2, "prior_steps": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """`jobs/generate.py` on one manifest, started in a folder that is not the source tree.
+
+    Attributes:
+        manifest: what it reads.
+        folder: where it is started.
+        environment: of the process.
+        options: given on every start.
+    """
+
+    manifest: Path
+    folder: Path
+    environment: dict[str, str]
+    options: tuple[str, ...] = ("--batch-size", "2", "--shard-size", "4")
+
+    def command(self, output: Path, *more: str) -> list[str]:
+        script = str(ROOT / "jobs" / "generate.py")
+        return [sys.executable, script, "--manifest", str(self.manifest), "--output", str(output), *self.options, *more]
+
+    def run(self, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+        """Start it and wait for its end."""
+        return subprocess.run(
+            self.command(output, *more), cwd=self.folder, env=self.environment, capture_output=True, text=True
+        )
+
+    def start(self, output: Path, *more: str) -> subprocess.Popen[str]:
+        """Start it in a process group of its own and go on."""
+        return subprocess.Popen(
+            self.command(output, *more),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def picture(colour: str, mode: str = "RGB") -> dict[str, Any]:
+    """An inline image as a manifest column holds it."""
+    sink = io.BytesIO()
+    Image.new(mode, (80, 70), colour).save(sink, "PNG")
+    return {"bytes": sink.getvalue(), "path": None}
+
+
+def write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """A manifest with the union of the rows' columns."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_job(
+    tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+) -> Callable[[Sequence[dict[str, Any]]], Job]:
+    """Makes a job of the rows of a manifest."""
+
+    def make(rows: Sequence[dict[str, Any]]) -> Job:
+        folder = tmp_path_factory.mktemp("job")
+        return Job(write_manifest(folder / "requests.parquet", rows), folder, clean_environment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mixed_job(make_job: Callable[[Sequence[dict[str, Any]]], Job]) -> Job:
+    """All four tasks, one request of several images, and two rows that cannot be made."""
+    prompts = ["a cat", "a dog", "a fox", "a hen", "an owl"]
+    rows = [{"id": f"text-{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
+    rows[0]["num_images"] = 2
+    rows += [
+        {"id": "img", "task": "img2img", "prompt": "oil", "image": picture("red"), "strength": 1.0},
+        {"id": "paint", "task": "inpaint", "prompt": "a hat", "image": picture("blue"), "mask": picture("white", "L")},
+        {
+            "id": "mix",
+            "task": "interpolate",
+            "conditions": [{"text": "a", "weight": 0.5}, {"text": "b", "weight": 0.5}],
+        },
+        {
+            "id": "lost",
+            "task": "img2img",
+            "prompt": "oil",
+            "image": {"bytes": None, "path": "no-such.png"},
+            "strength": 1.0,
+        },
+        {"id": "wrong", "task": "text2img", "prompt": "a cat", "width": 65},
+    ]
+    return make_job([{**SMALL, **row} for row in rows])
+
+
+@pytest.fixture(scope="session")
+def finished(mixed_job: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The mixed job's output and how its process ended."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    return output, mixed_job.run(output)

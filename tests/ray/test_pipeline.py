@@ -1,0 +1,179 @@
+"""The whole line with real Ray and real models: what is written, what is said, and that starting again goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from manifests.commit import sealed_shards, staged_parts
+from tests.ray.conftest import SMALL, Job
+
+pytestmark = [pytest.mark.ray, pytest.mark.models]
+
+Ended = subprocess.CompletedProcess[str]
+
+
+def index_rows(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Every row of the output's indexes by id and image."""
+    tables = [pq.read_table(path) for path in sorted(output.glob("*.parquet"))]
+    return {(row["id"], row["image_index"]): row for table in tables for row in table.to_pylist()}
+
+
+def shard_bytes(output: Path) -> dict[str, bytes]:
+    """The committed files by name."""
+    return {path.name: path.read_bytes() for path in output.iterdir() if path.is_file() and path.name[0].isdigit()}
+
+
+def test_every_request_is_written_or_failed_with_its_reason(finished: tuple[Path, Ended]) -> None:
+    output, ended = finished
+    assert ended.returncode == 3, ended.stderr
+    rows = index_rows(output)
+    status = {name: row["status"] for (name, _), row in rows.items()}
+    assert len(rows) == 11
+    assert {name for name, value in status.items() if value != "success"} == {"lost", "wrong"}
+    assert status["wrong"] == "failed_to_validate"
+    assert "width" in rows["wrong", 0]["error_message"]
+    assert status["lost"] == "failed_to_load"
+    assert "no-such.png" in rows["lost", 0]["error_message"]
+    assert {row["task"] for row in rows.values() if row["status"] == "success"} == {
+        "text2img",
+        "img2img",
+        "inpaint",
+        "interpolate",
+    }
+
+
+def test_every_successful_row_has_its_image_in_the_tar(finished: tuple[Path, Ended]) -> None:
+    output, _ = finished
+    members: set[str] = set()
+    for path in output.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            members |= set(tar.getnames())
+    keys = {row["key"] for row in index_rows(output).values() if row["status"] == "success"}
+    assert {name for name in members if name.endswith(".png")} == {f"{key}.png" for key in keys}
+
+
+def test_the_run_files_tell_what_happened(finished: tuple[Path, Ended]) -> None:
+    output, _ = finished
+    assert (output / "_SUCCESS").exists()
+    assert staged_parts(str(output)) == {}
+    report = json.loads((output / "_run" / "run.json").read_text())
+    assert (report["requests"], report["written"], report["failed"]) == (10, 9, 2)
+    assert report["failed_by_status"] == {"failed_to_load": 1, "failed_to_validate": 1}
+    assert report["device"] == "cpu"
+    assert report["versions"]["ray"]
+    plan = json.loads((output / "_run" / "plan.json").read_text())
+    assert plan["shards"] == len(sealed_shards(str(output)))
+    assert json.loads((output / "_run" / "config.json").read_text())["batch_size"] == 2
+
+
+def test_the_person_is_told_what_failed_and_where_the_output_is(finished: tuple[Path, Ended]) -> None:
+    output, ended = finished
+    assert "9 images written, 2 failed" in ended.stdout
+    assert "no-such.png" in ended.stdout
+    assert f"output: {output}" in ended.stdout
+    assert "Traceback" not in ended.stderr
+    assert "planning" in ended.stderr
+    # Nothing but the run's own lines: no library talks in between.
+    assert [line for line in ended.stderr.splitlines() if not line.startswith("[")] == []
+
+
+def test_starting_again_finds_nothing_to_do_and_ends_the_same(mixed_job: Job, finished: tuple[Path, Ended]) -> None:
+    output, _ = finished
+    before = shard_bytes(output)
+    report = (output / "_run" / "run.json").read_bytes()
+    again = mixed_job.run(output)
+    assert again.returncode == 3
+    assert "nothing to do" in again.stderr
+    assert shard_bytes(output) == before
+    assert (output / "_run" / "run.json").read_bytes() == report
+
+
+def test_other_settings_or_another_manifest_under_the_same_output_are_refused(
+    mixed_job: Job, finished: tuple[Path, Ended], make_job: Callable[[Sequence[dict[str, Any]]], Job]
+) -> None:
+    output, _ = finished
+    ended = mixed_job.run(output, "--seed", "7")
+    assert ended.returncode == 2
+    assert "--seed was 0 and is 7" in ended.stderr.splitlines()[-1]
+    other = make_job([{**SMALL, "id": "x", "task": "text2img", "prompt": "x"}])
+    ended = other.run(output)
+    assert ended.returncode == 2
+    assert "other content (it had 10 requests, 10 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
+
+
+def test_a_missing_shard_is_made_again_with_the_same_bytes(
+    mixed_job: Job, finished: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(finished[0], output)
+    (output / "_SUCCESS").unlink()
+    for path in output.glob("00001*"):
+        path.unlink()
+    ended = mixed_job.run(output)
+    assert ended.returncode == 3, ended.stderr
+    assert "going on from" in ended.stderr
+    assert shard_bytes(output) == shard_bytes(finished[0])
+    assert (output / "_SUCCESS").exists()
+
+
+def test_a_killed_run_goes_on_with_its_staged_parts_and_gives_the_same_bytes(
+    mixed_job: Job, finished: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    process = mixed_job.start(output)
+    deadline = time.monotonic() + 240
+    while not staged_parts(str(output)) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = staged_parts(str(output))
+    assert left
+    kept = {path: path.stat().st_mtime_ns for path in (output / "_run" / "parts").rglob("*.arrow")}
+    assert not (output / "_SUCCESS").exists()
+    ended = mixed_job.run(output)
+    assert ended.returncode == 3, ended.stderr
+    assert shard_bytes(output) == shard_bytes(finished[0])
+    report = json.loads((output / "_run" / "run.json").read_text())
+    assert report["made"] < 11
+    assert kept
+
+
+def test_pools_that_cannot_start_end_the_run_with_the_reason(mixed_job: Job, tmp_path: Path) -> None:
+    # The files are where they should be, so that the driver's check passes, and none of them is what it claims.
+    from workers.checkpoints import COMPONENTS
+
+    for repository, components in COMPONENTS.items():
+        for component in components:
+            (tmp_path / "weights" / repository / component).mkdir(parents=True)
+            (tmp_path / "weights" / repository / component / "config.json").write_text("{}")
+        (tmp_path / "weights" / repository / "model_index.json").write_text("{}")
+    began = time.monotonic()
+    ended = mixed_job.run(tmp_path / "out", "--checkpoint", str(tmp_path / "weights"))
+    assert ended.returncode == 1
+    assert time.monotonic() - began < 300
+    last = ended.stderr.splitlines()[-1]
+    assert "batches are missing: KeyError: '_class_name'" in last
+    # The engine's tracebacks are in the log, not between the lines of the run.
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert "the same command goes on from here" in last
+    assert (tmp_path / "out" / "_run" / "error.log").read_text()
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_a_missing_checkpoint_is_refused_before_anything_starts(mixed_job: Job, tmp_path: Path) -> None:
+    ended = mixed_job.run(tmp_path / "out", "--checkpoint", str(tmp_path / "nothing"))
+    assert ended.returncode == 2
+    assert "no such folder" in ended.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,164 @@
+"""The command line: options from the config's fields, one readable line per mistake, exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs import cli
+from manifests.config import RunConfig
+from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
+
+NEEDED = ["--manifest", "m.parquet", "--output", "out"]
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        cli.parse_config(arguments, "test")
+    return str(caught.value)
+
+
+def test_every_field_has_an_option_with_its_description_and_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.parse_config(["--help"], "Make images.")
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Make images." in shown
+    for name, field in RunConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description is not None
+        assert field.description in shown
+    assert "samples per device call (default: 4)" in shown
+
+
+def test_options_become_typed_fields() -> None:
+    config = cli.parse_config([*NEEDED, "--batch-size", "8", "--guidance-scale", "1.5", "--image-format=webp"], "t")
+    assert (config.batch_size, config.guidance_scale, config.image_format) == (8, 1.5, "webp")
+    assert config.steps is None
+
+
+def test_manifest_takes_several_values_and_relative_paths_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = cli.parse_config(["--manifest", "a.parquet", "sub/*.parquet", "/b", "--output", "../out"], "t")
+    assert config.manifest == (f"{tmp_path}/a.parquet", f"{tmp_path}/sub/*.parquet", "/b")
+    assert config.output == str(tmp_path.parent / "out")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "memory://m", "simplecache::s3://bucket/x"])
+def test_urls_are_left_alone(url: str) -> None:
+    config = cli.parse_config(["--manifest", url, "--output", url], "t")
+    assert config.manifest == (url,)
+    assert config.output == url
+
+
+def test_a_checkpoint_folder_becomes_absolute_and_a_name_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    assert cli.parse_config([*NEEDED, "--checkpoint", "weights"], "t").checkpoint == str(tmp_path / "weights")
+    assert cli.parse_config([*NEEDED, "--checkpoint", "kandinsky-community/"], "t").checkpoint == (
+        "kandinsky-community/"
+    )
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('manifest = "/m.parquet"\noutput = "/out"\nbatch_size = 2\nsteps = 7\n')
+    config = cli.parse_config(["--config", str(file), "--batch-size", "16"], "t")
+    assert (config.manifest, config.output, config.batch_size, config.steps) == (
+        ("/m.parquet",),
+        "/out",
+        16,
+        7,
+    )
+
+
+def test_a_mistake_in_the_file_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("batch_sice = 2")
+    assert refused("--config", str(file)) == f"{file}: unknown key 'batch_sice'; did you mean 'batch_size'?"
+    file.write_text("batch_size = 0")
+    assert refused(*NEEDED, "--config", str(file)).startswith(f"{file}: batch_size: input should be greater")
+    file.write_text("batch_size = ")
+    assert f"cannot read {file}" in refused("--config", str(file))
+    assert "cannot read /no/such.toml" in refused("--config", "/no/such.toml")
+
+
+def test_every_mistake_becomes_one_line_that_names_its_option() -> None:
+    lines = refused("--manifest", "m", "--batch-size", "0", "--device", "gpu", "--decoder-actors", "0").splitlines()
+    assert lines == [
+        "option --output: is required",
+        "option --device: input should be 'auto', 'ascend' or 'cpu'; got 'gpu'",
+        "option --batch-size: input should be greater than or equal to 1; got '0'",
+        "option --decoder-actors: should be the size of the decoder pool: auto, N or MIN:MAX; got '0'",
+    ]
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    assert refused(*NEEDED, "--batchsize", "4") == "unknown argument '--batchsize'; did you mean '--batch-size'?"
+    assert refused(*NEEDED, "--outptu=x") == "unknown argument '--outptu=x'; did you mean '--output'?"
+
+
+def test_a_script_may_offer_some_options_only() -> None:
+    config = cli.parse_config(NEEDED, "t", fields=("manifest", "output"))
+    assert config.batch_size == RunConfig.model_fields["batch_size"].default
+    with pytest.raises(UsageError, match="unknown argument '--batch-size'"):
+        cli.parse_config([*NEEDED, "--batch-size", "4"], "t", fields=("manifest", "output"))
+
+
+def test_a_relative_output_is_refused_where_it_would_land_in_a_temporary_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(cli.SUBMITTED_JOB_VARIABLE, "{}")
+    assert "give an absolute path or a URL" in refused(*NEEDED)
+    assert cli.parse_config(["--manifest", "m", "--output", "/out/"], "t").output == "/out"
+    assert cli.parse_config(["--manifest", "m", "--output", "s3://b/o"], "t").output == "s3://b/o"
+
+
+def ending(main: Callable[[], int]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.run_script(main)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("why"), 2),
+        (CheckpointError("why"), 2),
+        (IncompleteRunError("why"), 1),
+        (KandinskyBatchError("why"), 1),
+    ],
+)
+def test_our_errors_are_the_last_line_without_a_traceback(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise error
+
+    assert ending(main) == code
+    assert capsys.readouterr().err == "error: why\n"
+
+
+def test_the_exit_code_is_what_main_returns_and_130_on_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert ending(lambda: 0) == 0
+    assert ending(lambda: cli.EXIT_FAILED_ROWS) == 3
+    assert ending(interrupted) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    def main() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.run_script(main)
