@@ -11,9 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo-output
 
-# uv takes 28 s for what takes pip 220 s; where uv cannot be had or cannot reach its index, pip does it.
+# uv takes 28 s for what takes pip 220 s; where uv cannot be had or cannot reach its index, pip does it. Bytecode
+# is made here on all cores: otherwise the first run makes that of mindone twice, in both pools, on one core each.
 define install
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint infra/constraints.txt --editable '$(1)' \
+	$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint infra/constraints.txt --editable '$(1)' \
 		|| $(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '$(1)'
 endef
 

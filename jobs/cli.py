@@ -91,8 +91,12 @@ def _parser(description: str, names: Sequence[str]) -> argparse.ArgumentParser:
             switch = argparse.BooleanOptionalAction
             parser.add_argument(_option(name), help=_help(field), action=switch, default=None)
             continue
-        several: dict[str, Any] = {"nargs": "+"} if get_origin(field.annotation) is tuple else {}
-        parser.add_argument(_option(name), help=_help(field), metavar=_metavar(field), **several)
+        shape: dict[str, Any] = {"metavar": _metavar(field)}
+        if field.annotation is bool:
+            shape = {"action": argparse.BooleanOptionalAction}
+        elif get_origin(field.annotation) is tuple:
+            shape["nargs"] = "+"
+        parser.add_argument(_option(name), help=_help(field), default=None, **shape)
     parser.add_argument("--config", metavar="FILE", help="TOML file, its keys named as the options, with '_'")
     return parser
 

@@ -70,7 +70,9 @@ def picture(colour: str, mode: str = "RGB") -> dict[str, Any]:
 def write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """A manifest with the union of the rows' columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    kinds = {"seed": pa.uint64()}  # Arrow would guess int64, which seeds above 2^63 overflow
+    columns = {name: pa.array([row.get(name) for row in rows], kinds.get(name)) for name in names}
+    pq.write_table(pa.table(columns), path)
     return path
 
 

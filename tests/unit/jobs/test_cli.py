@@ -41,6 +41,15 @@ def test_options_become_typed_fields() -> None:
     assert config.steps is None
 
 
+def test_a_yes_or_no_setting_is_a_flag_that_can_be_taken_back(tmp_path: Path) -> None:
+    assert cli.parse_config([*NEEDED, "--dump-latents"], "t").dump_latents is True
+    assert cli.parse_config(NEEDED, "t").dump_latents is False
+    file = tmp_path / "run.toml"
+    file.write_text("dump_latents = true")
+    assert cli.parse_config([*NEEDED, "--config", str(file)], "t").dump_latents is True
+    assert cli.parse_config([*NEEDED, "--config", str(file), "--no-dump-latents"], "t").dump_latents is False
+
+
 def test_manifest_takes_several_values_and_relative_paths_become_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

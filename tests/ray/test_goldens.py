@@ -1,0 +1,138 @@
+"""The job against PyTorch diffusers (tests/goldens), and the documents' snippets against mindone's plain pipelines."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.goldens.compare import (
+    FOLDER,
+    LATENTS_LIMIT,
+    MANIFEST,
+    PIXELS_LIMIT,
+    ROOT,
+    Difference,
+    Made,
+    differences,
+    goldens,
+    made,
+    shuffled,
+)
+from tests.goldens.weights import digests
+from tests.ray.conftest import Job
+
+pytestmark = [pytest.mark.ray, pytest.mark.models]
+
+DOCUMENTS = ROOT / "manifests" / "examples" / "documents.parquet"
+
+
+def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch_size: int) -> Path:
+    options = ("--device", "cpu", "--dump-latents", "--batch-size", str(batch_size))
+    job = Job(manifests[0], folder, environment, options)
+    ended = job.run(folder / "out", "--manifest", *map(str, manifests))
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Path:
+    """Output of the golden manifest in batches of one."""
+    return _run(tmp_path_factory.mktemp("one"), clean_environment, [MANIFEST], 1)
+
+
+@pytest.fixture(scope="module")
+def by_four(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Path:
+    """Output of the golden manifest in another order and of the documents' manifest, in batches of four."""
+    folder = tmp_path_factory.mktemp("four")
+    manifest = shuffled(1, folder / "shuffled.parquet")
+    return _run(folder, clean_environment, [manifest, DOCUMENTS], 4)
+
+
+def _assert_within_limits(found: list[Difference]) -> None:
+    assert len(found) == pq.read_table(MANIFEST).column("num_images").to_numpy().sum()
+    assert [d for d in found if d.latents > LATENTS_LIMIT or d.pixels > PIXELS_LIMIT] == []
+
+
+def test_every_image_is_pytorchs_in_batches_of_one(one_by_one: Path) -> None:
+    _assert_within_limits(differences(made(one_by_one)))
+
+
+def test_every_image_is_pytorchs_in_batches_of_four_and_in_another_order(by_four: Path) -> None:
+    _assert_within_limits(differences(made(by_four)))
+
+
+def test_the_goldens_are_pictures_that_differ_from_each_other() -> None:
+    images = {name: pixels.astype(int) for name, _, pixels in goldens()}
+    assert min(pixels.std() for pixels in images.values()) > 10, "a flat image would equal anything"
+    assert max((pixels % 255 == 0).mean() for pixels in images.values()) < 0.1, "a saturated image hides differences"
+    square = [pixels for pixels in images.values() if pixels.shape == (64, 64, 3)]
+    apart = [np.abs(a - b).mean() for i, a in enumerate(square) for b in square[:i]]
+    assert min(apart) > 2 * PIXELS_LIMIT
+
+
+def test_the_goldens_were_made_with_the_weights_that_the_job_uses(checkpoint_of_the_job: Path) -> None:
+    assert digests(checkpoint_of_the_job) == json.loads((FOLDER / "made_with.json").read_text())["weights"]
+
+
+def test_each_documents_snippet_gives_the_image_of_the_plain_pipelines(by_four: Path, plain: Any) -> None:
+    images = made(by_four)
+    requests = pq.read_table(DOCUMENTS).to_pylist()
+    assert len(requests) == 5
+    for request in requests:
+        image = images[f"{request['id']}-0"]
+        expected = plain.make(_plain_row(request, image))
+        assert expected.std() > 10
+        assert np.abs(image.pixels.astype(int) - expected).max() <= 1, request["id"]
+
+
+def test_dumped_latents_lie_beside_every_image_of_a_shard(by_four: Path) -> None:
+    for path in sorted(by_four.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+        keys = list(dict.fromkeys(name.split(".", 1)[0] for name in names))
+        assert names == [f"{key}.{kind}" for key in keys for kind in ("png", "txt", "json", "latent.npy")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of_the_job(one_by_one: Path, clean_environment: dict[str, str]) -> Path:
+    """The demo checkpoint that the job built, or found, in its cache."""
+    (folder,) = Path(clean_environment["KANDINSKY_BATCH_CACHE"]).glob("demo-r*/")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(checkpoint_of_the_job: Path) -> Any:
+    from workers import device
+
+    device.take("cpu")
+    from tests.plain import PlainPipelines
+
+    return PlainPipelines(checkpoint_of_the_job)
+
+
+def _plain_row(request: Mapping[str, Any], image: Made) -> dict[str, Any]:
+    """What `PlainPipelines.make` takes: the resolved settings, and the inputs as a person would load them."""
+
+    def load(source: Mapping[str, Any], mode: str = "RGB") -> Image.Image:
+        if source["bytes"] is None:
+            return Image.open(DOCUMENTS.parent / source["path"]).convert(mode)
+        return Image.open(io.BytesIO(source["bytes"])).convert(mode)
+
+    row = dict(image.row)
+    for column, mode in (("image", "RGB"), ("mask", "L")):
+        if request[column] is not None:
+            row[column] = load(request[column], mode)
+    if request["conditions"] is not None:
+        row["conditions"] = [
+            (c["text"] if c["image"] is None else load(c["image"]), c["weight"]) for c in request["conditions"]
+        ]
+    return row
