@@ -1,7 +1,7 @@
 # What a person types here:
 #   make demo    images for all four tasks from a small example manifest, on this machine's CPU
 #   make test    every test (real Ray, real pipelines; minutes)
-#   make check   formatting, lint, types and the unit tests (seconds)
+#   make check   formatting, lint, types and the unit tests without models (a minute)
 #   make clean   remove what the above made, except .venv
 # Each sets up .venv itself; a second call finds it ready. PYTHON=… picks another interpreter (3.10 to 3.12).
 
@@ -35,7 +35,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -m "not models"
 
 clean:
 	rm -rf demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,3 +56,6 @@ class RunConfig(BaseModel):
 
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
+    dump_latents: Annotated[
+        bool, Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging")
+    ] = False

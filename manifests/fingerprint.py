@@ -24,7 +24,7 @@ from manifests.sources import Manifest
 #: Raise it when planning changes, so that an output begun by the former rules is not continued by new ones.
 PLAN_VERSION = 1
 
-_JOB_FIELDS = ("seed", "batch_size", "shard_size", "checkpoint", "image_format", "quality", *SETTINGS)
+_JOB_FIELDS = ("seed", "batch_size", "shard_size", "checkpoint", "image_format", "quality", "dump_latents", *SETTINGS)
 
 
 class Fingerprint:

@@ -73,6 +73,7 @@ WORKING_NAMES: frozenset[str] = frozenset(field.name for field in SOURCE_FIELDS)
     "image_embeds",
     "negative_image_embeds",
     "pixels",
+    "latents",
     "encoded",
 }
 

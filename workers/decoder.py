@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ from workers.isolation import call_or_isolate
 from workers.noise import decoder_generator
 
 Row = dict[str, Any]
-#: Pixels uint8 (height, width, 3), whether the latents were finite, whether XLM-R cut the prompt.
-Made = tuple[np.ndarray[Any, Any], bool, bool]
+#: Pixels uint8 (height, width, 3), latents (4, height / 8, width / 8), whether XLM-R cut the prompt.
+Made = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]
 
 _COLUMNS = (
     "seed",
@@ -38,7 +39,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint` is read here.
+        config: `checkpoint` and `dump_latents` are read here.
         kind: what the actor runs on, as the driver chose it.
     """
 
@@ -47,6 +48,7 @@ class Decoder:
         from workers import kandinsky
 
         self._kandinsky = kandinsky
+        self._dump_latents = config.dump_latents
         folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
         self._model = kandinsky.DecoderModel(folder, device.dtype(kind))
 
@@ -64,8 +66,8 @@ class Decoder:
         results, errors = call_or_isolate(
             lambda positions: self._make([rows[i] for i in positions], bucket), pending, "failed_to_generate"
         )
-        for position, (_, finite, _) in results.items():
-            if not finite:
+        for position, (_, latents, _) in results.items():
+            if not np.isfinite(latents).all():
                 errors[position] = RowError(
                     "failed_to_generate",
                     "the decoder's latents are not finite numbers; a lower guidance_scale or another seed may help",
@@ -73,6 +75,9 @@ class Decoder:
         pixels = {i: made[0].tobytes() for i, made in results.items() if i not in errors}
         truncated = {i: made[2] or bool(rows[i]["prompt_truncated"]) for i, made in results.items()}
         batch = batch.add("pixels", pa.large_binary(), pixels).add("prompt_truncated", pa.bool_(), truncated)
+        if self._dump_latents:
+            latent_files = {i: _npy(results[i][1]) for i in pixels}
+            batch = batch.add("latents", pa.large_binary(), latent_files)
         return batch.fail(errors)
 
     def _make(self, rows: Sequence[Row], bucket: Bucket) -> list[Made]:
@@ -90,7 +95,13 @@ class Decoder:
         )
         decoded = self._model.decode(inputs, bucket)
         truncated = self._model.is_truncated(bucket.task, prompts)
-        return list(zip(decoded.pixels, decoded.finite.tolist(), truncated, strict=True))
+        return list(zip(decoded.pixels, decoded.latents, truncated, strict=True))
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, array, allow_pickle=False)
+    return sink.getvalue()
 
 
 def _images(rows: Sequence[Row], column: str, shape: tuple[int, ...]) -> list[Image.Image]:

@@ -31,6 +31,7 @@ from mindone.diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, Mult
 from mindone.diffusers.utils import logging as mindone_logging
 from mindone.transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 from mindspore import mint
+from mindspore.nn.utils import no_init_parameters
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPVisionConfig
 
@@ -277,12 +278,6 @@ class Decoded:
     pixels: Array
     latents: Array
 
-    @property
-    def finite(self) -> Array:
-        """Per row, whether all latents are numbers; pixels of other rows mean nothing."""
-        result: Array = np.isfinite(self.latents).all(axis=(1, 2, 3))
-        return result
-
 
 class DecoderModel:
     """Embeddings to images, for all tasks; loads the inpainting UNet only when a mask comes."""
@@ -342,8 +337,8 @@ class DecoderModel:
         return Decoded(pixels=pixels, latents=latents[0].asnumpy())
 
 
-def parameter_shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name (as on the Hub) and shape of every parameter of a component with this config.
+def component(class_name: str, config: Mapping[str, Any]) -> Any:
+    """A model with this config and weights that are not initialised.
 
     Args:
         class_name: PriorTransformer, UNet2DConditionModel, VQModel, CLIPTextModelWithProjection,
@@ -359,9 +354,17 @@ def parameter_shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tu
     if class_name in transformers_models:
         model_class, config_class = transformers_models[class_name]
         settings.pop("model_type", None)
-        model = model_class(config_class(**settings))
+        settings = {"config": config_class(**settings)}
     else:
         diffusers_models = {"PriorTransformer": PriorTransformer, "UNet2DConditionModel": UNet2DConditionModel}
-        model = {**diffusers_models, "VQModel": VQModel}[class_name](**settings)
+        model_class = {**diffusers_models, "VQModel": VQModel}[class_name]
+    # Parameters get a shape and no memory, so that a model of the published size is made in a second.
+    with no_init_parameters():
+        return model_class(**settings)
+
+
+def parameter_shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name (as on the Hub) and shape of every parameter of a component; arguments as in `component`."""
+    model = component(class_name, config)
     hub_names = {ours: theirs for theirs, (ours, _) in _get_pt2ms_mappings(model).items() if ours is not None}
     return {hub_names.get(name, name): tuple(p.shape) for name, p in model.parameters_and_names()}

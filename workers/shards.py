@@ -37,8 +37,8 @@ _ROW_GROUP_BYTES = 32 * 2**20
 def write_part(batch: Batch, output_url: str) -> Receipt:
     """Stage a finished batch as one Arrow IPC file: RECORD_FIELDS, the manifest's other columns, `encoded`.
 
-    A sample that claims success without an image becomes `failed_to_encode`, so that a stage's mistake shows
-    in the index and not as a hole in the tar.
+    `latents` come last, where the batch has them. A sample that claims success without an image becomes
+    `failed_to_encode`, so that a stage's mistake shows in the index and not as a hole in the tar.
 
     Raises:
         StorageError: the output cannot be written.
@@ -72,6 +72,8 @@ def _part_table(samples: pa.Table) -> pa.Table:
     fields = list(RECORD_FIELDS)
     fields += [f for f in samples.schema if f.name not in RECORD_NAMES and f.name not in WORKING_NAMES]
     fields.append(pa.field("encoded", pa.large_binary()))
+    if "latents" in samples.column_names:
+        fields.append(pa.field("latents", pa.large_binary()))
     columns = [samples.column(field.name).cast(field.type) for field in fields]
     return pa.table(columns, pa.schema(fields))
 
@@ -160,11 +162,13 @@ def _build(parts: Iterator[pa.Table], tar_file: str, index_file: str, image_form
         index: _Index | None = None
         for part in parts:
             # Copied, because a slice would keep the part's images in memory for as long as the records wait.
-            records = part.drop_columns(["encoded"]).take(pa.array(range(part.num_rows), pa.int64()))
+            files = [name for name in ("encoded", "latents") if name in part.column_names]
+            records = part.drop_columns(files).take(pa.array(range(part.num_rows), pa.int64()))
             if index is None:
                 index = stack.enter_context(_Index(index_file, records.schema))
             index.add(records)
-            for row, image in zip(records.to_pylist(), part.column("encoded"), strict=True):
+            contents = (part.column(name) for name in files)
+            for row, image, *latents in zip(records.to_pylist(), *contents, strict=True):
                 totals.count += 1
                 totals.tasks.update([row["task"]] if row["task"] is not None else [])
                 if row["status"] != SUCCESS:
@@ -175,6 +179,8 @@ def _build(parts: Iterator[pa.Table], tar_file: str, index_file: str, image_form
                 _add_member(tar, f"{row['key']}.{image_format}", data)
                 _add_member(tar, f"{row['key']}.txt", (row["caption"] or "").encode())
                 _add_member(tar, f"{row['key']}.json", sidecar_json(row, records.schema))
+                for file in latents:
+                    _add_member(tar, f"{row['key']}.latent.npy", file.as_py())
             # tarfile remembers every member it wrote, and a shard may have millions.
             tar.members = []  # type: ignore[attr-defined]
     return totals

@@ -115,6 +115,7 @@ def plain(checkpoint_of_the_job: Path) -> Any:
 
     device.take("cpu")
     from tests.plain import PlainPipelines
+    from workers import kandinsky  # noqa: F401  (mends the attention without which the plain prior cannot run)
 
     return PlainPipelines(checkpoint_of_the_job)
 

@@ -1,4 +1,4 @@
-"""The noise contract on the job itself: batch size changes no image, and the plain pipelines redo a row of each task."""
+"""The noise contract on the job itself: batch size changes no image; the plain pipelines redo a row of each task."""
 
 from __future__ import annotations
 
