@@ -15,7 +15,7 @@ import ray
 
 from manifests.commit import Receipt
 from manifests.config import RunConfig
-from manifests.errors import KandinskyBatchError
+from manifests.errors import KandinskyBatchError, StorageError
 from workers.shards import seal
 
 #: Seals that run at the same time; each builds one tar on its node's disk.
@@ -90,7 +90,7 @@ class Ledger:
 class Sealer:
     """Seals whole shards in Ray tasks beside the run, a few at a time.
 
-    A seal that fails takes nothing with it: its parts stay, and `finish` tells.
+    A seal that fails takes nothing with it: its parts stay, and `poll` or `finish` tells.
     """
 
     def __init__(self, config: RunConfig, batches: Mapping[int, int]) -> None:
@@ -108,12 +108,19 @@ class Sealer:
         self.poll()
 
     def poll(self, timeout: float = 0.0) -> None:
-        """Collect seals that ended, and start others in their place."""
+        """Collect seals that ended, and start others in their place.
+
+        Raises:
+            StorageError: a shard could not be written; what else is made could not be either.
+        """
         if self._running:
             ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout)
             for reference in ended:
                 del self._running[reference]
                 self._collect(reference)
+            refused = next((error for error in self._errors if isinstance(error, StorageError)), None)
+            if refused is not None:
+                raise refused
         while self._waiting and len(self._running) < MAX_SEALS:
             shard = self._waiting.popleft()
             reference = self._task.remote(shard, self._batches[shard], self._config.output, self._config)

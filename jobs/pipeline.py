@@ -24,7 +24,7 @@ from jobs.pools import Pools, PoolSize
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
-from manifests.errors import KandinskyBatchError
+from manifests.errors import KandinskyBatchError, StorageError
 from manifests.plan import Window, window_batches
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
@@ -50,6 +50,7 @@ def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[
 
     Raises:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
+        StorageError: a part could not be written.
     """
     set_up_ray_data()
     # As whole blocks of Arrow: a stage gets the one batch that a block is.
@@ -72,7 +73,12 @@ def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[
     line = line.map_batches(encode_and_stage, fn_args=(config,), num_cpus=pools.cpu_share, **blocks)
     try:
         for block in line.iter_batches(**blocks):
-            yield from (Receipt.model_validate_json(text) for text in block.column("receipt").to_pylist())
+            for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
+                if refused is not None:
+                    raise StorageError(refused)
+                yield Receipt.model_validate_json(text)
+    except StorageError:
+        raise
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         raise EngineStoppedError(reason(str(error) or repr(error))) from error
 
@@ -111,6 +117,12 @@ def inputs(block: pa.Table, size: int) -> pa.Table:
 
 
 def encode_and_stage(block: pa.Table, config: RunConfig) -> pa.Table:
-    """Stage: image files of one batch, staged as a part; what goes on is the receipt."""
-    receipt = write_part(encode_images(Batch.from_block(block), config), config.output)
-    return pa.table({"receipt": [receipt.model_dump_json()]})
+    """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
+    receipt = refused = None
+    try:
+        receipt = write_part(encode_images(Batch.from_block(block), config), config.output).model_dump_json()
+    except StorageError as error:
+        # As data: an exception would be one errored block of several that are allowed, and every next batch
+        # would be computed only to meet the same full disk.
+        refused = str(error)
+    return pa.table({"receipt": pa.array([receipt], pa.string()), "refused": pa.array([refused], pa.string())})

@@ -20,7 +20,7 @@ from jobs.pools import size_pools
 from jobs.progress import RunProgress, duration
 from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import IncompleteRunError
+from manifests.errors import IncompleteRunError, StorageError
 from manifests.plan import Plan, plan
 from workers import checkpoints
 from workers.device import choose_device
@@ -155,6 +155,8 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
             sealer.finish()
         except EngineStoppedError as error:
             raise _incomplete(config, ledger, said, error) from error
+        except StorageError as error:
+            raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         if ledger.missing:
             raise _incomplete(config, ledger, said)
     progress.finish()

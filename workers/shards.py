@@ -109,7 +109,13 @@ def _write_shard(shard: int, batches: int, output_url: str, config: RunConfig) -
     with tempfile.TemporaryDirectory(prefix="seal-") as folder:
         tar = os.path.join(folder, commit.tar_name(shard))
         index = os.path.join(folder, commit.index_name(shard))
-        totals = _build(_read_parts(shard, batches, output_url), tar, index, config.image_format)
+        try:
+            totals = _build(_read_parts(shard, batches, output_url), tar, index, config.image_format)
+        except OSError as error:
+            raise StorageError(
+                f"shard {shard} cannot be built in {folder}: {error}; free some space there, or set TMPDIR on the "
+                "nodes to a folder with room for a few shards"
+            ) from error
         failed = sum(totals.failed.values())
         stats = ShardStats(
             shard=shard,
