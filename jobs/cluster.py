@@ -24,7 +24,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from manifests.errors import KandinskyBatchError
 
-#: Longer than the slowest honest batch and the start of a pool that compiles its graphs.
+#: Longer than the start of a pool that fetches its weights.
 NO_PROGRESS_TIMEOUT_S = 1800
 
 #: Blocks that may be given up before the run stops: one defect that hits every batch must not run for hours.
@@ -37,8 +37,9 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b(\(\w+\))?:")
 _WRAPPER_LINE = re.compile(r"(ray\.exceptions\.|.*\b(UserCodeException|SystemException|RayTaskError)\b)")
 
-#: What survives a lost actor: it starts again for ever, but what it was doing is tried three times in all.
-ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
+#: What survives a lost actor: it starts again for ever, and so does what it was doing. A bound here would be spent by
+#: batches that merely wait behind one that kills; workers/attempts.py counts deaths and ends them.
+ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
 
 
 @contextmanager
@@ -107,8 +108,8 @@ def reason(text: str) -> str:
     return (named[-1:] or lines[:1] or ["no reason given"])[0]
 
 
-def set_up_ray_data() -> None:
-    """Set what Ray Data shall do with this job's blocks and with faults."""
+def set_up_ray_data(slowest_batch_s: float) -> None:
+    """Set what Ray Data shall do with this job's blocks and with faults; no batch takes longer than this in a stage."""
     context = DataContext.get_current()
     # One row is one batch: any two rows are above this size, so blocks are never put together.
     context.target_max_block_size = 1
@@ -119,7 +120,7 @@ def set_up_ray_data() -> None:
     # Our stages turn a row's error into data. What still raises would raise for ever, so it is not retried.
     context.actor_task_retry_on_errors = False
     context.max_errored_blocks = MAX_ERRORED_BLOCKS
-    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S + slowest_batch_s
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # The Ray we pin has no other way yet to pass ACTOR_FAULT_OPTIONS than the one it warns about.

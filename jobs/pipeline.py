@@ -10,6 +10,7 @@ plain functions and classes in `workers/`; nothing here knows what they do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,17 +22,23 @@ from ray.data.datasource import Datasource, ReadTask
 from jobs.cluster import ACTOR_FAULT_OPTIONS, reason, set_up_ray_data
 from jobs.ledger import Missing
 from jobs.pools import Pools, PoolSize
+from jobs.stream import stream
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError, StorageError
 from manifests.plan import Window, window_batches
+from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
 from workers.encode import encode_images
+from workers.guard import Guard
 from workers.inputs import load_inputs
 from workers.prior import Prior
 from workers.shards import write_part
+
+#: So often the driver asks whether a pool cannot start.
+LOOK_UP_S = 1.0
 
 #: A window, and which of its batches are wanted.
 Work = tuple[Window, Missing]
@@ -41,25 +48,47 @@ class EngineStoppedError(KandinskyBatchError):
     """Ray Data ended the pipeline early; `__cause__` says why."""
 
 
-def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[Receipt]:
+@dataclass(frozen=True)
+class Setup:
+    """What a run has to run on.
+
+    Attributes:
+        pools: sizes of the device pools and the CPU shares of everything.
+        tasks: those of the plan, sorted.
+        attempts: the run's books (workers/attempts.py).
+        tell: hears what a person should know while the run goes on.
+    """
+
+    config: RunConfig
+    pools: Pools
+    tasks: tuple[str, ...]
+    attempts: Any
+    tell: Callable[[str], None]
+
+
+def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     """Make the wanted batches of these windows; yields each one's receipt as soon as it is staged.
+
+    A batch may be given up and come back as nothing: the caller compares receipts with what was wanted.
 
     Args:
         work: at least one window with at least one wanted batch.
-        pools: sizes of the device pools and the CPU shares of everything.
 
     Raises:
+        KandinskyBatchError: a pool cannot start, or no device is left for one.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    set_up_ray_data()
+    config, pools, attempts = setup.config, setup.pools, setup.attempts
+    # A batch may spend the limit on each of its rows, and on itself before.
+    set_up_ray_data(config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS))
     # As whole blocks of Arrow: a stage gets the one batch that a block is.
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
 
-    def pool(size: PoolSize) -> dict[str, Any]:
+    def pool(size: PoolSize, *more: object) -> dict[str, Any]:
         # A device context may belong to the thread that made it: calls stay on the actor's main thread.
         strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
-        arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind)}
+        arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind, attempts, *more)}
         return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS}
 
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
@@ -67,20 +96,40 @@ def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[
     line = ray.data.read_datasource(
         PlannedBatches(config, work), override_num_blocks=len(work), num_cpus=pools.cpu_share / 2
     )
-    line = line.map_batches(inputs, fn_args=(condition_size(config.checkpoint),), num_cpus=pools.cpu_share, **blocks)
+    loading = Guard("inputs", "failed_to_load", config.device_timeout, attempts)
+    arguments = (condition_size(config.checkpoint), loading)
+    line = line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **blocks)
     line = line.map_batches(Prior, **pool(pools.prior), **blocks)
-    line = line.map_batches(Decoder, **pool(pools.decoder), **blocks)
-    line = line.map_batches(encode_and_stage, fn_args=(config,), num_cpus=pools.cpu_share, **blocks)
+    line = line.map_batches(Decoder, **pool(pools.decoder, setup.tasks), **blocks)
+    encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
+    line = line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **blocks)
+
     try:
-        for block in line.iter_batches(**blocks):
+        for block in stream(line.iter_batches(**blocks), _look_up(setup), LOOK_UP_S):
             for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
                 if refused is not None:
                     raise StorageError(refused)
                 yield Receipt.model_validate_json(text)
-    except StorageError:
-        raise
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
+        if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
+            raise
         raise EngineStoppedError(reason(str(error) or repr(error))) from error
+
+
+def _look_up(setup: Setup) -> Callable[[], None]:
+    """Asks the books whether the run must end, and tells what is new in them."""
+    told: set[str] = set()
+
+    def look_up() -> None:
+        trouble, taken_out = ray.get(setup.attempts.news.remote())
+        for words in taken_out:
+            if words not in told:
+                told.add(words)
+                setup.tell(words)
+        if trouble is not None:
+            raise trouble
+
+    return look_up
 
 
 class PlannedBatches(Datasource):
@@ -111,16 +160,25 @@ def _reader(config: RunConfig, window: Window, missing: Missing) -> Callable[[],
     return read
 
 
-def inputs(block: pa.Table, size: int) -> pa.Table:
+def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:
     """Stage: images and masks of one batch, decoded."""
-    return load_inputs(Batch.from_block(block), size).to_block()
+    batch = Batch.from_block(block)
+    if batch.bucket is None or batch.bucket.task == "text2img" or not batch.pending:
+        return load_inputs(batch, size).to_block()
+    # Image codecs are C libraries that read what anybody may have written.
+    return guard.run(batch, lambda rows: load_inputs(rows, size)).to_block()
 
 
-def encode_and_stage(block: pa.Table, config: RunConfig) -> pa.Table:
+def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:
     """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
     receipt = refused = None
+    batch = Batch.from_block(block)
+    if batch.pending:
+        batch = guard.run(batch, lambda rows: encode_images(rows, config))
+    else:
+        batch = encode_images(batch, config)
     try:
-        receipt = write_part(encode_images(Batch.from_block(block), config), config.output).model_dump_json()
+        receipt = write_part(batch, config.output).model_dump_json()
     except StorageError as error:
         # As data: an exception would be one errored block of several that are allowed, and every next batch
         # would be computed only to meet the same full disk.

@@ -15,14 +15,15 @@ from jobs import runfiles
 from jobs.cluster import EngineLog, cluster, engine_log, reason
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
-from jobs.pipeline import EngineStoppedError, Work, run_line
+from jobs.pipeline import EngineStoppedError, Setup, Work, run_line
 from jobs.pools import size_pools
 from jobs.progress import RunProgress, duration
 from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import IncompleteRunError, StorageError
+from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.plan import Plan, plan
 from workers import checkpoints
+from workers.attempts import start_attempts
 from workers.device import choose_device
 
 #: Packages whose version may change an image or a run.
@@ -140,20 +141,14 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
             sealer.add(shard)
         total = sum(shard.rows for shard in planned.shards)
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
-        windows = _windows_left(planned, ledger)
+        tasks = tuple(sorted(planned.samples_by_task))
         try:
-            if windows:
-                progress.phase("starting the pools")
-                for receipt in run_line(config, windows, pools):
-                    progress.phase("making images")
-                    progress.add(receipt.successes, receipt.count - receipt.successes)
-                    done.add(receipt.count)
-                    if ledger.record(receipt):
-                        sealer.add(receipt.shard)
-                    sealer.poll()
+            if ledger.missing:
+                setup = Setup(config, pools, tasks, start_attempts(), progress.note)
+                _run_lines(setup, planned, ledger, sealer, progress, done)
             progress.phase("sealing the last shards")
             sealer.finish()
-        except EngineStoppedError as error:
+        except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, said, error) from error
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
@@ -162,8 +157,25 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
     progress.finish()
 
 
+def _run_lines(setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done) -> None:
+    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them."""
+    before = ledger.missing + 1
+    while 0 < ledger.missing < before:
+        before = ledger.missing
+        progress.phase("starting the pools")
+        for receipt in run_line(setup, _windows_left(planned, ledger)):
+            progress.phase("making images")
+            progress.add(receipt.successes, receipt.count - receipt.successes)
+            done.add(receipt.count)
+            if ledger.record(receipt):
+                sealer.add(receipt.shard)
+            sealer.poll()
+        if ledger.missing:
+            progress.note(f"{ledger.missing} batches were given up on the way")
+
+
 def _incomplete(
-    config: RunConfig, ledger: Ledger, said: EngineLog, error: EngineStoppedError | None = None
+    config: RunConfig, ledger: Ledger, said: EngineLog, error: KandinskyBatchError | None = None
 ) -> IncompleteRunError:
     """What is missing and why, with everything the engine said kept in the run's files."""
     why = str(error) if error else reason(said.text)

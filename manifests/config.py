@@ -53,6 +53,10 @@ class RunConfig(BaseModel):
     decoder_actors: Annotated[
         str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX")
     ] = "auto"
+    device_timeout: Annotated[
+        float,
+        Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),
+    ] = 1800.0
 
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
