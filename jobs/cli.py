@@ -75,9 +75,14 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_INCOMPLETE
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-        print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as interrupt:
+        code = getattr(interrupt, "exit_code", EXIT_INTERRUPTED)
+        sys.stdout.flush()
+        print(f"interrupted ({str(interrupt) or 'SIGINT'}); the same command goes on from here", file=sys.stderr)
+        sys.stderr.flush()
+        if hasattr(interrupt, "exit_code"):
+            # Threads of the engine may still wait for answers that will not come, and the interpreter for them.
+            os._exit(code)
     sys.exit(code)
 
 

@@ -18,6 +18,7 @@ from jobs.outcome import count_outcome
 from jobs.pipeline import EngineStoppedError, Setup, Work, run_line
 from jobs.pools import size_pools
 from jobs.progress import RunProgress, duration
+from jobs.stopping import Stop
 from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
@@ -130,7 +131,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
 def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: RunProgress, done: _Done) -> None:
     """Start Ray, run the line over the missing batches, and see every whole shard sealed."""
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as resources:
+    with Stop(config.grace, progress.note) as stop, engine_log() as said, cluster() as resources:
+        stop.listen()
         device = choose_device(config, resources)
         pools = size_pools(config, device.kind, resources)
         done.device, done.device_reason = device.kind, device.reason
@@ -145,9 +147,10 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
         try:
             if ledger.missing:
                 setup = Setup(config, pools, tasks, start_attempts(), progress.note)
-                _run_lines(setup, planned, ledger, sealer, progress, done)
+                _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish()
+            stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, said, error) from error
         except StorageError as error:
@@ -157,12 +160,15 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
     progress.finish()
 
 
-def _run_lines(setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done) -> None:
+def _run_lines(
+    setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
+) -> None:
     """Run the line; and again over the batches that were given up on the way, as long as that makes any of them."""
     before = ledger.missing + 1
     while 0 < ledger.missing < before:
         before = ledger.missing
         progress.phase("starting the pools")
+        stop.wait_for(setup.pools.decoder.most)
         for receipt in run_line(setup, _windows_left(planned, ledger)):
             progress.phase("making images")
             progress.add(receipt.successes, receipt.count - receipt.successes)
@@ -170,6 +176,8 @@ def _run_lines(setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, prog
             if ledger.record(receipt):
                 sealer.add(receipt.shard)
             sealer.poll()
+            if stop.came():
+                return
         if ledger.missing:
             progress.note(f"{ledger.missing} batches were given up on the way")
 

@@ -22,7 +22,7 @@ FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
-FREE_FIELDS = frozenset({"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout"})
+FREE_FIELDS = frozenset({"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "grace"})
 
 
 def begin(config: RunConfig, plan: Plan) -> None:

@@ -58,5 +58,9 @@ class RunConfig(BaseModel):
         Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),
     ] = 1800.0
 
+    grace: Annotated[
+        float, Field(ge=0, description="seconds that batches in flight may take after SIGTERM or Ctrl-C")
+    ] = 60.0
+
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
