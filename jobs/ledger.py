@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import ray
 
+from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError, StorageError
@@ -38,6 +39,19 @@ class Missing:
         shard, batch = cast("tuple[int, int]", place)
         return shard in self.staged and batch not in self.staged[shard]
 
+    def narrow(self, batch: Batch) -> Batch:
+        """All of the batch."""
+        return batch
+
+
+class Wanted(Protocol):
+    """What a read task shall yield: some (shard, batch) pairs, and of each all rows or a few."""
+
+    def __contains__(self, place: object) -> bool: ...
+
+    def narrow(self, batch: Batch) -> Batch:
+        """The wanted rows of a wanted batch."""
+
 
 class Ledger:
     """Counts staged batches per shard and tells when a shard is whole.
@@ -61,6 +75,11 @@ class Ledger:
         """What is missing of these shards."""
         staged = {shard: frozenset(self._staged.get(shard, ())) for shard in shards if shard not in self._sealed}
         return Missing(staged, sum(self.batches[shard] - len(found) for shard, found in staged.items()))
+
+    @property
+    def sealed(self) -> frozenset[int]:
+        """Shards of the plan that were committed before."""
+        return self._sealed
 
     @property
     def missing(self) -> int:
@@ -88,19 +107,25 @@ class Ledger:
 
 
 class Sealer:
-    """Seals whole shards in Ray tasks beside the run, a few at a time.
+    """Seals whole shards, or seals them anew, in Ray tasks beside the run, a few at a time.
 
     A seal that fails takes nothing with it: its parts stay, and `poll` or `finish` tells.
+
+    Args:
+        batches: of each shard what the task must know about its batches: how many, or which.
+        task: `seal`, or another with its arguments.
     """
 
-    def __init__(self, config: RunConfig, batches: Mapping[int, int]) -> None:
+    def __init__(
+        self, config: RunConfig, batches: Mapping[int, Any], task: Callable[..., object] | None = None
+    ) -> None:
         self._config = config
         self._batches = batches
         self._waiting: deque[int] = deque()
         self._running: dict[Any, int] = {}
         self._errors: list[KandinskyBatchError] = []
         # No CPU share: it must run although pools and tasks hold all of them. A task that dies is run again.
-        self._task = ray.remote(num_cpus=0, max_retries=3)(seal)
+        self._task = ray.remote(num_cpus=0, max_retries=3)(task or seal)
 
     def add(self, shard: int) -> None:
         """Seal this shard as soon as there is room."""

@@ -20,7 +20,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from jobs.cluster import ACTOR_FAULT_OPTIONS, reason, set_up_ray_data
-from jobs.ledger import Missing
+from jobs.ledger import Wanted
 from jobs.pools import Pools, PoolSize
 from jobs.stream import stream
 from manifests.batch import Batch
@@ -41,7 +41,7 @@ from workers.shards import write_part
 LOOK_UP_S = 1.0
 
 #: A window, and which of its batches are wanted.
-Work = tuple[Window, Missing]
+Work = tuple[Window, Wanted]
 
 
 class EngineStoppedError(KandinskyBatchError):
@@ -152,10 +152,10 @@ class PlannedBatches(Datasource):
         return [ReadTask(_reader(self._config, *item), unknown) for item in self._work]
 
 
-def _reader(config: RunConfig, window: Window, missing: Missing) -> Callable[[], Iterable[pa.Table]]:
+def _reader(config: RunConfig, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterator[pa.Table]:
-        for batch in window_batches(config, window, missing):
-            yield batch.to_block()
+        for batch in window_batches(config, window, wanted):
+            yield wanted.narrow(batch).to_block()
 
     return read
 

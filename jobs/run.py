@@ -18,14 +18,16 @@ from jobs.outcome import count_outcome
 from jobs.pipeline import EngineStoppedError, Setup, Work, run_line
 from jobs.pools import size_pools
 from jobs.progress import RunProgress, duration
+from jobs.retry import FailedRows, failed_rows, retry
 from jobs.stopping import Stop
-from manifests.commit import sealed_shards, staged_parts
+from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.plan import Plan, plan
 from workers import checkpoints
 from workers.attempts import start_attempts
 from workers.device import choose_device
+from workers.reseal import finish_reseals
 
 #: Packages whose version may change an image or a run.
 PACKAGES = ("kandinsky-batch", "ray", "mindspore", "mindone", "transformers", "numpy", "pyarrow")
@@ -99,11 +101,13 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
     planned = plan(config)
     checkpoints.check(config.checkpoint, planned.samples_by_task)
     runfiles.begin(config, planned)
+    finish_reseals(config.output, range(len(planned.shards)))
     batches = {number: shard.batches for number, shard in enumerate(planned.shards)}
     ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
     done = _Done()
-    if ledger.missing or ledger.to_seal:
-        _make_missing(config, planned, ledger, progress, done)
+    failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
+    if ledger.missing or ledger.to_seal or failed.count:
+        _make_missing(config, planned, ledger, failed, progress, done)
     else:
         progress.phase("nothing to do: every shard is sealed")
     outcome = count_outcome(config.output, planned)
@@ -128,8 +132,10 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
     return report
 
 
-def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: RunProgress, done: _Done) -> None:
-    """Start Ray, run the line over the missing batches, and see every whole shard sealed."""
+def _make_missing(
+    config: RunConfig, planned: Plan, ledger: Ledger, failed: FailedRows, progress: RunProgress, done: _Done
+) -> None:
+    """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
     with Stop(config.grace, progress.note) as stop, engine_log() as said, cluster() as resources:
         stop.listen()
@@ -145,12 +151,14 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
         tasks = tuple(sorted(planned.samples_by_task))
         try:
+            setup = Setup(config, pools, tasks, start_attempts(), progress.note)
             if ledger.missing:
-                setup = Setup(config, pools, tasks, start_attempts(), progress.note)
                 _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish()
             stop.check()
+            if failed.count and not ledger.missing:
+                _retry(setup, planned, failed, progress, done, stop)
         except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, said, error) from error
         except StorageError as error:
@@ -182,6 +190,25 @@ def _run_lines(
             progress.note(f"{ledger.missing} batches were given up on the way")
 
 
+def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
+    """Try the failed rows again."""
+    progress.phase(f"trying {failed.count} failed rows again")
+    progress.start(failed.count, 0)
+    stop.wait_for(setup.pools.decoder.most)
+    runfiles.unfinish(setup.config)
+
+    def tell(receipt: Receipt) -> bool:
+        progress.add(receipt.successes, receipt.count - receipt.successes)
+        done.add(receipt.count)
+        return stop.came()
+
+    try:
+        retry(setup, planned, failed, tell)
+    finally:
+        # Of an end that was asked for, not of what is missing because of it.
+        stop.check()
+
+
 def _incomplete(
     config: RunConfig, ledger: Ledger, said: EngineLog, error: KandinskyBatchError | None = None
 ) -> IncompleteRunError:
@@ -197,7 +224,7 @@ def _incomplete(
 
 def _windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
     """The windows that something is missing of, each with what that is."""
-    left = []
+    left: list[Work] = []
     for window in planned.windows:
         shards = range(window.first_shard, window.first_shard + window.shards)
         missing = ledger.missing_of(shards)

@@ -22,7 +22,9 @@ FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
-FREE_FIELDS = frozenset({"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "grace"})
+FREE_FIELDS = frozenset(
+    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "grace", "retry_errors"}
+)
 
 
 def begin(config: RunConfig, plan: Plan) -> None:
@@ -45,6 +47,11 @@ def begin(config: RunConfig, plan: Plan) -> None:
     _write(config, "config.json", settings)
     if known is None:
         _write(config, "plan.json", {**_counts(plan), "fingerprint": plan.fingerprint, "settings": settings})
+
+
+def unfinish(config: RunConfig) -> None:
+    """Take the marker away: shards of a finished output are about to change."""
+    storage.remove(storage.join(config.output, SUCCESS_NAME))
 
 
 def finish(config: RunConfig, report: dict[str, Any], anew: bool) -> None:

@@ -39,6 +39,7 @@ from manifests.commit import PARTS_FOLDER, staged_parts  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.plan import Plan, batches_of, plan  # noqa: E402
+from workers.reseal import RESEAL_FOLDER, RETRY_FOLDER  # noqa: E402
 
 #: Shards read at the same time; each holds one image and some index rows.
 READERS = 8
@@ -142,6 +143,8 @@ def _check_folder(output: str, planned: Plan, unfinished: bool) -> Iterator[Find
             yield Finding("shards", name, f"belongs to no planned shard; the plan has {len(planned.shards)}")
     for shard, batches in staged_parts(output).items():
         yield Finding("left over", f"{PARTS_FOLDER}/{shard:05d}", f"{len(batches)} staged parts; start the job again")
+    if staged_parts(storage.join(output, RETRY_FOLDER)) or storage.list_names(storage.join(output, RESEAL_FOLDER)):
+        yield Finding("left over", RETRY_FOLDER, "rows of a --retry-errors that did not end; start it again")
     if "_SUCCESS" in names and unfinished:
         yield Finding("_SUCCESS", "_SUCCESS", "is there although the output is not right")
     if "_SUCCESS" not in names:

@@ -148,3 +148,9 @@ def read_stats(output_url: str, shard: int) -> ShardStats:
             f"{url} is not a commit record of this program ({error.error_count()} problems, first: "
             f"{error.errors()[0]['msg']}); remove it and start the job again to seal the shard once more"
         ) from error
+
+
+def write_stats(output_url: str, stats: ShardStats) -> None:
+    """Commit a shard: from here on it is sealed."""
+    data = stats.model_dump_json(indent=2).encode() + b"\n"
+    storage.write_atomic(storage.join(output_url, stats_name(stats.shard)), data)

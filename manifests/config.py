@@ -58,6 +58,9 @@ class RunConfig(BaseModel):
         Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),
     ] = 1800.0
 
+    retry_errors: Annotated[
+        bool, Field(description="try the rows again that failed in an earlier start, except in validation")
+    ] = False
     grace: Annotated[
         float, Field(ge=0, description="seconds that batches in flight may take after SIGTERM or Ctrl-C")
     ] = 60.0

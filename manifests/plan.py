@@ -122,6 +122,13 @@ def window_batches(
     yield from batches_of(config, [window], wanted)
 
 
+def batch_sizes(config: RunConfig, window: Window) -> list[list[int]]:
+    """Rows of each batch of each shard of a window; reads no inline image."""
+    with reading.Reader(inline=False) as light:
+        planned = _lay_out(resolve(light.read(window.pieces).tables, config), window.repeats, config)
+    return [[batch.stop - batch.start for batch in planned.batches_of(shard)] for shard in range(window.shards)]
+
+
 def batches_of(
     config: RunConfig, windows: Sequence[Window], wanted: Container[tuple[int, int]] | None = None
 ) -> Iterator[Batch]:

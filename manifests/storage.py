@@ -247,6 +247,23 @@ def put_atomic(local_file: str, url: str) -> None:
     _do("write", url, attempt)
 
 
+def copy(url: str, target: str) -> None:
+    """Copy a file within one storage so that readers of the target see all of it or none; replaces what was there.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    if not is_remote(url):
+        put_atomic(local_path(url), target)
+        return
+
+    def attempt() -> None:
+        fs, path = _filesystem(url)
+        fs.cp_file(path, _filesystem(target)[1])
+
+    _do("write", target, attempt)
+
+
 def exists(url: str) -> bool:
     """True where there is a file or folder.
 
