@@ -151,6 +151,8 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
     except ValidationError as error:
         raise UsageError("\n".join(_readable(detail, files) for detail in error.errors())) from error
     _refuse_lost_output(config.output)
+    if config.share[0] >= config.share[1]:
+        raise UsageError(f"option --shards: {config.shards!r} asks for a share beyond the last; use 1/N … N/N")
     update: dict[str, Any] = {
         "manifest": tuple(_absolute(path) for path in config.manifest),
         "output": _absolute(config.output),

@@ -23,7 +23,17 @@ SUCCESS_NAME = "_SUCCESS"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
-    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "grace", "retry_errors"}
+    {
+        "manifest",
+        "output",
+        "device",
+        "prior_actors",
+        "decoder_actors",
+        "device_timeout",
+        "grace",
+        "retry_errors",
+        "shards",
+    }
 )
 
 
@@ -54,14 +64,18 @@ def unfinish(config: RunConfig) -> None:
     storage.remove(storage.join(config.output, SUCCESS_NAME))
 
 
-def finish(config: RunConfig, report: dict[str, Any], anew: bool) -> None:
+def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
     """Write the report, then the marker that says that nothing is missing.
 
     Args:
         anew: also over an earlier report; a start that found nothing to do leaves that alone.
+        whole: nothing is missing; else this was one share, and others are not done yet.
     """
-    if anew or _read(config, "run.json") is None:
-        _write(config, "run.json", report)
+    name = "run.json" if whole else "run-{:05d}-of-{:05d}.json".format(*config.share)
+    if anew or _read(config, name) is None:
+        _write(config, name, report)
+    if not whole:
+        return
     storage.write_atomic(storage.join(config.output, SUCCESS_NAME), b"")
 
 

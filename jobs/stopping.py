@@ -47,6 +47,8 @@ class Stop:
         self._former: dict[int, Any] = {}
         self._number: int | None = None
         self._asked_at = 0.0
+        #: Called with every batch that comes; may end the run for reasons of its own.
+        self.also: Callable[[], None] = lambda: None
         #: Batches to wait for after the signal; None while none is in flight.
         self._awaited: int | None = None
 
@@ -77,6 +79,7 @@ class Stop:
 
     def came(self) -> bool:
         """A batch came; true where the run shall end now because enough have."""
+        self.also()
         if self._number is None or self._awaited is None:
             return False
         if time.monotonic() - self._asked_at > NEWS_S:

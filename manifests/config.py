@@ -58,6 +58,13 @@ class RunConfig(BaseModel):
         Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),
     ] = 1800.0
 
+    shards: Annotated[
+        str,
+        Field(
+            pattern=r"^[1-9]\d*/[1-9]\d*$",
+            description="I/N: make the I-th of N shares of the plan; N jobs with one output make all of it",
+        ),
+    ] = "1/1"
     retry_errors: Annotated[
         bool, Field(description="try the rows again that failed in an earlier start, except in validation")
     ] = False
@@ -67,3 +74,9 @@ class RunConfig(BaseModel):
 
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many shares of the plan this job makes, from 0."""
+        index, _, count = self.shards.partition("/")
+        return int(index) - 1, int(count)

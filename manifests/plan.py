@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -107,6 +107,17 @@ def plan(config: RunConfig) -> Plan:
                 resolved = resolve(light.read(windows[index]).tables, config)
                 tallies[index] = _Tally.of(_lay_out(resolved, repeated, config))
     return _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
+
+
+def share_of(planned: Plan, share: tuple[int, int]) -> Plan:
+    """The plan with the windows of one share only, consecutive ones; numbers and counts stay those of the whole.
+
+    Args:
+        share: which, from 0, of how many.
+    """
+    index, count = share
+    windows = planned.windows
+    return replace(planned, windows=windows[len(windows) * index // count : len(windows) * (index + 1) // count])
 
 
 def window_batches(
