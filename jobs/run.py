@@ -102,7 +102,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
     began = time.monotonic()
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
-        planned = plan(config)
+        planned = plan(config, runfiles.ends_of(config))
         checkpoints.check(config.checkpoint, planned.samples_by_task)
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check

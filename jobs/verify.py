@@ -32,6 +32,7 @@ from pydantic import ValidationError  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from jobs import runfiles  # noqa: E402
 from jobs.checking import Finding, ShardReport, check_shard, planned_rows  # noqa: E402
 from jobs.cli import EXIT_INCOMPLETE, EXIT_OK, parse_config, run_script  # noqa: E402
 from manifests import storage  # noqa: E402
@@ -99,7 +100,7 @@ def verify(config: RunConfig) -> Verdict:
     """
     stored = _stored(config.output, "plan.json")
     config = _with_settings(config, _stored(config.output, "config.json"))
-    planned = plan(config)
+    planned = plan(config, runfiles.ends_of(config))
     verdict = Verdict(requests=planned.requests, shards=len(planned.shards))
     if stored.get("fingerprint") != planned.fingerprint:
         verdict.findings.append(Finding("manifest", ", ".join(config.manifest), "is not what the output was made of"))
@@ -165,7 +166,9 @@ def _stored(output: str, name: str) -> dict[str, object]:
 def _with_settings(config: RunConfig, stored: dict[str, object]) -> RunConfig:
     """The settings that the output was made with, on the locations that were given."""
     try:
-        return RunConfig.model_validate({**stored, "manifest": config.manifest, "output": config.output})
+        return RunConfig.model_validate(
+            {**stored, "manifest": config.manifest, "output": config.output, "append": False}
+        )
     except ValidationError as error:
         detail = error.errors()[0]
         raise UsageError(

@@ -65,6 +65,9 @@ class RunConfig(BaseModel):
             description="I/N: make the I-th of N shares of the plan; N jobs with one output make all of it",
         ),
     ] = "1/1"
+    append: Annotated[
+        bool, Field(description="the manifest has new rows at its end; make them in new shards of the same output")
+    ] = False
     retry_errors: Annotated[
         bool, Field(description="try the rows again that failed in an earlier start, except in validation")
     ] = False
