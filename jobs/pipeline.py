@@ -22,7 +22,6 @@ from ray.data.datasource import Datasource, ReadTask
 from jobs.cluster import ACTOR_FAULT_OPTIONS, reason, set_up_ray_data
 from jobs.ledger import Wanted
 from jobs.pools import Pools, PoolSize
-from jobs.stream import stream
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -36,9 +35,6 @@ from workers.guard import Guard
 from workers.inputs import load_inputs
 from workers.prior import Prior
 from workers.shards import write_part
-
-#: So often the driver asks whether a pool cannot start.
-LOOK_UP_S = 1.0
 
 #: A window, and which of its batches are wanted.
 Work = tuple[Window, Wanted]
@@ -81,7 +77,8 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     """
     config, pools, attempts = setup.config, setup.pools, setup.attempts
     # A batch may spend the limit on each of its rows, and on itself before.
-    set_up_ray_data(config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS))
+    slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
+    set_up_ray_data(slowest, _look_up(setup))
     # As whole blocks of Arrow: a stage gets the one batch that a block is.
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -105,7 +102,7 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     line = line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **blocks)
 
     try:
-        for block in stream(line.iter_batches(**blocks), _look_up(setup), LOOK_UP_S):
+        for block in line.iter_batches(**blocks):
             for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
                 if refused is not None:
                     raise StorageError(refused)

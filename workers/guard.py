@@ -86,7 +86,7 @@ class Guard:
             if probe is not None and orders.probe:
                 self._probe(place, worker, probe)
             if orders.alone:
-                return self._one_by_one(batch, work, orders, worker)
+                return self._one_by_one(batch, work, orders, worker, copies=probe is not None)
             with self._watched(worker, self.limit):
                 done = work(batch)
             if probe is not None and not done.pending:
@@ -125,8 +125,13 @@ class Guard:
             raise
         self._ask("ready", self.stage, worker)
 
-    def _one_by_one(self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker) -> Batch:
+    def _one_by_one(
+        self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool
+    ) -> Batch:
         place = (self.stage, batch.shard, batch.index)
+        # A device call keeps its batch's shape, filled with copies of the one row: nothing is compiled anew, and the
+        # image has the same bytes as beside its batch-mates.
+        size = len(batch.pending) if copies else 1
         batch = batch.fail({row: RowError(self.status, words) for row, words in orders.killed.items()})
         parts = []
         for row in range(batch.samples.num_rows):
@@ -134,7 +139,8 @@ class Guard:
             if part.pending:
                 self._ask("trying", place, row)
                 with self._watched(worker, self.limit):
-                    part = work(part)
+                    part = work(replace(batch, samples=batch.samples.take([row] * size)))
+                part = replace(part, samples=part.samples.slice(min(row, size - 1), 1))
             parts.append(part.samples)
         # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
         return replace(batch, samples=pa.concat_tables(parts, promote_options="default").combine_chunks())
