@@ -1,7 +1,7 @@
 """Checks of one committed shard: what the plan says, what its stats say, what its index and its tar hold.
 
-Each file is read once from its beginning to its end, a few rows or one tar member at a time, so memory does
-not grow with the shard. What does not fit together becomes a `Finding`; nothing here raises for damage.
+Files are read from their beginning to their end, the tar one member at a time; of the index some columns are
+held at once. What does not fit together becomes a `Finding`; nothing here raises for damage.
 """
 
 from __future__ import annotations
