@@ -75,9 +75,14 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_INCOMPLETE
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-        print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as interrupt:
+        code = getattr(interrupt, "exit_code", EXIT_INTERRUPTED)
+        sys.stdout.flush()
+        print(f"interrupted ({str(interrupt) or 'SIGINT'}); the same command goes on from here", file=sys.stderr)
+        sys.stderr.flush()
+        if hasattr(interrupt, "exit_code"):
+            # Threads of the engine may still wait for answers that will not come, and the interpreter for them.
+            os._exit(code)
     sys.exit(code)
 
 
@@ -150,6 +155,8 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
     except ValidationError as error:
         raise UsageError("\n".join(_readable(detail, files) for detail in error.errors())) from error
     _refuse_lost_output(config.output)
+    if config.share[0] >= config.share[1]:
+        raise UsageError(f"option --shards: {config.shards!r} asks for a share beyond the last; use 1/N … N/N")
     update: dict[str, Any] = {
         "manifest": tuple(_absolute(path) for path in config.manifest),
         "output": _absolute(config.output),

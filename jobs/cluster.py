@@ -11,21 +11,26 @@ import os
 import re
 import sys
 import tempfile
+import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
 from manifests.errors import KandinskyBatchError
 
-#: Longer than the slowest honest batch and the start of a pool that compiles its graphs.
+#: Longer than the start of a pool that fetches its weights.
 NO_PROGRESS_TIMEOUT_S = 1800
+
+#: So often the driver asks whether the run must end.
+LOOK_UP_S = 1.0
 
 #: Blocks that may be given up before the run stops: one defect that hits every batch must not run for hours.
 MAX_ERRORED_BLOCKS = 16
@@ -37,8 +42,9 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b(\(\w+\))?:")
 _WRAPPER_LINE = re.compile(r"(ray\.exceptions\.|.*\b(UserCodeException|SystemException|RayTaskError)\b)")
 
-#: What survives a lost actor: it starts again for ever, but what it was doing is tried three times in all.
-ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
+#: What survives a lost actor: it starts again for ever, and so does what it was doing. A bound here would be spent by
+#: batches that merely wait behind one that kills; workers/attempts.py counts deaths and ends them.
+ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
 
 
 @contextmanager
@@ -107,8 +113,32 @@ def reason(text: str) -> str:
     return (named[-1:] or lines[:1] or ["no reason given"])[0]
 
 
-def set_up_ray_data() -> None:
-    """Set what Ray Data shall do with this job's blocks and with faults."""
+class LookUp(ExecutionCallback):
+    """Lets the driver look up now and then while it waits in Ray Data's iterator, in that engine's own loop.
+
+    What `ask` raises ends the pipeline and is raised by its iterator. Ray Data makes the object itself and sends its
+    class along to workers, so what it does is kept here and stays here.
+    """
+
+    ask: ClassVar[Callable[[], None] | None] = None
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called many times a second."""
+        if LookUp.ask is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOK_UP_S
+            LookUp.ask()
+
+
+def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None]) -> None:
+    """Set what Ray Data shall do with this job's blocks and with faults.
+
+    Args:
+        slowest_batch_s: seconds that no batch exceeds in one stage.
+        look_up: called every second while a pipeline runs; what it raises ends it.
+    """
     context = DataContext.get_current()
     # One row is one batch: any two rows are above this size, so blocks are never put together.
     context.target_max_block_size = 1
@@ -119,7 +149,9 @@ def set_up_ray_data() -> None:
     # Our stages turn a row's error into data. What still raises would raise for ever, so it is not retried.
     context.actor_task_retry_on_errors = False
     context.max_errored_blocks = MAX_ERRORED_BLOCKS
-    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S + slowest_batch_s
+    LookUp.ask = look_up
+    context.custom_execution_callback_classes = [LookUp]
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # The Ray we pin has no other way yet to pass ACTOR_FAULT_OPTIONS than the one it warns about.

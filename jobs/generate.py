@@ -4,6 +4,7 @@
 
 Starting it again with the same manifest and settings goes on where it stopped. Exit code 0: every image was
 written. 3: every request is accounted for, some failed. 1: the run is incomplete. 2: it cannot start so.
+130, 143: it was asked to stop (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations

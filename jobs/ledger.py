@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import ray
 
+from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
-from manifests.errors import KandinskyBatchError
+from manifests.errors import KandinskyBatchError, StorageError
 from workers.shards import seal
 
 #: Seals that run at the same time; each builds one tar on its node's disk.
@@ -37,6 +38,19 @@ class Missing:
     def __contains__(self, place: object) -> bool:
         shard, batch = cast("tuple[int, int]", place)
         return shard in self.staged and batch not in self.staged[shard]
+
+    def narrow(self, batch: Batch) -> Batch:
+        """All of the batch."""
+        return batch
+
+
+class Wanted(Protocol):
+    """What a read task shall yield: some (shard, batch) pairs, and of each all rows or a few."""
+
+    def __contains__(self, place: object) -> bool: ...
+
+    def narrow(self, batch: Batch) -> Batch:
+        """The wanted rows of a wanted batch."""
 
 
 class Ledger:
@@ -61,6 +75,11 @@ class Ledger:
         """What is missing of these shards."""
         staged = {shard: frozenset(self._staged.get(shard, ())) for shard in shards if shard not in self._sealed}
         return Missing(staged, sum(self.batches[shard] - len(found) for shard, found in staged.items()))
+
+    @property
+    def sealed(self) -> frozenset[int]:
+        """Shards of the plan that were committed before."""
+        return self._sealed
 
     @property
     def missing(self) -> int:
@@ -88,19 +107,25 @@ class Ledger:
 
 
 class Sealer:
-    """Seals whole shards in Ray tasks beside the run, a few at a time.
+    """Seals whole shards, or seals them anew, in Ray tasks beside the run, a few at a time.
 
-    A seal that fails takes nothing with it: its parts stay, and `finish` tells.
+    A seal that fails takes nothing with it: its parts stay, and `poll` or `finish` tells.
+
+    Args:
+        batches: of each shard what the task must know about its batches: how many, or which.
+        task: `seal`, or another with its arguments.
     """
 
-    def __init__(self, config: RunConfig, batches: Mapping[int, int]) -> None:
+    def __init__(
+        self, config: RunConfig, batches: Mapping[int, Any], task: Callable[..., object] | None = None
+    ) -> None:
         self._config = config
         self._batches = batches
         self._waiting: deque[int] = deque()
         self._running: dict[Any, int] = {}
         self._errors: list[KandinskyBatchError] = []
         # No CPU share: it must run although pools and tasks hold all of them. A task that dies is run again.
-        self._task = ray.remote(num_cpus=0, max_retries=3)(seal)
+        self._task = ray.remote(num_cpus=0, max_retries=3)(task or seal)
 
     def add(self, shard: int) -> None:
         """Seal this shard as soon as there is room."""
@@ -108,12 +133,19 @@ class Sealer:
         self.poll()
 
     def poll(self, timeout: float = 0.0) -> None:
-        """Collect seals that ended, and start others in their place."""
+        """Collect seals that ended, and start others in their place.
+
+        Raises:
+            StorageError: a shard could not be written; what else is made could not be either.
+        """
         if self._running:
             ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout)
             for reference in ended:
                 del self._running[reference]
                 self._collect(reference)
+            refused = next((error for error in self._errors if isinstance(error, StorageError)), None)
+            if refused is not None:
+                raise refused
         while self._waiting and len(self._running) < MAX_SEALS:
             shard = self._waiting.popleft()
             reference = self._task.remote(shard, self._batches[shard], self._config.output, self._config)

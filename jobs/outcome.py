@@ -37,23 +37,28 @@ class Outcome:
     examples: Mapping[str, Sequence[str]]
 
 
-def count_outcome(output: str, plan: Plan) -> Outcome:
+def count_outcome(output: str, plan: Plan, numbers: Sequence[int] | None = None) -> Outcome:
     """Compare the plan with what is committed.
+
+    Args:
+        numbers: shards to look at, ascending; None for all of the plan.
 
     Raises:
         IncompleteRunError: a planned shard is not sealed, or holds another number of rows than planned.
     """
     sealed = sealed_shards(output)
-    open_shards = [number for number in range(len(plan.shards)) if number not in sealed]
+    numbers = range(len(plan.shards)) if numbers is None else numbers
+    open_shards = [number for number in numbers if number not in sealed]
     if open_shards:
         batches = sum(plan.shards[number].batches for number in open_shards)
         raise IncompleteRunError(
-            f"{len(open_shards)} of {len(plan.shards)} shards are not sealed "
+            f"{len(open_shards)} of {len(numbers)} shards are not sealed "
             f"({batches} of {plan.batches} batches); the same command goes on from here"
         )
     with ThreadPoolExecutor(READERS) as pool:
-        stats = list(pool.map(lambda number: read_stats(output, number), range(len(plan.shards))))
-    for number, (planned, found) in enumerate(zip(plan.shards, stats, strict=True)):
+        stats = list(pool.map(lambda number: read_stats(output, number), numbers))
+    for number, found in zip(numbers, stats, strict=True):
+        planned = plan.shards[number]
         if planned.rows != found.count or found.successes + found.failed != found.count:
             raise IncompleteRunError(
                 f"shard {number} has {found.successes} images and {found.failed} failures where "

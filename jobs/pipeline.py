@@ -10,6 +10,7 @@ plain functions and classes in `workers/`; nothing here knows what they do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,46 +20,72 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from jobs.cluster import ACTOR_FAULT_OPTIONS, reason, set_up_ray_data
-from jobs.ledger import Missing
+from jobs.ledger import Wanted
 from jobs.pools import Pools, PoolSize
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
-from manifests.errors import KandinskyBatchError
+from manifests.errors import KandinskyBatchError, StorageError
 from manifests.plan import Window, window_batches
+from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
 from workers.encode import encode_images
+from workers.guard import Guard
 from workers.inputs import load_inputs
 from workers.prior import Prior
 from workers.shards import write_part
 
 #: A window, and which of its batches are wanted.
-Work = tuple[Window, Missing]
+Work = tuple[Window, Wanted]
 
 
 class EngineStoppedError(KandinskyBatchError):
     """Ray Data ended the pipeline early; `__cause__` says why."""
 
 
-def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[Receipt]:
+@dataclass(frozen=True)
+class Setup:
+    """What a run has to run on.
+
+    Attributes:
+        pools: sizes of the device pools and the CPU shares of everything.
+        tasks: those of the plan, sorted.
+        attempts: the run's books (workers/attempts.py).
+        tell: hears what a person should know while the run goes on.
+    """
+
+    config: RunConfig
+    pools: Pools
+    tasks: tuple[str, ...]
+    attempts: Any
+    tell: Callable[[str], None]
+
+
+def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     """Make the wanted batches of these windows; yields each one's receipt as soon as it is staged.
+
+    A batch may be given up and come back as nothing: the caller compares receipts with what was wanted.
 
     Args:
         work: at least one window with at least one wanted batch.
-        pools: sizes of the device pools and the CPU shares of everything.
 
     Raises:
+        KandinskyBatchError: a pool cannot start, or no device is left for one.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
+        StorageError: a part could not be written.
     """
-    set_up_ray_data()
+    config, pools, attempts = setup.config, setup.pools, setup.attempts
+    # A batch may spend the limit on each of its rows, and on itself before.
+    slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
+    set_up_ray_data(slowest, _look_up(setup))
     # As whole blocks of Arrow: a stage gets the one batch that a block is.
     blocks = {"batch_size": None, "batch_format": "pyarrow"}
 
-    def pool(size: PoolSize) -> dict[str, Any]:
+    def pool(size: PoolSize, *more: object) -> dict[str, Any]:
         # A device context may belong to the thread that made it: calls stay on the actor's main thread.
         strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
-        arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind)}
+        arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind, attempts, *more)}
         return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS}
 
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
@@ -66,15 +93,40 @@ def run_line(config: RunConfig, work: Sequence[Work], pools: Pools) -> Iterator[
     line = ray.data.read_datasource(
         PlannedBatches(config, work), override_num_blocks=len(work), num_cpus=pools.cpu_share / 2
     )
-    line = line.map_batches(inputs, fn_args=(condition_size(config.checkpoint),), num_cpus=pools.cpu_share, **blocks)
+    loading = Guard("inputs", "failed_to_load", config.device_timeout, attempts)
+    arguments = (condition_size(config.checkpoint), loading)
+    line = line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **blocks)
     line = line.map_batches(Prior, **pool(pools.prior), **blocks)
-    line = line.map_batches(Decoder, **pool(pools.decoder), **blocks)
-    line = line.map_batches(encode_and_stage, fn_args=(config,), num_cpus=pools.cpu_share, **blocks)
+    line = line.map_batches(Decoder, **pool(pools.decoder, setup.tasks), **blocks)
+    encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
+    line = line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **blocks)
+
     try:
         for block in line.iter_batches(**blocks):
-            yield from (Receipt.model_validate_json(text) for text in block.column("receipt").to_pylist())
+            for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
+                if refused is not None:
+                    raise StorageError(refused)
+                yield Receipt.model_validate_json(text)
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
+        if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
+            raise
         raise EngineStoppedError(reason(str(error) or repr(error))) from error
+
+
+def _look_up(setup: Setup) -> Callable[[], None]:
+    """Asks the books whether the run must end, and tells what is new in them."""
+    told: set[str] = set()
+
+    def look_up() -> None:
+        trouble, taken_out = ray.get(setup.attempts.news.remote())
+        for words in taken_out:
+            if words not in told:
+                told.add(words)
+                setup.tell(words)
+        if trouble is not None:
+            raise trouble
+
+    return look_up
 
 
 class PlannedBatches(Datasource):
@@ -97,20 +149,35 @@ class PlannedBatches(Datasource):
         return [ReadTask(_reader(self._config, *item), unknown) for item in self._work]
 
 
-def _reader(config: RunConfig, window: Window, missing: Missing) -> Callable[[], Iterable[pa.Table]]:
+def _reader(config: RunConfig, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterator[pa.Table]:
-        for batch in window_batches(config, window, missing):
-            yield batch.to_block()
+        for batch in window_batches(config, window, wanted):
+            yield wanted.narrow(batch).to_block()
 
     return read
 
 
-def inputs(block: pa.Table, size: int) -> pa.Table:
+def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:
     """Stage: images and masks of one batch, decoded."""
-    return load_inputs(Batch.from_block(block), size).to_block()
+    batch = Batch.from_block(block)
+    if batch.bucket is None or batch.bucket.task == "text2img" or not batch.pending:
+        return load_inputs(batch, size).to_block()
+    # Image codecs are C libraries that read what anybody may have written.
+    return guard.run(batch, lambda rows: load_inputs(rows, size)).to_block()
 
 
-def encode_and_stage(block: pa.Table, config: RunConfig) -> pa.Table:
-    """Stage: image files of one batch, staged as a part; what goes on is the receipt."""
-    receipt = write_part(encode_images(Batch.from_block(block), config), config.output)
-    return pa.table({"receipt": [receipt.model_dump_json()]})
+def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:
+    """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
+    receipt = refused = None
+    batch = Batch.from_block(block)
+    if batch.pending:
+        batch = guard.run(batch, lambda rows: encode_images(rows, config))
+    else:
+        batch = encode_images(batch, config)
+    try:
+        receipt = write_part(batch, config.output).model_dump_json()
+    except StorageError as error:
+        # As data: an exception would be one errored block of several that are allowed, and every next batch
+        # would be computed only to meet the same full disk.
+        refused = str(error)
+    return pa.table({"receipt": pa.array([receipt], pa.string()), "refused": pa.array([refused], pa.string())})

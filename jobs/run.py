@@ -13,17 +13,22 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs import runfiles
 from jobs.cluster import EngineLog, cluster, engine_log, reason
+from jobs.lease import Lease
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
-from jobs.pipeline import EngineStoppedError, Work, run_line
+from jobs.pipeline import EngineStoppedError, Setup, Work, run_line
 from jobs.pools import size_pools
 from jobs.progress import RunProgress, duration
-from manifests.commit import sealed_shards, staged_parts
+from jobs.retry import FailedRows, failed_rows, retry
+from jobs.stopping import Stop
+from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import IncompleteRunError
-from manifests.plan import Plan, plan
+from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
+from manifests.plan import Plan, plan, share_of
 from workers import checkpoints
+from workers.attempts import start_attempts
 from workers.device import choose_device
+from workers.reseal import finish_reseals
 
 #: Packages whose version may change an image or a run.
 PACKAGES = ("kandinsky-batch", "ray", "mindspore", "mindone", "transformers", "numpy", "pyarrow")
@@ -34,6 +39,7 @@ class RunReport(BaseModel):
 
     Attributes:
         written, failed: rows of the whole output with and without an image.
+        shards: of the output, or of this job's share where `open_shards` others are not known to be done.
         made: rows that this start ended, one way or the other; the others were there before.
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
         images_per_second: from the first batch to the last, without the start; None for less than two batches.
@@ -48,6 +54,7 @@ class RunReport(BaseModel):
     failed_by_status: Mapping[str, int]
     failure_examples: Mapping[str, tuple[str, ...]]
     shards: int
+    open_shards: int
     made: int
     seconds: float
     start_seconds: float | None
@@ -93,18 +100,32 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
         StorageError: the output cannot be written or read.
     """
     began = time.monotonic()
-    progress.phase("planning")
-    planned = plan(config)
-    checkpoints.check(config.checkpoint, planned.samples_by_task)
+    with Stop(config.grace, progress.note) as stop:
+        progress.phase("planning")
+        planned = plan(config, runfiles.ends_of(config))
+        checkpoints.check(config.checkpoint, planned.samples_by_task)
+        with Lease(config.output, config.share, progress.note) as lease:
+            stop.also = lease.check
+            return _run_share(config, planned, progress, stop, began)
+
+
+def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
+    """Do this job's share of the plan, which is all of it unless `--shards` says otherwise."""
     runfiles.begin(config, planned)
-    batches = {number: shard.batches for number, shard in enumerate(planned.shards)}
+    mine = share_of(planned, config.share)
+    numbers = [n for w in mine.windows for n in range(w.first_shard, w.first_shard + w.shards)]
+    finish_reseals(config.output, frozenset(numbers))
+    batches = {number: planned.shards[number].batches for number in numbers}
     ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
     done = _Done()
-    if ledger.missing or ledger.to_seal:
-        _make_missing(config, planned, ledger, progress, done)
+    failed = failed_rows(config, mine, ledger.sealed) if config.retry_errors else FailedRows({})
+    if ledger.missing or ledger.to_seal or failed.count:
+        _make_missing(config, mine, ledger, failed, progress, done, stop)
     else:
         progress.phase("nothing to do: every shard is sealed")
-    outcome = count_outcome(config.output, planned)
+    # Whoever is the last of several finds all of it done.
+    whole = sealed_shards(config.output).issuperset(range(len(planned.shards)))
+    outcome = count_outcome(config.output, planned, None if whole else numbers)
     report = RunReport(
         output=config.output,
         requests=planned.requests,
@@ -112,7 +133,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
         failed=sum(outcome.failed.values()),
         failed_by_status=outcome.failed,
         failure_examples={status: tuple(reasons) for status, reasons in outcome.examples.items()},
-        shards=len(planned.shards),
+        shards=len(planned.shards) if whole else len(numbers),
+        open_shards=0 if whole else len(planned.shards) - len(numbers),
         made=done.made,
         seconds=round(time.monotonic() - began, 3),
         start_seconds=round(done.first[0] - began, 3) if done.first else None,
@@ -122,14 +144,23 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
         pools=done.pools,
         versions=_versions(),
     )
-    runfiles.finish(config, report.model_dump(mode="json"), anew=bool(done.made))
+    runfiles.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
     return report
 
 
-def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: RunProgress, done: _Done) -> None:
-    """Start Ray, run the line over the missing batches, and see every whole shard sealed."""
+def _make_missing(
+    config: RunConfig,
+    planned: Plan,
+    ledger: Ledger,
+    failed: FailedRows,
+    progress: RunProgress,
+    done: _Done,
+    stop: Stop,
+) -> None:
+    """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
     with engine_log() as said, cluster() as resources:
+        stop.listen()
         device = choose_device(config, resources)
         pools = size_pools(config, device.kind, resources)
         done.device, done.device_reason = device.kind, device.reason
@@ -138,30 +169,70 @@ def _make_missing(config: RunConfig, planned: Plan, ledger: Ledger, progress: Ru
         sealer = Sealer(config, ledger.batches)
         for shard in ledger.to_seal:
             sealer.add(shard)
-        total = sum(shard.rows for shard in planned.shards)
+        total = sum(planned.shards[number].rows for number in ledger.batches)
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
-        windows = _windows_left(planned, ledger)
+        tasks = tuple(sorted(planned.samples_by_task))
         try:
-            if windows:
-                progress.phase("starting the pools")
-                for receipt in run_line(config, windows, pools):
-                    progress.phase("making images")
-                    progress.add(receipt.successes, receipt.count - receipt.successes)
-                    done.add(receipt.count)
-                    if ledger.record(receipt):
-                        sealer.add(receipt.shard)
-                    sealer.poll()
+            setup = Setup(config, pools, tasks, start_attempts(), progress.note)
+            if ledger.missing:
+                _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish()
-        except EngineStoppedError as error:
+            stop.check()
+            if failed.count and not ledger.missing:
+                _retry(setup, planned, failed, progress, done, stop)
+        except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, said, error) from error
+        except StorageError as error:
+            raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         if ledger.missing:
             raise _incomplete(config, ledger, said)
     progress.finish()
 
 
+def _run_lines(
+    setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
+) -> None:
+    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them."""
+    before = ledger.missing + 1
+    while 0 < ledger.missing < before:
+        before = ledger.missing
+        progress.phase("starting the pools")
+        stop.wait_for(setup.pools.decoder.most)
+        for receipt in run_line(setup, _windows_left(planned, ledger)):
+            progress.phase("making images")
+            progress.add(receipt.successes, receipt.count - receipt.successes)
+            done.add(receipt.count)
+            if ledger.record(receipt):
+                sealer.add(receipt.shard)
+            sealer.poll()
+            if stop.came():
+                return
+        if ledger.missing:
+            progress.note(f"{ledger.missing} batches were given up on the way")
+
+
+def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
+    """Try the failed rows again."""
+    progress.phase(f"trying {failed.count} failed rows again")
+    progress.start(failed.count, 0)
+    stop.wait_for(setup.pools.decoder.most)
+    runfiles.unfinish(setup.config)
+
+    def tell(receipt: Receipt) -> bool:
+        progress.add(receipt.successes, receipt.count - receipt.successes)
+        done.add(receipt.count)
+        return stop.came()
+
+    try:
+        retry(setup, planned, failed, tell)
+    finally:
+        # Of an end that was asked for, not of what is missing because of it.
+        stop.check()
+
+
 def _incomplete(
-    config: RunConfig, ledger: Ledger, said: EngineLog, error: EngineStoppedError | None = None
+    config: RunConfig, ledger: Ledger, said: EngineLog, error: KandinskyBatchError | None = None
 ) -> IncompleteRunError:
     """What is missing and why, with everything the engine said kept in the run's files."""
     why = str(error) if error else reason(said.text)
@@ -175,7 +246,7 @@ def _incomplete(
 
 def _windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
     """The windows that something is missing of, each with what that is."""
-    left = []
+    left: list[Work] = []
     for window in planned.windows:
         shards = range(window.first_shard, window.first_shard + window.shards)
         missing = ledger.missing_of(shards)
@@ -187,7 +258,8 @@ def _windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
 def _rows_left(planned: Plan, ledger: Ledger, batch_size: int) -> int:
     """Rows still to make; of a shard under way an estimate, because its batches differ in size."""
     left = 0
-    for number, shard in enumerate(planned.shards):
+    for number in ledger.batches:
+        shard = planned.shards[number]
         batches = ledger.missing_of([number]).count
         left += shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
     return left
@@ -216,4 +288,6 @@ def describe(report: RunReport) -> str:
         if count > len(reasons):
             lines.append(f"    and {count - len(reasons)} more; the indexes (*.parquet) have all of them")
     lines.append(f"output: {report.output} ({report.shards} shards)")
+    if report.open_shards:
+        lines.append(f"this was one share; {report.open_shards} shards are the work of other jobs (--shards)")
     return "\n".join(lines)

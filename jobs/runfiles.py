@@ -22,7 +22,21 @@ FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
-FREE_FIELDS = frozenset({"manifest", "output", "device", "prior_actors", "decoder_actors"})
+FREE_FIELDS = frozenset(
+    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout"}
+    | {"append", "grace", "retry_errors", "shards"}
+)
+
+
+def ends_of(config: RunConfig) -> tuple[int, ...]:
+    """Where the manifest of this output ended before rows were appended; with `--append` also where it ends so far.
+
+    Raises:
+        UsageError: the record of the plan cannot be read.
+    """
+    known = _read(config, "plan.json") or {}
+    ends = tuple(known.get("ends", ()))
+    return (*ends, known["requests"]) if config.append and known.get("requests") else ends
 
 
 def begin(config: RunConfig, plan: Plan) -> None:
@@ -41,20 +55,35 @@ def begin(config: RunConfig, plan: Plan) -> None:
                 "one could go on with; use another --output"
             )
     elif known.get("fingerprint") != plan.fingerprint:
-        raise UsageError(_difference(config.output, known, plan, settings))
+        if not config.append:
+            raise UsageError(_difference(config.output, known, plan, settings))
+        if plan.fingerprint_at.get(known["requests"]) != known.get("fingerprint"):
+            raise UsageError(_not_appended(config.output, known, plan, settings))
+        unfinish(config)
+        known = None
     _write(config, "config.json", settings)
     if known is None:
-        _write(config, "plan.json", {**_counts(plan), "fingerprint": plan.fingerprint, "settings": settings})
+        record = {**_counts(plan), "ends": plan.ends, "fingerprint": plan.fingerprint, "settings": settings}
+        _write(config, "plan.json", record)
 
 
-def finish(config: RunConfig, report: dict[str, Any], anew: bool) -> None:
+def unfinish(config: RunConfig) -> None:
+    """Take the marker away: shards of a finished output are about to change."""
+    storage.remove(storage.join(config.output, SUCCESS_NAME))
+
+
+def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
     """Write the report, then the marker that says that nothing is missing.
 
     Args:
         anew: also over an earlier report; a start that found nothing to do leaves that alone.
+        whole: nothing is missing; else this was one share, and others are not done yet.
     """
-    if anew or _read(config, "run.json") is None:
-        _write(config, "run.json", report)
+    name = "run.json" if whole else "run-{:05d}-of-{:05d}.json".format(*config.share)
+    if anew or _read(config, name) is None:
+        _write(config, name, report)
+    if not whole:
+        return
     storage.write_atomic(storage.join(config.output, SUCCESS_NAME), b"")
 
 
@@ -87,10 +116,24 @@ def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[s
     if not changed:
         rows = [f"{plan_['requests']} requests, {plan_['images']} images" for plan_ in (known, _counts(plan))]
         counts = f" (it had {rows[0]}; now {rows[1]})" if rows[0] != rows[1] else ""
-        changed = [f"the manifest has other content{counts}"]
+        changed = [f"the manifest has other content{counts}; rows that were added at its end are made with --append"]
     return (
         f"{output} was begun with something else: {'; '.join(changed)}. Use another --output, or start with "
         "what it was begun with, or remove the folder to begin anew"
+    )
+
+
+def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
+    """Why `--append` cannot go on with what is there."""
+    before, rows = known.get("settings", {}), known["requests"]
+    if any(name not in FREE_FIELDS and before.get(name) != value for name, value in settings.items()):
+        return _difference(output, known, plan, settings)
+    if plan.requests < rows:
+        return f"--append: the manifest has {plan.requests} rows, and {output} was made of {rows}; none may go"
+    return (
+        f"--append: the first {rows} rows of the manifest are not those that {output} was made of. New rows must come "
+        "behind the old ones: in files that sort after them or are named after them, with no new columns, and with "
+        "inline images in files of their own. Use another --output for a manifest that changed"
     )
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manifests import storage
+from manifests.config import RunConfig
 from manifests.errors import StorageError
 
 #: Where parts are staged, under the output.
@@ -105,6 +106,11 @@ def stats_name(shard: int) -> str:
     return f"{shard_name(shard)}_stats.json"
 
 
+def member_suffixes(config: RunConfig) -> tuple[str, ...]:
+    """What follows a sample's key in the names of its members of the tar, in order; the image comes first."""
+    return (f".{config.image_format}", ".txt", ".json", *((".latent.npy",) if config.dump_latents else ()))
+
+
 def parts_url(output_url: str, shard: int) -> str:
     """Folder that a shard's parts are staged in."""
     return storage.join(output_url, PARTS_FOLDER, shard_name(shard))
@@ -148,3 +154,9 @@ def read_stats(output_url: str, shard: int) -> ShardStats:
             f"{url} is not a commit record of this program ({error.error_count()} problems, first: "
             f"{error.errors()[0]['msg']}); remove it and start the job again to seal the shard once more"
         ) from error
+
+
+def write_stats(output_url: str, stats: ShardStats) -> None:
+    """Commit a shard: from here on it is sealed."""
+    data = stats.model_dump_json(indent=2).encode() + b"\n"
+    storage.write_atomic(storage.join(output_url, stats_name(stats.shard)), data)

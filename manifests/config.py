@@ -53,9 +53,36 @@ class RunConfig(BaseModel):
     decoder_actors: Annotated[
         str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX")
     ] = "auto"
+    device_timeout: Annotated[
+        float,
+        Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),
+    ] = 1800.0
+
+    shards: Annotated[
+        str,
+        Field(
+            pattern=r"^[1-9]\d*/[1-9]\d*$",
+            description="I/N: make the I-th of N shares of the plan; N jobs with one output make all of it",
+        ),
+    ] = "1/1"
+    append: Annotated[
+        bool, Field(description="the manifest has new rows at its end; make them in new shards of the same output")
+    ] = False
+    retry_errors: Annotated[
+        bool, Field(description="try the rows again that failed in an earlier start, except in validation")
+    ] = False
+    grace: Annotated[
+        float, Field(ge=0, description="seconds that batches in flight may take after SIGTERM or Ctrl-C")
+    ] = 60.0
 
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
     dump_latents: Annotated[
         bool, Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging")
     ] = False
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many shares of the plan this job makes, from 0."""
+        index, _, count = self.shards.partition("/")
+        return int(index) - 1, int(count)

@@ -22,7 +22,7 @@ from manifests.schema import REQUEST_NAMES, SETTINGS
 from manifests.sources import Manifest
 
 #: Raise it when planning changes, so that an output begun by the former rules is not continued by new ones.
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 _JOB_FIELDS = ("seed", "batch_size", "shard_size", "checkpoint", "image_format", "quality", "dump_latents", *SETTINGS)
 
@@ -33,9 +33,10 @@ class Fingerprint:
     def __init__(self, config: RunConfig, manifest: Manifest) -> None:
         job = {name: getattr(config, name) for name in _JOB_FIELDS}
         extras = [[field.name, str(field.type)] for field in manifest.extras]
-        inline = sum(file.inline_bytes for file in manifest.files)
-        head = {"version": PLAN_VERSION, "job": job, "extras": extras, "inline_bytes": inline}
+        head = {"version": PLAN_VERSION, "job": job, "extras": extras}
         self._hash = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        self._files = manifest.files
+        self._rows = 0
 
     def add(self, columns: Mapping[str, pa.Array], contents: Any) -> None:
         """Take in the next window: its request columns, and the content hashes of its rows without id."""
@@ -48,10 +49,19 @@ class Fingerprint:
             if array.null_count < len(array):
                 _feed(window, array)
         self._hash.update(window.digest())
+        self._rows += len(columns["id"])
 
     def hexdigest(self) -> str:
-        """The hash of all that was added, 64 hex digits."""
-        return self._hash.hexdigest()
+        """The hash of all that was added, 64 hex digits; what follows may still be added."""
+        inline, begin = 0, 0
+        for file in self._files:
+            # A file that goes on behind the last window counts whole: rows with inline images that are appended to
+            # it cannot be told from others that were changed.
+            inline += file.inline_bytes if begin < self._rows else 0
+            begin += file.rows
+        whole = self._hash.copy()
+        whole.update(f"inline_bytes={inline}".encode())
+        return whole.hexdigest()
 
 
 def _feed(hasher: Any, array: pa.Array) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,8 @@ class Plan:
         samples_by_bucket: bucket -> images to make.
         schema: columns of every batch.
         fingerprint: hex; changes with whatever changes images, names or places, and with nothing else.
+        ends: rows after which the manifest ended before more were appended, ascending.
+        fingerprint_at: the fingerprint that the manifest had with so many rows, for each of `ends`.
     """
 
     windows: tuple[Window, ...]
@@ -77,10 +79,16 @@ class Plan:
     samples_by_bucket: Mapping[Bucket, int]
     schema: pa.Schema
     fingerprint: str
+    ends: tuple[int, ...] = ()
+    fingerprint_at: Mapping[int, str] = field(default_factory=dict)
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, ends: Sequence[int] = ()) -> Plan:
     """Plan the whole manifest; reads no inline image unless a row with one has no id.
+
+    Args:
+        ends: where the manifest ended each time before rows were appended to it; the plan of what comes before is
+            the same as without what follows.
 
     Raises:
         UsageError: a request setting of the config cannot be used.
@@ -88,16 +96,20 @@ def plan(config: RunConfig) -> Plan:
     """
     check_defaults(config)
     manifest = sources.open_manifest(config.manifest)
-    windows = sources.cut_windows(manifest, config.shard_size)
+    windows = sources.cut_windows(manifest, config.shard_size, ends)
     watch = naming.IdWatch()
     fingerprint = Fingerprint(config, manifest)
     tallies = []
+    rows, fingerprint_at = 0, {}
     with reading.Reader(inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
         for pieces in windows:
             resolved = resolve(light.read(pieces).tables, config)
             digests = _digests(resolved, pieces, manifest, images)
             fingerprint.add(resolved.given.columns, watch.see(resolved.given.columns["id"], digests))
             tallies.append(_Tally.of(_lay_out(resolved, naming.NO_REPEATS, config)))
+            rows += resolved.rows
+            if rows in ends:
+                fingerprint_at[rows] = fingerprint.hexdigest()
     with reading.Reader(("id",)) as reader:
         repeats = watch.repeats(lambda index: cast_requests(reader.read(windows[index]).tables).columns["id"])
     with reading.Reader(inline=False) as light:
@@ -106,7 +118,19 @@ def plan(config: RunConfig) -> Plan:
             if repeated.own.any():
                 resolved = resolve(light.read(windows[index]).tables, config)
                 tallies[index] = _Tally.of(_lay_out(resolved, repeated, config))
-    return _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
+    whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
+    return replace(whole, ends=tuple(ends), fingerprint_at=fingerprint_at)
+
+
+def share_of(planned: Plan, share: tuple[int, int]) -> Plan:
+    """The plan with the windows of one share only, consecutive ones; numbers and counts stay those of the whole.
+
+    Args:
+        share: which, from 0, of how many.
+    """
+    index, count = share
+    windows = planned.windows
+    return replace(planned, windows=windows[len(windows) * index // count : len(windows) * (index + 1) // count])
 
 
 def window_batches(
@@ -120,6 +144,13 @@ def window_batches(
         wanted: (shard number, batch) pairs to yield; None for all.
     """
     yield from batches_of(config, [window], wanted)
+
+
+def batch_sizes(config: RunConfig, window: Window) -> list[list[int]]:
+    """Rows of each batch of each shard of a window; reads no inline image."""
+    with reading.Reader(inline=False) as light:
+        planned = _lay_out(resolve(light.read(window.pieces).tables, config), window.repeats, config)
+    return [[batch.stop - batch.start for batch in planned.batches_of(shard)] for shard in range(window.shards)]
 
 
 def batches_of(

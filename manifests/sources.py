@@ -188,23 +188,33 @@ def _join_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return None
 
 
-def cut_windows(manifest: Manifest, shard_size: int) -> list[tuple[Piece, ...]]:
+def cut_windows(manifest: Manifest, shard_size: int, ends: Sequence[int] = ()) -> list[tuple[Piece, ...]]:
     """Cut the manifest's rows into windows.
 
     A window ends after `WINDOW_ROWS` rows (or `shard_size`, if that is more), or earlier where the footers
     say that about `WINDOW_BYTES` are full, which happens where images lie inline.
+
+    Args:
+        ends: rows after which a window ends in any case, ascending: where the manifest ended before more rows were
+            appended to it, so that the windows before that stay what they were.
     """
     most = max(WINDOW_ROWS, shard_size)
     windows: list[tuple[Piece, ...]] = []
     pieces: list[Piece] = []
     rows_left, bytes_left = most, float(WINDOW_BYTES)
+    row, stops = 0, list(ends)
     for file in manifest.files:
         start = 0
         for rows, size in file.groups:
             per_row = max(1.0, size / max(rows, 1))
             stop = start + rows
             while start < stop:
-                take = min(stop - start, rows_left, int(bytes_left // per_row))
+                if stops and row == stops[0]:
+                    stops.pop(0)
+                    windows.append(tuple(pieces))
+                    pieces, rows_left, bytes_left = [], most, float(WINDOW_BYTES)
+                to_stop = stops[0] - row if stops else rows
+                take = min(stop - start, rows_left, int(bytes_left // per_row), to_stop)
                 if take < 1 and pieces:
                     windows.append(tuple(pieces))
                     pieces, rows_left, bytes_left = [], most, float(WINDOW_BYTES)
@@ -212,6 +222,7 @@ def cut_windows(manifest: Manifest, shard_size: int) -> list[tuple[Piece, ...]]:
                 take = max(take, 1)
                 _extend(pieces, Piece(file.url, start, start + take))
                 start += take
+                row += take
                 rows_left -= take
                 bytes_left -= take * per_row
     if pieces:

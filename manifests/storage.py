@@ -5,13 +5,15 @@ is written appears whole or not at all: locally under a hidden temporary name th
 on object stores with a single put, which is atomic there. All functions are stateless, so any process of the
 cluster may call them.
 
-A missing file stays a `FileNotFoundError`, because callers ask for it; everything else that storage refuses
+A fault that passes by itself is tried again with growing waits (`faults.py` says which and how long). A missing
+file stays a `FileNotFoundError` for readers, because they ask for it; everything else that storage refuses
 becomes a `StorageError` that names the location and what to do.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import posixpath
 import shutil
@@ -19,28 +21,31 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
+from manifests import faults
 from manifests.errors import KandinskyBatchError, StorageError
 
-_ADVICE = "check the address, the access rights and the free space"
+Result = TypeVar("Result")
 
 
-@contextlib.contextmanager
-def _told(action: str, url: str) -> Iterator[None]:
-    """Turn what storage raises inside into a `StorageError` with a reason; a missing file passes through."""
+def _do(action: str, url: str, call: Callable[[], Result]) -> Result:
+    """Call with retries, and turn what storage raises for good into a `StorageError` with a reason.
+
+    A missing file passes through, except where something was to be written: then a bucket is missing.
+    """
     try:
-        yield
-    except (FileNotFoundError, KandinskyBatchError):
+        return faults.retried(call, f"{action} {url}")
+    except KandinskyBatchError:
         raise
-    except ImportError as error:
-        raise StorageError(f"cannot {action} {url}: {error}; install the fsspec package of that storage") from error
     except Exception as error:  # every backend has exceptions of its own, with no common base
+        if isinstance(error, FileNotFoundError) and action != "write":
+            raise
         reason = f"{type(error).__name__}: {error}"
-        raise StorageError(f"cannot {action} {url}: {reason}; {_ADVICE}") from error
+        raise StorageError(f"cannot {action} {url}: {reason}; {faults.advice(error)}") from error
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -108,20 +113,58 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
         FileNotFoundError: there is no such file.
         StorageError: the storage refused.
     """
-    with contextlib.ExitStack() as stack:
-        with _told("read", url):
-            fs, path = _filesystem(url)
-            file = stack.enter_context(fs.open(path, "rb"))
+    with _open(url) as file:
         yield file
+
+
+def _open(url: str) -> Any:
+    def attempt() -> Any:
+        fs, path = _filesystem(url)
+        return fs.open(path, "rb")
+
+    file = _do("read", url, attempt)
+    return _Steady(file, url) if is_remote(url) else file
+
+
+class _Steady(io.RawIOBase):
+    """A remote file whose reads are tried again from where they began."""
+
+    def __init__(self, file: IO[bytes], url: str) -> None:
+        super().__init__()
+        self._file = file
+        self._url = url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        begin = self._file.tell()
+
+        def attempt() -> bytes:
+            self._file.seek(begin)
+            return self._file.read(-1 if size is None else size)
+
+        return _do("read", self._url, attempt)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def open_arrow(url: str) -> pa.NativeFile:
     """Open a file for Arrow, which reads local ones without Python in between; the caller closes it."""
-    with _told("read", url):
-        if not is_remote(url):
-            return pa.OSFile(local_path(url), "rb")
-        fs, path = _filesystem(url)
-        return pa.PythonFile(fs.open(path, "rb"), mode="r")
+    if not is_remote(url):
+        return _do("read", url, lambda: pa.OSFile(local_path(url), "rb"))
+    return pa.PythonFile(_open(url), mode="r")
 
 
 def read_bytes(url: str) -> bytes:
@@ -131,9 +174,12 @@ def read_bytes(url: str) -> bytes:
         FileNotFoundError: there is no such file.
         StorageError: the storage refused.
     """
-    with _told("read", url):
+
+    def attempt() -> bytes:
         fs, path = _filesystem(url)
         return bytes(fs.cat_file(path))
+
+    return _do("read", url, attempt)
 
 
 def _replace(url: str, fill: Callable[[IO[bytes]], None]) -> None:
@@ -166,12 +212,15 @@ def write_atomic(url: str, data: bytes) -> None:
     Raises:
         StorageError: the storage refused.
     """
-    with _told("write", url):
+
+    def attempt() -> None:
         if not is_remote(url):
             _replace(url, lambda file: _write(file, data))
             return
         fs, path = _filesystem(url)
         fs.pipe_file(path, data)
+
+    _do("write", url, attempt)
 
 
 def _write(file: IO[bytes], data: bytes) -> None:
@@ -185,7 +234,9 @@ def put_atomic(local_file: str, url: str) -> None:
         FileNotFoundError: there is no such local file.
         StorageError: the storage refused.
     """
-    with _told("write", url):
+    os.stat(local_file)
+
+    def attempt() -> None:
         if not is_remote(url):
             with open(local_file, "rb") as source:
                 _replace(url, lambda file: shutil.copyfileobj(source, file, 16 << 20))
@@ -193,13 +244,33 @@ def put_atomic(local_file: str, url: str) -> None:
         fs, path = _filesystem(url)
         fs.put_file(local_file, path)
 
+    _do("write", url, attempt)
+
+
+def copy(url: str, target: str) -> None:
+    """Copy a file within one storage so that readers of the target see all of it or none; replaces what was there.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    if not is_remote(url):
+        put_atomic(local_path(url), target)
+        return
+
+    def attempt() -> None:
+        fs, path = _filesystem(url)
+        fs.cp_file(path, _filesystem(target)[1])
+
+    _do("write", target, attempt)
+
 
 def exists(url: str) -> bool:
     """True where there is a file or folder.
 
     Asks for the entry instead of fsspec's `exists`, which takes a refused request for an absent file.
     """
-    with _told("read", url):
+
+    def attempt() -> bool:
         fs, path = _filesystem(url)
         fs.invalidate_cache(posixpath.dirname(path))
         try:
@@ -208,10 +279,13 @@ def exists(url: str) -> bool:
             return False
         return True
 
+    return _do("read", url, attempt)
+
 
 def list_names(folder: str) -> list[str]:
     """Names in a folder, sorted; empty where there is no such folder. Temporary files are not named."""
-    with _told("list", folder):
+
+    def attempt() -> list[str]:
         fs, path = _filesystem(folder)
         fs.invalidate_cache(path)
         try:
@@ -221,6 +295,8 @@ def list_names(folder: str) -> list[str]:
         names = {posixpath.basename(entry.rstrip("/")) for entry in entries}
         return sorted(name for name in names if name and not _is_temporary(name))
 
+    return _do("list", folder, attempt)
+
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
@@ -228,24 +304,31 @@ def _is_temporary(name: str) -> bool:
 
 def remove(url: str, recursive: bool = False) -> None:
     """Remove a file, or a folder with `recursive`; nothing happens where there is none."""
-    with _told("remove", url):
+
+    def attempt() -> None:
         fs, path = _filesystem(url)
+        fs.invalidate_cache(path)
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=recursive)
+
+    _do("remove", url, attempt)
 
 
 def sweep(folder: str, older_than_s: float = 3600.0) -> int:
     """Remove temporary files that killed writers left in a local folder; returns how many there were."""
     if is_remote(folder) or not os.path.isdir(local_path(folder)):
         return 0
-    swept = 0
-    with _told("clean", folder):
+
+    def attempt() -> int:
+        swept = 0
         for entry in os.scandir(local_path(folder)):
             with contextlib.suppress(FileNotFoundError):
                 if _is_temporary(entry.name) and time.time() - entry.stat().st_mtime > older_than_s:
                     os.unlink(entry.path)
                     swept += 1
-    return swept
+        return swept
+
+    return _do("clean", folder, attempt)
 
 
 def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -262,7 +345,8 @@ def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
     if _protocol(location) in ("http", "https"):
         # A web server has no folders, and `?` begins a query there.
         return [location]
-    with _told("list", location):
+
+    def attempt() -> list[str]:
         fs, path = _filesystem(location)
         fs.invalidate_cache()
         try:
@@ -275,6 +359,8 @@ def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
         if not is_remote(location):
             return sorted(str(name) for name in found)
         return sorted(str(fs.unstrip_protocol(name)) for name in found)
+
+    return _do("list", location, attempt)
 
 
 def _is_data(name: str, folder: str, suffixes: tuple[str, ...]) -> bool:

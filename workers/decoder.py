@@ -15,6 +15,7 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
 from workers.checkpoints import local_folder
+from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import decoder_generator
 
@@ -41,22 +42,37 @@ class Decoder:
     Args:
         config: `checkpoint` and `dump_latents` are read here.
         kind: what the actor runs on, as the driver chose it.
+        attempts: the run's books (workers/attempts.py), if it keeps any.
+        tasks: what the run makes; the first one's weights are loaded at once, others when they come.
     """
 
-    def __init__(self, config: RunConfig, kind: device.DeviceKind) -> None:
-        device.take(kind)
-        from workers import kandinsky
+    def __init__(
+        self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None, tasks: Sequence[str] = ()
+    ) -> None:
+        self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
+        with self._guard.starting():
+            device.take(kind)
+            from workers import kandinsky
 
-        self._kandinsky = kandinsky
-        self._dump_latents = config.dump_latents
-        folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
-        self._model = kandinsky.DecoderModel(folder, device.dtype(kind))
+            self._kandinsky = kandinsky
+            self._dump_latents = config.dump_latents
+            folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
+            self._model = kandinsky.DecoderModel(folder, device.dtype(kind))
+            for task in tasks[:1]:
+                self._model.load(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `pixels` to a batch of one block and drop what they were made from."""
         batch = Batch.from_block(block)
-        if batch.bucket is not None and batch.pending:
-            batch = self.decode(batch, batch.bucket)
+        bucket = batch.bucket
+        if bucket is not None and batch.pending:
+            if not self._model.is_loaded(bucket.task):
+                with self._guard.starting():
+                    self._model.load(bucket.task)
+            width = batch.samples.schema.field("image_embeds").type.list_size
+            batch = self._guard.run(
+                batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
+            )
         return batch.drop(["image_embeds", "negative_image_embeds", "image_pixels", "mask_pixels"]).to_block()
 
     def decode(self, batch: Batch, bucket: Bucket) -> Batch:
@@ -79,6 +95,14 @@ class Decoder:
             latent_files = {i: _npy(results[i][1]) for i in pixels}
             batch = batch.add("latents", pa.large_binary(), latent_files)
         return batch.fail(errors)
+
+    def probe(self, task: str, width: int) -> None:
+        """A small call of the task's pipeline that is known to be good; `width` is that of an embedding."""
+        bucket = PROBE_BUCKET.model_copy(update={"task": task})
+        pixels = bytes(bucket.height * bucket.width)
+        blank = dict.fromkeys(("image_embeds", "negative_image_embeds"), [0.0] * width)
+        row = {"seed": 0, "image_index": 0, "prompt": "", "negative_prompt": None, **blank}
+        self._make([{**row, "image_pixels": pixels * 3, "mask_pixels": pixels}], bucket)
 
     def _make(self, rows: Sequence[Row], bucket: Bucket) -> list[Made]:
         size = (bucket.height, bucket.width)

@@ -13,6 +13,7 @@ from manifests.errors import UsageError
 
 DeviceKind = Literal["ascend", "cpu"]
 
+
 def _process_environment() -> dict[str, str]:
     environment = {
         # MindSpore 2.8's generated protobuf code fails on the fast implementation once Ray has loaded protobuf.

@@ -286,16 +286,24 @@ class DecoderModel:
         self._folder, self._dtype = folder, dtype
         self._pipelines: dict[str, Any] = {}
 
+    def is_loaded(self, task: str) -> bool:
+        """Whether the task can be decoded without loading anything."""
+        return task in self._pipelines
+
+    def load(self, task: str) -> None:
+        """Load what the task needs."""
+        if task == "inpaint":
+            # Named explicitly: the real repository's model_index.json says KandinskyPipeline.
+            self._pipelines[task] = _load(KandinskyInpaintPipeline, self._folder / INPAINT, self._dtype)
+            return
+        text2img = _load(KandinskyPipeline, self._folder / DECODER, self._dtype)
+        img2img = _Img2Img(**text2img.components)
+        img2img.set_progress_bar_config(disable=True)
+        self._pipelines |= {"text2img": text2img, "interpolate": text2img, "img2img": img2img}
+
     def _pipeline(self, task: str) -> Any:
-        if task not in self._pipelines:
-            if task == "inpaint":
-                # Named explicitly: the real repository's model_index.json says KandinskyPipeline.
-                self._pipelines[task] = _load(KandinskyInpaintPipeline, self._folder / INPAINT, self._dtype)
-            else:
-                text2img = _load(KandinskyPipeline, self._folder / DECODER, self._dtype)
-                img2img = _Img2Img(**text2img.components)
-                img2img.set_progress_bar_config(disable=True)
-                self._pipelines |= {"text2img": text2img, "interpolate": text2img, "img2img": img2img}
+        if not self.is_loaded(task):
+            self.load(task)
         return self._pipelines[task]
 
     def is_truncated(self, task: str, prompts: Sequence[str]) -> list[bool]:

@@ -14,6 +14,7 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
 from workers.checkpoints import condition_size, local_folder
+from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import prior_generator
 
@@ -28,23 +29,27 @@ class Prior:
     Args:
         config: `checkpoint` and `batch_size` are read here.
         kind: what the actor runs on, as the driver chose it.
+        attempts: the run's books (workers/attempts.py), if it keeps any.
     """
 
-    def __init__(self, config: RunConfig, kind: device.DeviceKind) -> None:
-        device.take(kind)
-        from workers import kandinsky
+    def __init__(self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None) -> None:
+        self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
+        with self._guard.starting():
+            device.take(kind)
+            from workers import kandinsky
 
-        self._kandinsky = kandinsky
-        self._batch_size = config.batch_size
-        self._condition_size = condition_size(config.checkpoint)
-        folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
-        self._model = kandinsky.PriorModel(folder, device.dtype(kind))
+            self._kandinsky = kandinsky
+            self._batch_size = config.batch_size
+            self._condition_size = condition_size(config.checkpoint)
+            folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
+            self._model = kandinsky.PriorModel(folder, device.dtype(kind))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to a batch of one block."""
         batch = Batch.from_block(block)
-        if batch.bucket is not None and batch.pending:
-            batch = self.embed(batch, batch.bucket)
+        bucket = batch.bucket
+        if bucket is not None and batch.pending:
+            batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
         return batch.drop(["condition_inputs"]).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:
@@ -64,6 +69,10 @@ class Prior:
             batch = batch.add("negative_image_embeds", kind, {i: r[1] for i, r in results.items()})
             batch = batch.add("prompt_truncated", pa.bool_(), {i: r[2] for i, r in results.items()})
         return batch.fail(errors)
+
+    def probe(self) -> None:
+        """A small call that is known to be good."""
+        self._model.embed([""], None, [prior_generator(0, 0)], PROBE_BUCKET)
 
     def _embed_prompts(self, rows: Sequence[Row], bucket: Bucket) -> list[Embedded]:
         prompts = [row["prompt"] for row in rows]

@@ -109,40 +109,60 @@ def seal(shard: int, batches: int, output_url: str, config: RunConfig) -> ShardS
 
 def _write_shard(shard: int, batches: int, output_url: str, config: RunConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="seal-") as folder:
-        tar = os.path.join(folder, commit.tar_name(shard))
-        index = os.path.join(folder, commit.index_name(shard))
-        totals = _build(_read_parts(shard, batches, output_url), tar, index, config.image_format)
-        failed = sum(totals.failed.values())
-        stats = ShardStats(
-            shard=shard,
-            task=totals.tasks.pop() if len(totals.tasks) == 1 else None,
-            count=totals.count,
-            successes=totals.count - failed,
-            failed=failed,
-            failed_by_status=dict(sorted(totals.failed.items())),
-            bytes=totals.image_bytes,
-            tar=_describe(tar) if failed < totals.count else None,
-            parquet=_describe(index),
-        )
-        if stats.tar is not None:
-            storage.put_atomic(tar, storage.join(output_url, stats.tar.name))
-        storage.put_atomic(index, storage.join(output_url, stats.parquet.name))
-    data = stats.model_dump_json(indent=2).encode() + b"\n"
-    storage.write_atomic(storage.join(output_url, commit.stats_name(shard)), data)
+        parts = (read_part(shard, batch, output_url) for batch in range(batches))
+        stats = build_shard(shard, parts, folder, config)
+        for file in filter(None, (stats.tar, stats.parquet)):
+            storage.put_atomic(os.path.join(folder, file.name), storage.join(output_url, file.name))
+    commit.write_stats(output_url, stats)
 
 
-def _read_parts(shard: int, batches: int, output_url: str) -> Iterator[pa.Table]:
-    """The shard's parts in planned order, one at a time."""
-    for batch in range(batches):
-        url = commit.part_url(output_url, shard, batch)
-        try:
-            data = storage.read_bytes(url)
-        except FileNotFoundError as error:
-            raise StorageError(f"shard {shard} cannot be sealed: {url} is not staged") from error
-        try:
-            yield pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        except pa.ArrowInvalid as error:
-            raise StorageError(f"{url} is damaged ({error}); remove it and start again to make it anew") from error
+def build_shard(shard: int, parts: Iterator[pa.Table], folder: str, config: RunConfig) -> ShardStats:
+    """Build a shard's tar and index in a local folder.
+
+    Args:
+        parts: its rows in their order, each with its image in `encoded`.
+
+    Raises:
+        StorageError: the parts do not fit together, or the folder has no room.
+    """
+    tar = os.path.join(folder, commit.tar_name(shard))
+    index = os.path.join(folder, commit.index_name(shard))
+    try:
+        totals = _build(parts, tar, index, config.image_format)
+    except OSError as error:
+        raise StorageError(
+            f"shard {shard} cannot be built in {folder}: {error}; free some space there, or set TMPDIR on the "
+            "nodes to a folder with room for a few shards"
+        ) from error
+    failed = sum(totals.failed.values())
+    return ShardStats(
+        shard=shard,
+        task=totals.tasks.pop() if len(totals.tasks) == 1 else None,
+        count=totals.count,
+        successes=totals.count - failed,
+        failed=failed,
+        failed_by_status=dict(sorted(totals.failed.items())),
+        bytes=totals.image_bytes,
+        tar=_describe(tar) if failed < totals.count else None,
+        parquet=_describe(index),
+    )
+
+
+def read_part(shard: int, batch: int, output_url: str) -> pa.Table:
+    """One staged part.
+
+    Raises:
+        StorageError: it is missing or damaged.
+    """
+    url = commit.part_url(output_url, shard, batch)
+    try:
+        data = storage.read_bytes(url)
+    except FileNotFoundError as error:
+        raise StorageError(f"shard {shard} cannot be sealed: {url} is not staged") from error
+    try:
+        return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"{url} is damaged ({error}); remove it and start again to make it anew") from error
 
 
 @dataclass

@@ -164,7 +164,8 @@ def test_pools_that_cannot_start_end_the_run_with_the_reason(mixed_job: Job, tmp
     assert ended.returncode == 1
     assert time.monotonic() - began < 300
     last = ended.stderr.splitlines()[-1]
-    assert "batches are missing: KeyError: '_class_name'" in last
+    assert "batches are missing: the prior pool cannot start on the CPU of " in last
+    assert "KeyError: '_class_name'" in last
     # The engine's tracebacks are in the log, not between the lines of the run.
     assert "Traceback" not in ended.stderr + ended.stdout
     assert "the same command goes on from here" in last

@@ -58,3 +58,9 @@ def test_a_shard_with_other_counts_than_planned_makes_the_run_incomplete(config:
     path.write_text(json.dumps({**stats, "count": 4, "failed": 4}))
     with pytest.raises(IncompleteRunError, match="5 rows are planned"):
         count_outcome(config.output, planned)
+
+
+def test_a_share_is_counted_by_its_own_shards(config: RunConfig, planned: Plan) -> None:
+    assert count_outcome(config.output, planned, []).written == 0
+    commit(config, planned)
+    assert count_outcome(config.output, planned, [0]).failed == {"failed_to_validate": 5}

@@ -84,3 +84,12 @@ def test_a_start_that_made_nothing_leaves_the_report_alone(config: RunConfig) ->
     runfiles.finish(config, {"made": 0}, anew=False)
     assert json.loads((Path(config.output) / "_run" / "run.json").read_text()) == {"made": 2}
     assert (Path(config.output) / "_SUCCESS").exists()
+
+
+def test_the_marker_is_the_work_of_whoever_finishes_last(config: RunConfig) -> None:
+    one = config.model_copy(update={"shards": "2/3"})
+    runfiles.finish(one, {"made": 2}, anew=True, whole=False)
+    assert not (Path(config.output) / "_SUCCESS").exists()
+    assert (Path(config.output) / "_run" / "run-00001-of-00003.json").exists()
+    runfiles.finish(one, {"made": 2}, anew=True, whole=True)
+    assert (Path(config.output) / "_SUCCESS").exists()

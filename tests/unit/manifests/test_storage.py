@@ -74,7 +74,7 @@ def test_a_failure_in_the_middle_leaves_the_former_file_and_no_other(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"cannot write .*00000\.tar: .*No space left.*check"):
+    with pytest.raises(StorageError, match=r"cannot write .*00000\.tar: .*No space left.*free some space"):
         storage.write_atomic(url, b"latter")
     source = tmp_path / "source"
     source.write_bytes(b"latter")

@@ -1,0 +1,109 @@
+"""SIGTERM and SIGINT: what is on the devices may be finished, whole shards are sealed, then the run ends.
+
+A rented machine is taken away with SIGTERM and some notice; a person presses Ctrl-C. Either way a batch that is
+being made is worth waiting for, up to `--grace` seconds. A second signal ends the run at once; even that loses
+nothing but the batches in flight.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+#: News of a finished batch takes about so long through the engine; what comes sooner was finished before the signal.
+NEWS_S = 2.0
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The run ends because it was asked to. Not an `Exception`, so that nobody who handles those holds it up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports for a process that this signal ended."""
+        return 128 + self.number
+
+
+class Stop:
+    """Knows whether the run was asked to stop, and when it must; a context manager around all that may take long.
+
+    Args:
+        grace: seconds from the signal until the run ends, whatever is in flight.
+        tell: hears what happens.
+    """
+
+    def __init__(self, grace: float, tell: Callable[[str], None]) -> None:
+        self._grace = grace
+        self._tell = tell
+        self._former: dict[int, Any] = {}
+        self._number: int | None = None
+        self._asked_at = 0.0
+        #: Called with every batch that comes; may end the run for reasons of its own.
+        self.also: Callable[[], None] = lambda: None
+        #: Batches to wait for after the signal; None while none is in flight.
+        self._awaited: int | None = None
+
+    def __enter__(self) -> Stop:
+        self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._former:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in self._former.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def listen(self) -> None:
+        """Take the signals; again after whoever took them away, as Ray does when it starts."""
+        # Python hands signals to the main thread alone; elsewhere, as in a notebook, whoever is there has them.
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, handler in ((signal.SIGALRM, self._time_is_up), *((number, self._asked) for number in SIGNALS)):
+            former = signal.signal(number, handler)
+            self._former.setdefault(number, former)
+
+    def wait_for(self, batches: int) -> None:
+        """From now on a signal waits until so many more batches have come, one for each device that makes one."""
+        self._awaited = batches
+
+    def came(self) -> bool:
+        """A batch came; true where the run shall end now because enough have."""
+        self.also()
+        if self._number is None or self._awaited is None:
+            return False
+        if time.monotonic() - self._asked_at > NEWS_S:
+            self._awaited -= 1
+        return self._awaited <= 0
+
+    def check(self) -> None:
+        """End the run here if it was asked to.
+
+        Raises:
+            RunInterrupted: it was.
+        """
+        if self._number is not None:
+            raise RunInterrupted(self._number)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None or self._awaited is None or self._grace <= 0:
+            raise RunInterrupted(self._number or number)
+        self._number = number
+        self._asked_at = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, self._grace)
+        # Not here: a handler may run in the middle of anything, the progress bar's lock included.
+        words = f"{signal.Signals(number).name}: finishing what is in flight, for {self._grace:g} s at most"
+        threading.Thread(target=self._tell, args=(f"{words}; once more to stop at once",), daemon=True).start()
+
+    def _time_is_up(self, number: int, frame: FrameType | None) -> None:
+        raise RunInterrupted(self._number or signal.SIGTERM)

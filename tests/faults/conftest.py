@@ -1,0 +1,112 @@
+"""For tests that break things: a job that starts in seconds, and one Ray cluster that outlives its drivers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.unit.finished_run import write_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tests" / "faults" / "quick_generate.py"
+
+#: As many images as a test about many deaths needs, in shards of a few batches each.
+ROWS = [{"id": f"r{i:02d}", "task": "text2img", "prompt": f"prompt {i}", "seed": i, "num_images": 1} for i in range(60)]
+
+
+@dataclass(frozen=True)
+class QuickJob:
+    """The job on 60 images with made-up models, in a process of its own."""
+
+    manifest: str
+    folder: Path
+    environment: dict[str, str]
+    options: tuple[str, ...] = ("--batch-size", "2", "--shard-size", "10", "--height", "64", "--width", "64")
+
+    def with_environment(self, **more: str) -> QuickJob:
+        return replace(self, environment={**self.environment, **more})
+
+    def command(self, output: Path | str, *more: str) -> list[str]:
+        return [sys.executable, str(SCRIPT), "--manifest", self.manifest, "--output", str(output), *self.options, *more]
+
+    def run(self, output: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(output, *more), cwd=self.folder, env=self.environment, capture_output=True, text=True
+        )
+
+    def start(self, output: Path | str, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(output, *more),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def verify(self, output: Path | str) -> subprocess.CompletedProcess[str]:
+        """Ended with 0 where the output is proved to be right."""
+        script = str(ROOT / "jobs" / "verify.py")
+        return subprocess.run(
+            [sys.executable, script, "--manifest", self.manifest, "--output", str(output)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+
+
+def shard_files(output: Path) -> dict[str, bytes]:
+    """Committed files by name."""
+    return {p.name: p.read_bytes() for p in sorted(output.iterdir()) if re.match(r"\d{5}", p.name)}
+
+
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = 90) -> None:
+    """Until something has happened, or the process has ended."""
+    deadline = time.monotonic() + seconds
+    while not happened() and process.poll() is None:
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster that stays when drivers die; its address."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 200 << 20})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def quick_job(
+    ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+) -> QuickJob:
+    folder = tmp_path_factory.mktemp("quick")
+    environment = {**clean_environment, "RAY_ADDRESS": ray_cluster.address, "PYTHONPATH": str(ROOT)}
+    return QuickJob(write_manifest(folder / "m.parquet", ROWS), folder, environment)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(quick_job: QuickJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the job makes when nothing happens to it."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    ended = quick_job.run(output)
+    assert ended.returncode == 0, ended.stderr
+    return shard_files(output)

@@ -1,0 +1,92 @@
+"""`jobs/generate.py` with device pools that load no model: the whole job, engine and storage are the real ones.
+
+Pixels come from seed and image number, as the noise of the real pipelines does, so images depend on nothing else.
+QUICK_SECONDS is how long a device call takes, QUICK_FAILS which ids fail in it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import pyarrow as pa
+
+import jobs.ledger
+import jobs.pipeline
+import workers.shards
+from jobs.cli import run_script
+from jobs.generate import main
+from manifests.batch import Batch
+from manifests.errors import RowError
+
+SECONDS = float(os.environ.get("QUICK_SECONDS", "0.2"))
+FAILS = frozenset(os.environ.get("QUICK_FAILS", "").split(","))
+_SEAL_DIES = os.environ.get("QUICK_SEAL_DIES", "")
+
+
+class Prior:
+    """Stands where the prior stands and does nothing."""
+
+    def __init__(self, config: Any, kind: Any, *more: Any) -> None: ...
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return Batch.from_block(block).drop(["condition_inputs"]).to_block()
+
+
+class Decoder:
+    """Makes noise of the right size."""
+
+    def __init__(self, config: Any, kind: Any, *more: Any) -> None:
+        self._seconds, self._fails = SECONDS, FAILS
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        batch = Batch.from_block(block)
+        time.sleep(self._seconds)
+        ids = batch.values("id", range(batch.samples.num_rows))
+        reason = RowError("failed_to_generate", "a sick device")
+        batch = batch.fail({row: reason for row in batch.pending if ids[row] in self._fails})
+        pixels = {}
+        for row, values in batch.rows(["seed", "image_index"], batch.pending).items():
+            rng = np.random.default_rng([values["seed"], values["image_index"], 1, 0])
+            assert batch.bucket is not None
+            size = (batch.bucket.height, batch.bucket.width, 3)
+            pixels[row] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
+        return batch.add("pixels", pa.large_binary(), pixels).drop(["image_pixels", "mask_pixels"]).to_block()
+
+
+# Read by Ray where the driver pickles them, so by value: workers cannot import this script.
+jobs.pipeline.Prior = Prior  # type: ignore[misc, assignment]
+jobs.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+
+
+def dying_seal(*arguments: Any) -> Any:
+    """Seals, but the first three are killed when everything but the stats file is there."""
+    folder, shards = Path(_SEAL_DIES), workers.shards
+    folder.mkdir(exist_ok=True)
+    write = shards.storage.write_atomic
+
+    def write_or_die(url: str, data: bytes) -> None:
+        if url.endswith("_stats.json") and len(list(folder.iterdir())) < 3:
+            (folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(url, data)
+
+    shards.storage.write_atomic = write_or_die
+    try:
+        return shards.seal(*arguments)
+    finally:
+        shards.storage.write_atomic = write
+
+
+if _SEAL_DIES:
+    jobs.ledger.seal = dying_seal
+
+if __name__ == "__main__":
+    run_script(main)

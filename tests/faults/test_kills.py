@@ -1,0 +1,83 @@
+"""kill -9 at any moment: started again until it is done, the output is byte for byte that of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from manifests.commit import read_stats, sealed_shards, staged_parts
+from tests.faults.conftest import QuickJob, shard_files, wait_for
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray]
+
+#: Twenty take minutes; `KILLS=20 pytest -m faults` is for changes to parts, seals and resume.
+KILLS = int(os.environ.get("KILLS", "5"))
+
+#: Another one each time it is set; printed, so that a failure can be repeated.
+SEED = int(os.environ.get("KILLS_SEED", "1"))
+
+
+def batches_of(output: Path) -> int:
+    """Batches that are made; five are a shard."""
+    sealed = sealed_shards(str(output))
+    staged = staged_parts(str(output)).items()
+    return 5 * len(sealed) + sum(len(batches) for shard, batches in staged if shard not in sealed)
+
+
+def assert_never_half(output: Path) -> None:
+    """Under a final name there is nothing or a whole file: every sealed shard is what its stats say."""
+    for shard in sealed_shards(str(output)):
+        stats = read_stats(str(output), shard)
+        for file in (stats.tar, stats.parquet):
+            assert file is None or (output / file.name).stat().st_size == file.bytes
+    for part in (output / "_run" / "parts").rglob("*.arrow"):
+        assert part.read_bytes()[-6:] == b"ARROW1"
+
+
+def test_a_driver_killed_at_random_moments_makes_the_same_bytes(
+    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    moments = random.Random(SEED)
+    for number in range(KILLS):
+        process = quick_job.start(output)
+        # Most of them within the work, where most can go wrong: some batches on, which is where seals are as well.
+        if number % 4:
+            goal = batches_of(output) + moments.randint(1, 6)
+            wait_for(lambda goal=goal: batches_of(output) >= goal, process)
+            time.sleep(moments.uniform(0, 0.3))
+        else:
+            time.sleep(moments.uniform(0.5, 8))
+        ended = process.poll() is not None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert_never_half(output)
+        print(f"kill {number} (seed {SEED}): {batches_of(output)} of 30 batches, ended before: {ended}")
+        if ended:
+            break
+    ended_well = quick_job.run(output)
+    assert ended_well.returncode == 0, ended_well.stderr
+    assert shard_files(output) == undisturbed
+    proved = quick_job.verify(output)
+    assert proved.returncode == 0, proved.stdout
+    # What was killed left no litter that anybody would take for a result.
+    assert not [name for name in os.listdir(output) if not re.match(r"\d{5}|_|\.", name)]
+
+
+def test_a_killed_sealing_task_is_done_again(
+    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    died = tmp_path / "died"
+    # The first three seals die right before the stats file is written; Ray starts each again.
+    ended = quick_job.with_environment(QUICK_SEAL_DIES=str(died)).run(output)
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(died.iterdir())) == 3
+    assert shard_files(output) == undisturbed
+    assert quick_job.verify(output).returncode == 0

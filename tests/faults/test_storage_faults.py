@@ -1,0 +1,127 @@
+"""Storage that fails while a job runs: what passes is survived, what does not ends the run cleanly, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import fsspec
+import pytest
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from manifests import storage
+from tests.faults.conftest import QuickJob, shard_files
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray]
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+class S3Server:
+    """moto's S3 on a port of its own, which can be told to fail."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.requests = 0
+        self.refused = 0
+        #: Every so-many-th request fails; 0 for none.
+        self.every = 0
+        #: Before this moment every request fails.
+        self.down_until = 0.0
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        self.requests += 1
+        if time.monotonic() < self.down_until or (self.every and self.requests % self.every == 0):
+            self.refused += 1
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("503 Service Unavailable", [("Content-Type", "application/xml"), ("Content-Length", "0")])
+            return [b""]
+        return self._moto(environ, start_response)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    server = S3Server()
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.url}.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=server.url, region_name="us-east-1").create_bucket(Bucket="bucket")
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield server
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.close()
+
+
+def test_the_real_client_survives_a_store_that_is_down_for_a_while(s3: S3Server) -> None:
+    s3.down_until = time.monotonic() + 4
+    storage.write_atomic("s3://bucket/a/b", b"x")
+    assert s3.refused
+    s3.every = 3
+    assert storage.read_bytes("s3://bucket/a/b") == b"x"
+    assert storage.list_names("s3://bucket/a") == ["b"]
+    storage.remove("s3://bucket/a", recursive=True)
+    assert not storage.exists("s3://bucket/a/b")
+
+
+def test_a_missing_bucket_is_told_at_once(s3: S3Server) -> None:
+    with pytest.raises(storage.StorageError, match="the bucket must exist"):
+        storage.write_atomic("s3://no-such-bucket/a", b"x")
+
+
+def test_a_whole_job_on_an_object_store_that_fails_every_fifth_request(
+    s3: S3Server, quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    # A cluster of its own: the shared one's workers have no keys for this store.
+    environment = {**quick_job.environment, **KEYS, "AWS_ENDPOINT_URL": s3.url, "RAY_ADDRESS": "local"}
+    job = QuickJob(quick_job.manifest, quick_job.folder, environment)
+    s3.every = 5
+    ended = job.run("s3://bucket/runs/out")
+    assert ended.returncode == 0, ended.stderr
+    assert s3.refused > 10
+    s3.every = 0
+    proved = job.verify("s3://bucket/runs/out")
+    assert proved.returncode == 0, proved.stdout
+    names = [name for name in storage.list_names("s3://bucket/runs/out") if name[0].isdigit()]
+    assert {name: storage.read_bytes(f"s3://bucket/runs/out/{name}") for name in names} == undisturbed
+
+
+def test_a_full_disk_stops_the_run_and_with_room_it_goes_on(
+    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        ended = quick_job.run(disk / "out")
+        assert ended.returncode == 1
+        last = ended.stderr.splitlines()[-1]
+        assert "No space left on device" in last
+        assert "free some space" in last
+        assert "the same command goes on from here" in last
+        assert "Traceback" not in ended.stderr
+        assert not (disk / "out" / "_SUCCESS").exists()
+        assert not [name for name in os.listdir(disk / "out") if name.endswith(".tmp")]
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        again = quick_job.run(disk / "out")
+        assert again.returncode == 0, again.stderr
+        assert "going on from" in again.stderr
+        assert quick_job.verify(disk / "out").returncode == 0
+        assert shard_files(disk / "out") == undisturbed
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,66 @@
+"""A finished run without a model: real plan, parts, seals and run files; only the pixels are made up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs import runfiles
+from manifests.batch import Batch
+from manifests.config import RunConfig
+from manifests.errors import RowError
+from manifests.plan import Plan, batches_of, plan
+from workers.encode import encode_images
+from workers.shards import seal, write_part
+
+#: Rows of the manifest that `write_manifest` makes by default: the last but one cannot be made.
+ROWS: tuple[dict[str, Any], ...] = (
+    *({"id": f"r{i}", "task": "text2img", "prompt": f"prompt {i}", "num_images": 1 + i % 2} for i in range(6)),
+    {"id": "wrong", "task": "text2img", "prompt": "odd size", "width": 65, "num_images": 1},
+    {"id": "last", "task": "text2img", "prompt": "the end", "num_images": 1},
+)
+
+
+def write_manifest(path: Path, rows: Sequence[dict[str, Any]] = ROWS) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    return str(path)
+
+
+def make_config(folder: Path, rows: Sequence[dict[str, Any]] = ROWS, **settings: Any) -> RunConfig:
+    given = {"batch_size": 2, "shard_size": 4, "height": 64, "width": 64, **settings}
+    output = given.pop("output", str(folder / "out"))
+    return RunConfig(manifest=(write_manifest(folder / "m.parquet", rows),), output=output, **given)
+
+
+def made(batch: Batch, config: RunConfig, broken: Sequence[str] = ()) -> Batch:
+    """The batch as it leaves the encode stage; ids in `broken` fail while they are generated."""
+    ids = batch.values("id", range(batch.samples.num_rows))
+    lost = {i: RowError("failed_to_generate", "not finite") for i in batch.pending if ids[i] in broken}
+    batch = batch.fail(lost)
+    pixels = {}
+    for i in batch.pending:
+        key = f"{ids[i]}/{batch.values('image_index', [i])[0]}"
+        rng = np.random.default_rng(list(hashlib.sha256(key.encode()).digest()))
+        assert batch.bucket is not None
+        pixels[i] = rng.integers(0, 256, (batch.bucket.height, batch.bucket.width, 3), dtype=np.uint8).tobytes()
+    batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image", "mask", "condition_sources"])
+    return encode_images(batch, config)
+
+
+def run(config: RunConfig, broken: Sequence[str] = ()) -> Plan:
+    """Do the whole run, as the job would."""
+    planned = plan(config)
+    runfiles.begin(config, planned)
+    for batch in batches_of(config, planned.windows):
+        write_part(made(batch, config, broken), config.output)
+    for number, shard in enumerate(planned.shards):
+        seal(number, shard.batches, config.output, config)
+    runfiles.finish(config, {}, anew=True)
+    return planned

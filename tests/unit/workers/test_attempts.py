@@ -1,0 +1,154 @@
+"""The books of attempts: what is blamed on a row, on a device, on a checkpoint, and on nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from manifests.errors import CheckpointError, IncompleteRunError
+from workers.attempts import Attempts, Worker
+
+PLACE = ("decoder", 3, 7)
+
+
+class Line:
+    """One device whose processes die: each call of `next` is the process that Ray starts in their place."""
+
+    def __init__(self, device: str = "npu-0") -> None:
+        self.lost: set[str] = set()
+        self.words: dict[str, str] = {}
+        self.books = Attempts(lambda: self.lost, lambda worker: self.words.get(worker, ""))
+        self.worker = Worker("0", "actor", "node", device, f"NPU 0 of {device}")
+
+    def next(self) -> Worker:
+        self.worker = replace(self.worker, id=str(int(self.worker.id) + 1))
+        return self.worker
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def die_whole(line: Line, times: int = 2) -> None:
+    for _ in range(times):
+        orders = line.books.begin(PLACE, line.next(), can_probe=True)
+        assert not orders.alone
+
+
+def test_a_batch_is_tried_whole_twice_then_its_device_and_then_row_by_row(line: Line) -> None:
+    die_whole(line)
+    orders = line.books.begin(PLACE, line.next(), can_probe=True)
+    assert (orders.alone, orders.probe, orders.killed) == (True, True, {})
+
+
+def test_a_row_that_dies_alone_is_killed_and_the_device_is_not_tried_again(line: Line) -> None:
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=True)
+    line.books.trying(PLACE, "probe")
+    line.books.probed(PLACE, line.worker, None)
+    line.books.trying(PLACE, 0)
+    line.books.trying(PLACE, 1)
+    orders = line.books.begin(PLACE, line.next(), can_probe=True)
+    assert orders.alone
+    assert not orders.probe
+    assert list(orders.killed) == [1]
+    assert "killed its worker" in orders.killed[1]
+
+
+def test_a_batch_that_went_well_is_forgotten(line: Line) -> None:
+    die_whole(line)
+    line.books.end(PLACE)
+    assert not line.books.begin(PLACE, line.next(), can_probe=True).alone
+
+
+def test_the_same_process_may_take_up_a_batch_again_without_a_death(line: Line) -> None:
+    for _ in range(5):
+        assert not line.books.begin(PLACE, line.worker, can_probe=True).alone
+
+
+def test_a_stage_without_a_device_is_not_probed(line: Line) -> None:
+    die_whole(line)
+    orders = line.books.begin(PLACE, line.next(), can_probe=False)
+    assert (orders.alone, orders.probe) == (True, False)
+
+
+def test_what_a_process_said_before_it_ended_itself_is_the_reason(line: Line) -> None:
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=False)
+    line.books.trying(PLACE, 0)
+    line.books.say(line.worker.id, "did not finish within 5 s")
+    assert line.books.begin(PLACE, line.next(), can_probe=False).killed == {0: "did not finish within 5 s"}
+
+
+def test_what_the_engine_knows_of_the_end_is_in_the_reason(line: Line) -> None:
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=False)
+    line.books.trying(PLACE, 0)
+    line.words[line.worker.id] = "out of memory"
+    killed = line.books.begin(PLACE, line.next(), can_probe=False).killed
+    assert killed == {0: "killed its worker (out of memory)"}
+
+
+def test_a_lost_node_is_nobodys_fault(line: Line) -> None:
+    line.lost.add("node")
+    die_whole(line, times=5)
+
+
+def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_rows(line: Line) -> None:
+    line.books.ready("decoder", line.worker)
+    line.books.ready("decoder", replace(line.worker, actor="other", device="npu-1"))
+    die_whole(line)
+    for _ in range(2):
+        assert line.books.begin(PLACE, line.next(), can_probe=True).probe
+        line.books.trying(PLACE, "probe")
+    orders = line.books.begin(PLACE, line.next(), can_probe=True)
+    assert orders.taken_out is not None
+    assert "NPU 0 of npu-0 is taken out" in orders.taken_out
+    assert not line.books.starting("decoder", line.next())
+    trouble, said = line.books.news()
+    assert trouble is None
+    assert len(said) == 1
+    other = replace(line.next(), actor="other", device="npu-1")
+    assert not line.books.begin(PLACE, other, can_probe=True).alone
+
+
+def test_when_no_device_is_left_the_run_ends_with_the_reason(line: Line) -> None:
+    line.books.ready("decoder", line.worker)
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=True)
+    line.books.trying(PLACE, "probe")
+    line.books.probed(PLACE, line.worker, "RuntimeError: HBM ECC")
+    trouble, _ = line.books.news()
+    assert isinstance(trouble, IncompleteRunError)
+    assert "no device is left for the decoder pool" in str(trouble)
+    assert "HBM ECC" in str(trouble)
+
+
+def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None:
+    for _ in range(2):
+        line.books.starting("prior", line.next())
+        line.books.start_failed("prior", line.worker, "KeyError: 'x'", unusable=False)
+        assert line.books.news()[0] is None
+    # The third one dies instead of raising.
+    line.books.starting("prior", line.next())
+    assert line.books.starting("prior", line.next())
+    trouble = line.books.news()[0]
+    assert isinstance(trouble, IncompleteRunError)
+    assert "the prior pool cannot start on NPU 0 of npu-0" in str(trouble)
+
+
+def test_a_start_that_succeeds_forgives_the_failures_before(line: Line) -> None:
+    for _ in range(4):
+        line.books.starting("prior", line.next())
+        line.books.start_failed("prior", line.worker, "flaky", unusable=False)
+        line.books.starting("prior", line.next())
+        line.books.ready("prior", line.worker)
+    assert line.books.news()[0] is None
+
+
+def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
+    line.books.starting("prior", line.worker)
+    line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
+    assert isinstance(line.books.news()[0], CheckpointError)
