@@ -53,6 +53,7 @@ class Setup:
         tasks: those of the plan, sorted.
         attempts: the run's books (workers/attempts.py).
         tell: hears what a person should know while the run goes on.
+        look: asked every second, from another thread; what it raises ends the run.
     """
 
     config: RunConfig
@@ -60,6 +61,7 @@ class Setup:
     tasks: tuple[str, ...]
     attempts: Any
     tell: Callable[[str], None]
+    look: Callable[[], None]
 
 
 def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -118,6 +120,7 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     told: set[str] = set()
 
     def look_up() -> None:
+        setup.look()
         trouble, taken_out = ray.get(setup.attempts.news.remote())
         for words in taken_out:
             if words not in told:

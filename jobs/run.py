@@ -20,7 +20,7 @@ from jobs.pipeline import EngineStoppedError, Setup, Work, run_line
 from jobs.pools import size_pools
 from jobs.progress import RunProgress, duration
 from jobs.retry import FailedRows, failed_rows, retry
-from jobs.stopping import Stop
+from jobs.stopping import Stop, StopNowError
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
@@ -173,14 +173,16 @@ def _make_missing(
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
         tasks = tuple(sorted(planned.samples_by_task))
         try:
-            setup = Setup(config, pools, tasks, start_attempts(), progress.note)
+            setup = Setup(config, pools, tasks, start_attempts(), progress.note, stop.look)
             if ledger.missing:
                 _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
-            sealer.finish()
+            sealer.finish(lambda left: stop.look())
             stop.check()
             if failed.count and not ledger.missing:
                 _retry(setup, planned, failed, progress, done, stop)
+        except StopNowError:
+            stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, said, error) from error
         except StorageError as error:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from manifests.errors import KandinskyBatchError
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 #: News of a finished batch takes about so long through the engine; what comes sooner was finished before the signal.
@@ -31,6 +33,10 @@ class RunInterrupted(KeyboardInterrupt):
     def exit_code(self) -> int:
         """What a shell reports for a process that this signal ended."""
         return 128 + self.number
+
+
+class StopNowError(KandinskyBatchError):
+    """The engine must end now, because the run was asked to stop; it becomes `RunInterrupted` outside of it."""
 
 
 class Stop:
@@ -51,6 +57,7 @@ class Stop:
         self.also: Callable[[], None] = lambda: None
         #: Batches to wait for after the signal; None while none is in flight.
         self._awaited: int | None = None
+        self._now = False
 
     def __enter__(self) -> Stop:
         self.listen()
@@ -63,6 +70,9 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._former.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+            # While Ray starts, the signal is Ray's, which leaves with the signal's number as if it were an exit code.
+            raise RunInterrupted(signal.SIGTERM) from error
 
     def listen(self) -> None:
         """Take the signals; again after whoever took them away, as Ray does when it starts."""
@@ -86,6 +96,15 @@ class Stop:
             self._awaited -= 1
         return self._awaited <= 0
 
+    def look(self) -> None:
+        """Asked now and then while the engine runs, from any thread.
+
+        Raises:
+            StopNowError: there is no more time.
+        """
+        if self._now:
+            raise StopNowError("asked to stop")
+
     def check(self) -> None:
         """End the run here if it was asked to.
 
@@ -96,8 +115,12 @@ class Stop:
             raise RunInterrupted(self._number)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self._number is not None or self._awaited is None or self._grace <= 0:
-            raise RunInterrupted(self._number or number)
+        if self._awaited is None:
+            raise RunInterrupted(number)
+        # Never raised while the engine runs: Ray may wait in C++ then, and turns it into something else.
+        if self._number is not None or self._grace <= 0:
+            self._number, self._now = self._number or number, True
+            return
         self._number = number
         self._asked_at = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, self._grace)
@@ -106,4 +129,4 @@ class Stop:
         threading.Thread(target=self._tell, args=(f"{words}; once more to stop at once",), daemon=True).start()
 
     def _time_is_up(self, number: int, frame: FrameType | None) -> None:
-        raise RunInterrupted(self._number or signal.SIGTERM)
+        self._now = True

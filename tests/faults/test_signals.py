@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -42,11 +43,20 @@ def test_a_signal_lets_the_devices_finish_and_the_run_goes_on_later(
     assert shard_files(output) == undisturbed
 
 
-def test_a_run_without_grace_ends_at_once(quick_job: QuickJob, tmp_path: Path) -> None:
+def _until(process: subprocess.Popen[str], phase: str) -> None:
+    """Read what the run says, until it says this."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if phase in line:
+            return
+
+
+@pytest.mark.parametrize(("phase", "moment"), [("starting Ray", 0.7), ("starting the pools", 4.0)])
+def test_a_run_without_grace_ends_at_once(quick_job: QuickJob, tmp_path: Path, phase: str, moment: float) -> None:
     output = tmp_path / "out"
     process = quick_job.with_environment(QUICK_SECONDS="30").start(output, "--grace", "0")
-    wait_for((output / "_run" / "plan.json").exists, process)
-    time.sleep(3)
+    _until(process, phase)
+    time.sleep(moment)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)

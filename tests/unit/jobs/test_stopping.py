@@ -12,7 +12,7 @@ import time
 import pytest
 
 from jobs import stopping
-from jobs.stopping import RunInterrupted, Stop
+from jobs.stopping import RunInterrupted, Stop, StopNowError
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -48,7 +48,11 @@ def test_time_is_up_after_the_grace() -> None:
     with pytest.raises(RunInterrupted) as caught, Stop(0.2, print) as stop:
         stop.wait_for(5)
         send(signal.SIGINT)
-        time.sleep(30)
+        stop.look()
+        time.sleep(0.5)
+        with pytest.raises(StopNowError):
+            stop.look()
+        stop.check()
     assert time.monotonic() - began < 10
     assert caught.value.exit_code == 130
 
@@ -57,10 +61,21 @@ def test_a_second_signal_and_no_grace_end_at_once() -> None:
     with pytest.raises(RunInterrupted), Stop(60, print) as stop:
         stop.wait_for(5)
         send()
+        stop.look()
         send()
-    with pytest.raises(RunInterrupted), Stop(0, print) as stop:
+        with pytest.raises(StopNowError):
+            stop.look()
+        stop.check()
+    with pytest.raises(StopNowError), Stop(0, print) as stop:
         stop.wait_for(5)
         send()
+        stop.look()
+
+
+def test_a_signal_that_ray_took_while_it_started_ends_the_run_alike() -> None:
+    with pytest.raises(RunInterrupted) as caught, Stop(60, print):
+        raise SystemExit(15)
+    assert caught.value.exit_code == 143
 
 
 def test_signals_taken_away_are_taken_back_and_given_back_at_the_end() -> None:
