@@ -50,6 +50,8 @@ def made(batch: Batch, config: RunConfig, broken: Sequence[str] = ()) -> Batch:
         rng = np.random.default_rng(list(hashlib.sha256(key.encode()).digest()))
         assert batch.bucket is not None
         pixels[i] = rng.integers(0, 256, (batch.bucket.height, batch.bucket.width, 3), dtype=np.uint8).tobytes()
+    if config.dump_latents:
+        batch = batch.add("latents", pa.large_binary(), {i: b"latents of " + p[:8] for i, p in pixels.items()})
     batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image", "mask", "condition_sources"])
     return encode_images(batch, config)
 

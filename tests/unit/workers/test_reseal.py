@@ -25,20 +25,26 @@ def shard_files(output: str) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(Path(output).iterdir()) if p.name[0].isdigit()}
 
 
+@pytest.fixture(params=[False, True], ids=["images", "images and latents"])
+def latents(request: pytest.FixtureRequest) -> bool:
+    """Whether the shards keep latents."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def whole(tmp_path: Path) -> dict[str, bytes]:
+def whole(tmp_path: Path, latents: bool) -> dict[str, bytes]:
     """The shards as they are where nothing fails."""
     folder = tmp_path / "whole"
     folder.mkdir()
-    config = finished_run.make_config(folder)
+    config = finished_run.make_config(folder, dump_latents=latents)
     finished_run.run(config)
     return shard_files(config.output)
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
+def config(tmp_path: Path, latents: bool) -> RunConfig:
     """A run that some rows failed in."""
-    made = finished_run.make_config(tmp_path)
+    made = finished_run.make_config(tmp_path, dump_latents=latents)
     finished_run.run(made, BROKEN)
     return made
 
