@@ -22,5 +22,8 @@ os.environ["KANDINSKY_BATCH_CACHE"] = str(Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
-    """The environment of a person's shell, with the tests' checkpoint cache."""
-    return {**_GIVEN, "KANDINSKY_BATCH_CACHE": os.environ["KANDINSKY_BATCH_CACHE"]}
+    """The environment of a person's shell, with the tests' checkpoint cache.
+
+    A job started in it makes a Ray of its own, whatever cluster another test keeps on this machine meanwhile.
+    """
+    return {**_GIVEN, "RAY_ADDRESS": "local", "KANDINSKY_BATCH_CACHE": os.environ["KANDINSKY_BATCH_CACHE"]}
