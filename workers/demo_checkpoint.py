@@ -24,7 +24,7 @@ from workers import demo_tokenizers
 ParameterShapes = Callable[[str, Mapping[str, Any]], dict[str, tuple[int, ...]]]
 
 #: Changes whenever the files below would, so that an older cache is not taken for the present one.
-REVISION = "1"
+REVISION = "2"
 
 EMBEDDING = 64
 TEXT_HIDDEN = 64

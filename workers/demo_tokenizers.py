@@ -119,7 +119,10 @@ def write_xlmr(folder: Path) -> None:
     folder.mkdir(parents=True)
     tokenizer = Tokenizer(models.Unigram([*_xlmr_pieces(), ("<mask>", 0.0)], unk_id=XLMR_UNK_ID))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always")
+    # As XLM-R's SentencePiece does: a run of white space counts as one, and none is a token of its own.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always")]
+    )
     tokenizer.decoder = decoders.Metaspace(replacement=_WORD_START, prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
