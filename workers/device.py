@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from manifests.config import RunConfig
 from manifests.errors import UsageError
+from workers import lazy_mindone
 
 DeviceKind = Literal["ascend", "cpu"]
 
@@ -64,18 +65,19 @@ def take(kind: DeviceKind) -> None:
     """Make this process's MindSpore use the device; must come before mindone is imported, and only once.
 
     On CPU the kernels that the backend lacks are supplied. On Ascend, Ray has made one device visible, which is
-    device 0 here.
+    device 0 here. mindone's model families are imported as they are asked for from now on.
     """
     os.environ.update({name: value for name, value in PROCESS_ENVIRONMENT.items() if name not in os.environ})
     import mindspore as ms
 
     if kind == "ascend":
         ms.set_device("Ascend", 0)
-        return
-    ms.set_device("CPU")
-    from workers import cpu_kernels
+    else:
+        ms.set_device("CPU")
+        from workers import cpu_kernels
 
-    cpu_kernels.install()
+        cpu_kernels.install()
+    lazy_mindone.install()
 
 
 def dtype(kind: DeviceKind) -> Any:

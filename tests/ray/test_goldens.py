@@ -29,6 +29,7 @@ from tests.goldens.compare import (
 )
 from tests.goldens.weights import digests
 from tests.ray.conftest import Job
+from workers.demo_checkpoint import REVISION
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
@@ -70,6 +71,13 @@ def test_every_image_is_pytorchs_in_batches_of_four_and_in_another_order(by_four
     _assert_within_limits(differences(made(by_four)))
 
 
+def test_batches_of_one_and_of_four_make_the_same_images(one_by_one: Path, by_four: Path) -> None:
+    ones, fours = made(one_by_one), made(by_four)
+    assert ones.keys() <= fours.keys()
+    for name, image in ones.items():
+        assert np.abs(image.pixels.astype(int) - fours[name].pixels).max() <= 1, name
+
+
 def test_the_goldens_are_pictures_that_differ_from_each_other() -> None:
     images = {name: pixels.astype(int) for name, _, pixels in goldens()}
     assert min(pixels.std() for pixels in images.values()) > 10, "a flat image would equal anything"
@@ -105,7 +113,7 @@ def test_dumped_latents_lie_beside_every_image_of_a_shard(by_four: Path) -> None
 @pytest.fixture(scope="module")
 def checkpoint_of_the_job(one_by_one: Path, clean_environment: dict[str, str]) -> Path:
     """The demo checkpoint that the job built, or found, in its cache."""
-    (folder,) = Path(clean_environment["KANDINSKY_BATCH_CACHE"]).glob("demo-r*/")
+    (folder,) = Path(clean_environment["KANDINSKY_BATCH_CACHE"]).glob(f"demo-r{REVISION}")
     return folder
 
 

@@ -1,0 +1,66 @@
+"""Imports of mindone.transformers that load what is asked for, not some 360 model families first.
+
+`import mindone.transformers` runs every model's module: 5 of the 6 seconds that Kandinsky's pipelines take to import,
+in every process of both pools. Its `__init__.py` files hold nothing but imports, so each is read instead of run, and a
+name is imported when somebody asks for it (PEP 562). What is found is the same object either way.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+#: Parents first.
+PACKAGES = ("mindone.transformers", "mindone.transformers.models")
+
+
+def install() -> None:
+    """Put the lazy packages in place; does nothing to one that has been imported already."""
+    for name in PACKAGES:
+        if name in sys.modules:
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ImportError(f"{name} is not installed", name=name)
+        package = importlib.util.module_from_spec(spec)
+        _make_lazy(package, ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+        sys.modules[name] = package
+        parent, _, child = name.rpartition(".")
+        setattr(sys.modules[parent], child, package)
+
+
+def _make_lazy(package: ModuleType, source: ast.Module) -> None:
+    """Let the package import a name when it is asked for; plain values (`__version__`) it gets at once."""
+    places = dict(_imported_names(source))
+    for statement in source.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    setattr(package, target.id, statement.value.value)
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
+        module, attribute = places[name]
+        found = importlib.import_module(module, package.__name__)
+        value = found if attribute is None else getattr(found, attribute)
+        setattr(package, name, value)
+        return value
+
+    package.__getattr__ = find  # type: ignore[method-assign]
+    package.__dir__ = lambda: sorted({*vars(package), *places})  # type: ignore[method-assign]
+
+
+def _imported_names(source: ast.Module) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """name -> (relative module, its attribute; None where the name is the module), those under an `if` too."""
+    for node in ast.walk(source):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            for alias in node.names:
+                own = alias.asname or alias.name
+                yield own, (f".{alias.name}", None) if node.module is None else (f".{node.module}", alias.name)
