@@ -24,6 +24,8 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
+from jobs.elastic import BACKPRESSURE, GrowDecoder
+from jobs.pools import Node, total
 from manifests.errors import KandinskyBatchError
 
 #: Longer than the start of a pool that fetches its weights.
@@ -48,8 +50,8 @@ ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries"
 
 
 @contextmanager
-def cluster() -> Iterator[Mapping[str, float]]:
-    """Be connected to Ray; yields what the cluster has in all.
+def cluster() -> Iterator[list[Node]]:
+    """Be connected to Ray; yields what its nodes have.
 
     Connects to the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one here that
     ends with the job. A process that is connected already stays connected afterwards.
@@ -58,7 +60,7 @@ def cluster() -> Iterator[Mapping[str, float]]:
     if ours:
         _connect()
     try:
-        yield ray.cluster_resources()
+        yield nodes()
     finally:
         if ours:
             ray.shutdown()
@@ -132,11 +134,54 @@ class LookUp(ExecutionCallback):
             LookUp.ask()
 
 
-def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None]) -> None:
+def nodes() -> list[Node]:
+    """What each node that is alive has, by Ray's names of resources."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+class ClusterShrankError(KandinskyBatchError):
+    """Nodes are gone, and what is left cannot hold what the pools ask for."""
+
+
+class Watch:
+    """Looks whether the cluster still holds what a line needs.
+
+    An actor of a lost node waits for room on another one, and what it was doing waits with it; where there is no room
+    that is for ever, so the line must be ended and begun anew with smaller pools.
+
+    Args:
+        needs: what the line takes, by Ray's names of resources.
+    """
+
+    def __init__(self, needs: Mapping[str, float]) -> None:
+        self._needs = needs
+        self._nodes = _alive()
+
+    def check(self) -> None:
+        """Cheap; asked every second.
+
+        Raises:
+            ClusterShrankError: nodes are gone since the line began, and the rest is too small for it.
+        """
+        lost = self._nodes - _alive()
+        if not lost:
+            return
+        left = nodes()
+        # Rounding apart, because Ray counts in ten-thousandths.
+        if any(total(left, name) < amount - 0.01 for name, amount in self._needs.items()):
+            raise ClusterShrankError(f"the cluster has lost {len(lost)} of {len(self._nodes)} nodes")
+
+
+def _alive() -> frozenset[str]:
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+
+def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None], most_decoders: int) -> None:
     """Set what Ray Data shall do with this job's blocks and with faults.
 
     Args:
         slowest_batch_s: seconds that no batch exceeds in one stage.
+        most_decoders: actors that the decoder pool may have when the prior is done.
         look_up: called every second while a pipeline runs; what it raises ends it.
     """
     context = DataContext.get_current()
@@ -151,7 +196,9 @@ def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None]) -> None
     context.max_errored_blocks = MAX_ERRORED_BLOCKS
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S + slowest_batch_s
     LookUp.ask = look_up
-    context.custom_execution_callback_classes = [LookUp]
+    GrowDecoder.most = most_decoders
+    context.custom_execution_callback_classes = [LookUp, GrowDecoder]
+    context.set_config(*BACKPRESSURE)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # The Ray we pin has no other way yet to pass ACTOR_FAULT_OPTIONS than the one it warns about.

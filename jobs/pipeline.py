@@ -9,8 +9,8 @@ plain functions and classes in `workers/`; nothing here knows what they do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,9 +19,10 @@ from ray.data import ActorPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from jobs.cluster import ACTOR_FAULT_OPTIONS, reason, set_up_ray_data
+from jobs.cards import Places, card_places
+from jobs.cluster import ACTOR_FAULT_OPTIONS, Watch, nodes, reason, set_up_ray_data
 from jobs.ledger import Wanted
-from jobs.pools import Pools, PoolSize
+from jobs.pools import Pools, shrink
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -38,6 +39,9 @@ from workers.shards import write_part
 
 #: A window, and which of its batches are wanted.
 Work = tuple[Window, Wanted]
+
+#: As whole blocks of Arrow: a stage gets the one batch that a block is.
+BLOCKS: Mapping[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
 
 class EngineStoppedError(KandinskyBatchError):
@@ -74,21 +78,43 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
 
     Raises:
         KandinskyBatchError: a pool cannot start, or no device is left for one.
+        ClusterShrankError: nodes are gone, and the pools do not fit any more.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    config, pools, attempts = setup.config, setup.pools, setup.attempts
+    config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
-    set_up_ray_data(slowest, _look_up(setup))
-    # As whole blocks of Arrow: a stage gets the one batch that a block is.
-    blocks = {"batch_size": None, "batch_format": "pyarrow"}
+    set_up_ray_data(slowest, _look_up(setup), pools.decoder.most)
+    with card_places(pools) as places:
+        yield from _receipts(_line(setup, work, places))
 
-    def pool(size: PoolSize, *more: object) -> dict[str, Any]:
+
+def after_loss(setup: Setup) -> Setup:
+    """What to run on when a line has ended with `ClusterShrankError`.
+
+    Raises:
+        IncompleteRunError: what is left of the cluster is too small for any line.
+    """
+    # Whoever held a batch was ended with its line, and by no fault of the batch.
+    ray.get(setup.attempts.line_ended.remote())
+    return replace(setup, pools=shrink(setup.pools, nodes()))
+
+
+def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
+    """What the pools' actors have run on so far."""
+    return tuple(ray.get(setup.attempts.devices.remote()))
+
+
+def _line(setup: Setup, work: Sequence[Work], places: Places) -> Any:
+    """The pipeline as a Ray dataset of blocks with receipts."""
+    config, pools, attempts = setup.config, setup.pools, setup.attempts
+
+    def pool(least: int, most: int, *more: object) -> dict[str, Any]:
         # A device context may belong to the thread that made it: calls stay on the actor's main thread.
-        strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
+        strategy = ActorPoolStrategy(min_size=least, max_size=most, enable_true_multi_threading=True)
         arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind, attempts, *more)}
-        return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS}
+        return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
 
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
     # of a window one after the other.
@@ -97,14 +123,18 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     )
     loading = Guard("inputs", "failed_to_load", config.device_timeout, attempts)
     arguments = (condition_size(config.checkpoint), loading)
-    line = line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **blocks)
-    line = line.map_batches(Prior, **pool(pools.prior), **blocks)
-    line = line.map_batches(Decoder, **pool(pools.decoder, setup.tasks), **blocks)
+    line = line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **BLOCKS)
+    line = line.map_batches(Prior, **pool(pools.prior.least, pools.prior.most), **BLOCKS)
+    # It grows to its full size when the prior is done (jobs/elastic.py).
+    line = line.map_batches(Decoder, **pool(pools.decoder.least, pools.beside_prior, setup.tasks), **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    line = line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **blocks)
+    return line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **BLOCKS)
 
+
+def _receipts(line: Any) -> Iterator[Receipt]:
+    """Run the line."""
     try:
-        for block in line.iter_batches(**blocks):
+        for block in line.iter_batches(**BLOCKS):
             for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
                 if refused is not None:
                     raise StorageError(refused)
@@ -118,9 +148,11 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
 def _look_up(setup: Setup) -> Callable[[], None]:
     """Asks the books whether the run must end, and tells what is new in them."""
     told: set[str] = set()
+    watch = Watch(setup.pools.needs)
 
     def look_up() -> None:
         setup.look()
+        watch.check()
         trouble, taken_out = ray.get(setup.attempts.news.remote())
         for words in taken_out:
             if words not in told:

@@ -2,17 +2,20 @@
 
 Pure arithmetic over the cluster's resources, so that a request that cannot fit is refused with its sum in
 words before anything starts. Ray Data itself does not count NPUs: an actor that finds none waits for ever.
+
+    own cards:     prior 1, decoder 7 of 8 NPUs; when the prior's work is done the decoder grows to 8
+    shared cards:  decoder 8 of 8 NPUs, and beside some of them a prior actor (`--share-devices`)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from manifests.config import RunConfig
-from manifests.errors import UsageError
+from manifests.errors import IncompleteRunError, UsageError
 from workers.device import PROCESS_ENVIRONMENT, DeviceKind
 
 #: One NPU for the prior per this many: a prior step costs a small part of what a decoder run costs.
@@ -20,6 +23,9 @@ NPUS_PER_PRIOR = 8
 
 #: Kinds of CPU tasks that run beside the pools: reading, inputs, encoding.
 TASK_KINDS = 3
+
+#: Ray's share of a card for each of the two actors on it. Only their sum matters: a placement group holds the card.
+NPU_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,46 +38,106 @@ class PoolSize:
 
 @dataclass(frozen=True)
 class Pools:
-    """Both pools, what one actor of them asks for, and what a CPU task asks for."""
+    """Both pools, what one actor of them asks for, and what a CPU task asks for.
+
+    Attributes:
+        beside_prior: most decoder actors while the prior holds its devices; `decoder.most` later.
+        cpu_share: of the CPUs that Ray counts, for one actor and for one task.
+        threads: of one actor's numeric libraries; Ray would set 1 for a share of one CPU or less.
+        shared: prior actors share cards with decoder actors.
+    """
 
     kind: DeviceKind
     prior: PoolSize
     decoder: PoolSize
-    #: Of the CPUs that Ray counts, for one actor and for one task.
+    beside_prior: int
     cpu_share: float
-    #: Threads of one actor's numeric libraries; Ray would set 1 for a share of one CPU or less.
     threads: int
+    shared: bool = False
 
     def actor_options(self) -> dict[str, Any]:
         """Ray options of a device actor."""
-        device: dict[str, Any] = {"resources": {"NPU": 1}} if self.kind == "ascend" else {}
+        npus = NPU_SHARE if self.shared else 1
+        device: dict[str, Any] = {"resources": {"NPU": npus}} if self.kind == "ascend" else {}
         environment = {**PROCESS_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}
         return {"num_cpus": self.cpu_share, "runtime_env": {"env_vars": environment}, **device}
 
+    @property
+    def needs(self) -> dict[str, float]:
+        """What all of it takes of the cluster, by Ray's names of resources."""
+        processes = self.prior.most + self.beside_prior + TASK_KINDS
+        needs = {"CPU": processes * self.cpu_share}
+        if self.kind == "ascend":
+            needs["NPU"] = self.beside_prior + (0 if self.shared else self.prior.most)
+        return needs
 
-def size_pools(config: RunConfig, kind: DeviceKind, resources: Mapping[str, float]) -> Pools:
+
+#: What a node has, by Ray's names of resources.
+Node = Mapping[str, float]
+
+
+def total(nodes: Sequence[Node], name: str) -> float:
+    """Of one resource, on all nodes."""
+    return sum(node.get(name, 0.0) for node in nodes)
+
+
+def npus(nodes: Sequence[Node]) -> int:
+    """NPUs on all nodes."""
+    return int(total(nodes, "NPU"))
+
+
+def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node]) -> Pools:
     """Sizes of both pools for this cluster.
 
     Args:
-        config: its `prior_actors` and `decoder_actors`.
+        config: its `prior_actors`, `decoder_actors`, `share_devices` and `device_memory`.
         kind: 'ascend' or 'cpu'.
-        resources: what the cluster has in all, as Ray counts it.
+        nodes: of the cluster, those that are alive.
 
     Raises:
         UsageError: the pools cannot run at the same time on what the cluster has.
     """
     prior = _asked("prior_actors", config.prior_actors)
     decoder = _asked("decoder_actors", config.decoder_actors)
-    if kind == "ascend":
-        prior, decoder = _split_npus(int(resources.get("NPU", 0)), prior, decoder)
-    prior = prior or PoolSize(1, 1)
-    decoder = decoder or PoolSize(1, 1)
-    cpus = resources.get("CPU", 1.0)
-    processes = prior.most + decoder.most + TASK_KINDS
+    if kind == "cpu":
+        prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
+        return _with_cpus(Pools(kind, prior, decoder, decoder.most, 0, 0), nodes)
+    cards = npus(nodes)
+    if config.share_devices:
+        return _with_cpus(_on_shared_cards(cards, prior, decoder, config.device_memory), nodes)
+    return _with_cpus(_on_own_cards(cards, prior, decoder), nodes)
+
+
+def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
+    """The same pools on a cluster that has lost nodes: the decoder gives first, then the prior.
+
+    Raises:
+        IncompleteRunError: not even one actor of each pool fits any more.
+    """
+    prior, decoder = pools.prior, pools.decoder
+    beside = pools.beside_prior
+    if pools.kind == "ascend":
+        left = npus(nodes)
+        if left < (1 if pools.shared else 2):
+            raise IncompleteRunError(f"the cluster has lost nodes; of its NPUs {left} are left, too few for both pools")
+        most = min(prior.most, left if pools.shared else left - 1)
+        prior = PoolSize(min(prior.least, most), most)
+        beside = min(beside, left if pools.shared else left - most)
+        decoder = PoolSize(min(decoder.least, beside), min(decoder.most, left))
+    return _with_cpus(replace(pools, prior=prior, decoder=decoder, beside_prior=beside), nodes)
+
+
+def _with_cpus(pools: Pools, nodes: Sequence[Node]) -> Pools:
+    """Share the CPUs out among all processes."""
+    cpus = total(nodes, "CPU") or 1.0
+    actors = pools.prior.most + pools.decoder.most
+    room = cpus / (actors + TASK_KINDS)
+    # An actor can only be where its card is, so all of a node's actors must fit its CPUs, with room for one task.
+    cards = [node for node in nodes if node.get("NPU", 0) >= 1] if pools.kind == "ascend" else []
+    beside = [node.get("CPU", 0.0) / (node["NPU"] * (2 if pools.shared else 1) + 1) for node in cards]
     # Rounded down, so that the shares never add up to more than there is.
-    share = min(1.0, max(0.01, math.floor(100 * cpus / processes) / 100))
-    threads = max(1, math.ceil(cpus / (prior.most + decoder.most)))
-    return Pools(kind, prior, decoder, share, threads)
+    share = min(1.0, max(0.01, math.floor(100 * min([room, *beside])) / 100))
+    return replace(pools, cpu_share=share, threads=max(1, math.ceil(cpus / actors)))
 
 
 def _asked(name: str, value: str) -> PoolSize | None:
@@ -86,21 +152,43 @@ def _asked(name: str, value: str) -> PoolSize | None:
     return size
 
 
-def _split_npus(npus: int, prior: PoolSize | None, decoder: PoolSize | None) -> tuple[PoolSize, PoolSize]:
-    """Both pools on so many NPUs, one NPU per actor; the decoder gets most."""
+def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:
+    """Both pools on so many NPUs, one NPU per actor; the decoder gets most, and later all."""
     if prior is None:
         room = npus - (decoder.least if decoder else 1)
         size = max(1, min(round(npus / NPUS_PER_PRIOR), room))
         prior = PoolSize(size, size)
-    if decoder is None:
-        size = max(1, npus - prior.most)
-        decoder = PoolSize(size, size)
     # The prior at its largest, because an actor that has to start again needs its NPU back.
-    needed = prior.most + decoder.least
-    if needed > npus:
+    room = npus - prior.most
+    if decoder is None:
+        decoder = PoolSize(max(1, room), max(1, npus))
+    if decoder.least > room:
         raise UsageError(
             f"the prior pool needs {prior.most} and the decoder pool at least {decoder.least}, together "
-            f"{needed} NPUs, but the cluster has {npus}; lower --prior-actors or --decoder-actors, "
-            "add nodes, or run with --device cpu"
+            f"{prior.most + decoder.least} NPUs, but the cluster has {npus}; lower --prior-actors or "
+            "--decoder-actors, add nodes, let them share cards with --share-devices, or run with --device cpu"
         )
-    return prior, decoder
+    return Pools("ascend", prior, replace(decoder, most=min(decoder.most, npus)), min(decoder.most, room), 0, 0)
+
+
+def _on_shared_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, memory: float | None) -> Pools:
+    """A decoder actor on each of so many NPUs, and beside some of them a prior actor."""
+    if memory is None:
+        raise UsageError(
+            "option --share-devices: needs --device-memory, the GiB of one card (npu-smi info shows them), because "
+            "each of two processes must be told how much of it is its own"
+        )
+    for name, size in (("prior", prior), ("decoder", decoder)):
+        if size is not None and size.least != size.most:
+            raise UsageError(f"option --{name}-actors: shared cards have fixed pools; give one number or auto")
+    decoder = decoder or PoolSize(max(1, npus), max(1, npus))
+    if prior is None:
+        few = min(decoder.most, max(1, round(decoder.most / NPUS_PER_PRIOR)))
+        prior = PoolSize(few, few)
+    if decoder.most > npus or prior.most > decoder.most:
+        raise UsageError(
+            f"on shared cards {decoder.most} decoder actors need {decoder.most} NPUs and the cluster has {npus}, and "
+            f"each of the {prior.most} prior actors needs a decoder actor to share with; lower --prior-actors or "
+            "--decoder-actors"
+        )
+    return Pools("ascend", prior, decoder, decoder.most, 0, 0, shared=True)

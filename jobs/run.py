@@ -6,18 +6,19 @@ import platform
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs import runfiles
-from jobs.cluster import EngineLog, cluster, engine_log, reason
+from jobs.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.lease import Lease
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
-from jobs.pipeline import EngineStoppedError, Setup, Work, run_line
-from jobs.pools import size_pools
+from jobs.pipeline import EngineStoppedError, Setup, Work, after_loss, devices, run_line
+from jobs.pools import npus, size_pools
 from jobs.progress import RunProgress, duration
 from jobs.retry import FailedRows, failed_rows, retry
 from jobs.stopping import Stop, StopNowError
@@ -43,6 +44,7 @@ class RunReport(BaseModel):
         made: rows that this start ended, one way or the other; the others were there before.
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
         images_per_second: from the first batch to the last, without the start; None for less than two batches.
+        pools: sizes and shares (jobs/pools.py); devices: what their actors ran on (workers/device.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +64,7 @@ class RunReport(BaseModel):
     device: str | None
     device_reason: str | None
     pools: Mapping[str, Any] | None
+    devices: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
 
 
@@ -76,6 +79,7 @@ class _Done:
         self.device: str | None = None
         self.device_reason: str | None = None
         self.pools: dict[str, Any] | None = None
+        self.devices: tuple[dict[str, Any], ...] = ()
 
     def add(self, rows: int) -> None:
         """Count a batch that just came."""
@@ -142,6 +146,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         device=done.device,
         device_reason=done.device_reason,
         pools=done.pools,
+        devices=done.devices,
         versions=_versions(),
     )
     runfiles.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
@@ -159,12 +164,12 @@ def _make_missing(
 ) -> None:
     """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as resources:
+    with engine_log() as said, cluster() as nodes:
         stop.listen()
-        device = choose_device(config, resources)
-        pools = size_pools(config, device.kind, resources)
+        device = choose_device(config, npus(nodes))
+        pools = size_pools(config, device.kind, nodes)
         done.device, done.device_reason = device.kind, device.reason
-        done.pools = {"prior": vars(pools.prior), "decoder": vars(pools.decoder)}
+        done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
         sealer = Sealer(config, ledger.batches)
         for shard in ledger.to_seal:
@@ -175,7 +180,7 @@ def _make_missing(
         try:
             setup = Setup(config, pools, tasks, start_attempts(), progress.note, stop.look)
             if ledger.missing:
-                _run_lines(setup, planned, ledger, sealer, progress, done, stop)
+                setup = _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish(lambda left: stop.look())
             stop.check()
@@ -189,29 +194,42 @@ def _make_missing(
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         if ledger.missing:
             raise _incomplete(config, ledger, said)
+        done.devices = devices(setup)
     progress.finish()
 
 
 def _run_lines(
     setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
-) -> None:
-    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them."""
+) -> Setup:
+    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them.
+
+    Returns what to run on from now on, which is less where the cluster has shrunk.
+    """
     before = ledger.missing + 1
     while 0 < ledger.missing < before:
         before = ledger.missing
         progress.phase("starting the pools")
         stop.wait_for(setup.pools.decoder.most)
-        for receipt in run_line(setup, _windows_left(planned, ledger)):
-            progress.phase("making images")
-            progress.add(receipt.successes, receipt.count - receipt.successes)
-            done.add(receipt.count)
-            if ledger.record(receipt):
-                sealer.add(receipt.shard)
-            sealer.poll()
-            if stop.came():
-                return
+        try:
+            for receipt in run_line(setup, _windows_left(planned, ledger)):
+                progress.phase("making images")
+                progress.add(receipt.successes, receipt.count - receipt.successes)
+                done.add(receipt.count)
+                if ledger.record(receipt):
+                    sealer.add(receipt.shard)
+                sealer.poll()
+                if stop.came():
+                    return setup
+        except ClusterShrankError as error:
+            setup = after_loss(setup)
+            done.pools = asdict(setup.pools)
+            sizes = f"{setup.pools.prior.most} prior and {setup.pools.beside_prior} decoder actors"
+            progress.note(f"{error}; going on with {sizes}")
+            before = ledger.missing + 1
+            continue
         if ledger.missing:
             progress.note(f"{ledger.missing} batches were given up on the way")
+    return setup
 
 
 def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:

@@ -53,6 +53,16 @@ class RunConfig(BaseModel):
     decoder_actors: Annotated[
         str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX")
     ] = "auto"
+    share_devices: Annotated[
+        bool,
+        Field(description="Ascend: prior actors share the cards of decoder actors; needs --device-memory"),
+    ] = False
+    device_memory: Annotated[
+        float | None, Field(ge=8, description="GiB of memory of one Ascend card, which shared cards are divided by")
+    ] = None
+    deterministic: Annotated[
+        bool, Field(description="Ascend: slower kernels that give the same bits in every run; the CPU's do anyway")
+    ] = False
     device_timeout: Annotated[
         float,
         Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),

@@ -3,7 +3,8 @@
     KandinskyBatchError
     ├── UsageError              the command line, the config or the manifest file is wrong; exit code 2
     │   ├── ManifestError       the manifest cannot be read at all (missing, not Parquet, unusable column)
-    │   └── CheckpointError     a checkpoint is missing, incomplete or not Kandinsky 2.1
+    │   ├── CheckpointError     a checkpoint is missing, incomplete or not Kandinsky 2.1
+    │   └── DeviceError         a process sees another device than Ray has given it
     ├── StorageError            the output cannot be written or read
     ├── IncompleteRunError      the run ended before every request was accounted for; exit code 1
     └── RowError                one sample failed; becomes `status` and `error_message` in the index, never an exit
@@ -36,6 +37,10 @@ class ManifestError(UsageError):
 
 class CheckpointError(UsageError):
     """A checkpoint folder is missing, incomplete, or holds another model."""
+
+
+class DeviceError(UsageError):
+    """A process cannot use the device it was given, and no other process of this job could."""
 
 
 class StorageError(KandinskyBatchError):

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError
+from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
 
 #: Deaths of a whole batch before its rows are tried one by one.
 WHOLE_ATTEMPTS = 2
@@ -105,6 +105,7 @@ class Attempts:
         self._starting: dict[str, Worker] = {}
         self._start_failures: Counter[str] = Counter()
         self._ready: dict[str, dict[str, Worker]] = {}
+        self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._trouble: KandinskyBatchError | None = None
 
     # Batches
@@ -177,14 +178,17 @@ class Attempts:
         """An actor begins to load its model; False where its device is taken out and must not be used."""
         before = self._starting.pop(worker.actor, None)
         if before is not None and before.id != worker.id:
-            self._start_failed(stage, before, "the process ended while it loaded" + self._how(before.id), None)
+            self._start_failed(
+                stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
+            )
         if worker.device in self._out:
             return False
         self._starting[worker.actor] = worker
         return True
 
-    def ready(self, stage: str, worker: Worker) -> None:
-        """An actor has loaded its model."""
+    def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
+        """An actor has loaded its model; `report` is what it runs on (workers/device.py)."""
+        self._devices[stage, worker.device] = report
         self._starting.pop(worker.actor, None)
         self._start_failures.pop(stage, None)
         self._ready.setdefault(stage, {})[worker.actor] = worker
@@ -192,13 +196,13 @@ class Attempts:
     def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
         """An actor could not load its model; `unusable` where no other process could either."""
         self._starting.pop(worker.actor, None)
-        self._start_failed(stage, worker, why, CheckpointError if unusable else None)
+        self._start_failed(stage, worker, why, unusable)
 
-    def _start_failed(self, stage: str, worker: Worker, why: str, kind: type[CheckpointError] | None) -> None:
+    def _start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
         self._start_failures[stage] += 1
-        if kind is not None or self._start_failures[stage] >= START_FAILURES:
+        if unusable or self._start_failures[stage] >= START_FAILURES:
             where = self._own_words.pop(worker.id, None)
-            self._trouble = (kind or IncompleteRunError)(
+            self._trouble = (UsageError if unusable else IncompleteRunError)(
                 f"the {stage} pool cannot start on {worker.name}: {where or why}"
             )
 
@@ -207,6 +211,17 @@ class Attempts:
     def news(self) -> tuple[KandinskyBatchError | None, list[str]]:
         """Why the run must end now, if it must; and what is to be said of each device that was taken out."""
         return self._trouble, list(self._out.values())
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What the run's actors have run on, each device once per stage."""
+        return [{"stage": stage, **report} for (stage, _), report in sorted(self._devices.items())]
+
+    def line_ended(self) -> None:
+        """All processes of a line were ended with it, so that nothing they held is to be blamed for it."""
+        for record in self._records.values():
+            record.holder = None
+        self._starting.clear()
+        self._ready.clear()
 
 
 def start_attempts() -> Any:

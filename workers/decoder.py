@@ -51,7 +51,7 @@ class Decoder:
     ) -> None:
         self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
         with self._guard.starting():
-            device.take(kind)
+            device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
             from workers import kandinsky
 
             self._kandinsky = kandinsky

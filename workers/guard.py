@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from manifests.batch import Batch, Bucket
-from manifests.errors import CheckpointError, KandinskyBatchError, RowError, RowStatus
+from manifests.errors import KandinskyBatchError, RowError, RowStatus, UsageError
+from workers import device
 from workers.attempts import Orders, Place, Worker
 
 #: Exit code of a process that ended itself because a call did not come back.
@@ -121,9 +122,9 @@ class Guard:
             with self._watched(worker, START_LIMIT_S):
                 yield
         except Exception as error:
-            self._ask("start_failed", self.stage, worker, _one_line(error), isinstance(error, CheckpointError))
+            self._ask("start_failed", self.stage, worker, _one_line(error), isinstance(error, UsageError))
             raise
-        self._ask("ready", self.stage, worker)
+        self._ask("ready", self.stage, worker, device.report())
 
     def _one_by_one(
         self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool
@@ -194,7 +195,7 @@ def this_worker(stage: str) -> Worker:
 
     context = ray.get_runtime_context()
     node = context.get_node_id()
-    npus = context.get_accelerator_ids().get("NPU", [])
+    npus = device.assigned_npus()
     host = socket.gethostname()
     return Worker(
         id=context.get_worker_id(),

@@ -35,7 +35,7 @@ class Prior:
     def __init__(self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None) -> None:
         self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
         with self._guard.starting():
-            device.take(kind)
+            device.take(kind, "prior", device.DeviceOptions.of(config, "prior"))
             from workers import kandinsky
 
             self._kandinsky = kandinsky

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pools import TASK_KINDS, PoolSize, size_pools
+from jobs.pools import TASK_KINDS, PoolSize, shrink, size_pools
 from manifests.config import RunConfig
-from manifests.errors import UsageError
+from manifests.errors import IncompleteRunError, UsageError
 
 
 def config(prior: str = "auto", decoder: str = "auto") -> RunConfig:
@@ -15,50 +15,94 @@ def config(prior: str = "auto", decoder: str = "auto") -> RunConfig:
 
 @pytest.mark.parametrize(("npus", "prior", "decoder"), [(2, 1, 1), (4, 1, 3), (8, 1, 7), (16, 2, 14), (64, 8, 56)])
 def test_auto_gives_the_decoder_most_npus(npus: int, prior: int, decoder: int) -> None:
-    pools = size_pools(config(), "ascend", {"NPU": npus, "CPU": 192})
-    assert (pools.prior, pools.decoder) == (PoolSize(prior, prior), PoolSize(decoder, decoder))
+    pools = size_pools(config(), "ascend", [{"NPU": npus, "CPU": 192}])
+    assert (pools.prior, pools.decoder) == (PoolSize(prior, prior), PoolSize(decoder, npus))
+    assert pools.beside_prior == decoder, "the rest are the prior's, until it is done"
 
 
 def test_auto_leaves_what_the_other_pool_was_given() -> None:
-    assert size_pools(config(prior="3"), "ascend", {"NPU": 8}).decoder == PoolSize(5, 5)
-    assert size_pools(config(decoder="15"), "ascend", {"NPU": 16}).prior == PoolSize(1, 1)
+    assert size_pools(config(prior="3"), "ascend", [{"NPU": 8}]).beside_prior == 5
+    assert size_pools(config(decoder="15"), "ascend", [{"NPU": 16}]).prior == PoolSize(1, 1)
 
 
 def test_more_actors_than_npus_are_refused_with_the_sum() -> None:
     with pytest.raises(
         UsageError, match="prior pool needs 3 and the decoder pool at least 6, together 9 NPUs, but the"
     ):
-        size_pools(config("3", "6:8"), "ascend", {"NPU": 8})
+        size_pools(config("3", "6:8"), "ascend", [{"NPU": 8}])
     # The prior counts with its largest size: an actor that starts again needs its device back.
     with pytest.raises(UsageError, match="needs 4 and the decoder pool at least 5"):
-        size_pools(config("1:4", "5:8"), "ascend", {"NPU": 8})
+        size_pools(config("1:4", "5:8"), "ascend", [{"NPU": 8}])
 
 
 def test_one_npu_cannot_hold_both_pools() -> None:
     with pytest.raises(UsageError, match="together 2 NPUs, but the cluster has 1"):
-        size_pools(config(), "ascend", {"NPU": 1})
+        size_pools(config(), "ascend", [{"NPU": 1}])
 
 
 def test_a_pool_whose_least_is_above_its_most_is_refused() -> None:
     with pytest.raises(UsageError, match="option --prior-actors: '4:2'"):
-        size_pools(config(prior="4:2"), "cpu", {"CPU": 8})
+        size_pools(config(prior="4:2"), "cpu", [{"CPU": 8}])
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 8, 64])
 @pytest.mark.parametrize("actors", ["auto", "2", "2:6"])
 def test_both_pools_and_one_task_of_each_kind_fit_the_cpus(cpus: int, actors: str) -> None:
-    pools = size_pools(config(actors, actors), "cpu", {"CPU": cpus})
+    pools = size_pools(config(actors, actors), "cpu", [{"CPU": cpus}])
     assert 0 < pools.cpu_share <= 1
     assert pools.cpu_share * (pools.prior.most + pools.decoder.most + TASK_KINDS) <= cpus
     assert pools.threads >= 1
 
 
 def test_only_actors_on_ascend_ask_for_an_npu() -> None:
-    ascend = size_pools(config(), "ascend", {"NPU": 2, "CPU": 8}).actor_options()
-    cpu = size_pools(config(), "cpu", {"CPU": 8}).actor_options()
+    ascend = size_pools(config(), "ascend", [{"NPU": 2, "CPU": 8}]).actor_options()
+    cpu = size_pools(config(), "cpu", [{"CPU": 8}]).actor_options()
     assert ascend["resources"] == {"NPU": 1}
     assert "resources" not in cpu
     # Ray pins a device by this variable; a value of ours would undo it.
     assert "ASCEND_RT_VISIBLE_DEVICES" not in ascend["runtime_env"]["env_vars"]
     assert cpu["runtime_env"]["env_vars"]["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] == "python"
     assert cpu["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "4"
+
+
+def test_a_fixed_decoder_pool_stays_as_it_is() -> None:
+    pools = size_pools(config("1", "3"), "ascend", [{"NPU": 8, "CPU": 64}])
+    assert (pools.decoder, pools.beside_prior) == (PoolSize(3, 3), 3)
+
+
+def test_a_node_with_few_cpus_bounds_the_share_of_every_actor() -> None:
+    pools = size_pools(config(), "ascend", [{"CPU": 64}, {"NPU": 2, "CPU": 1}, {"NPU": 2, "CPU": 8}])
+    assert 3 * pools.cpu_share <= 1
+
+
+def shared(prior: str = "auto", decoder: str = "auto", memory: float | None = 64) -> RunConfig:
+    return config(prior, decoder).model_copy(update={"share_devices": True, "device_memory": memory})
+
+
+def test_shared_cards_have_a_decoder_each_and_a_prior_on_some() -> None:
+    pools = size_pools(shared(), "ascend", [{"NPU": 16, "CPU": 64}])
+    assert (pools.prior, pools.decoder, pools.beside_prior) == (PoolSize(2, 2), PoolSize(16, 16), 16)
+    assert pools.actor_options()["resources"] == {"NPU": 0.5}
+    assert size_pools(shared(), "ascend", [{"NPU": 1, "CPU": 8}]).decoder.most == 1, "one card is enough"
+
+
+def test_shared_cards_that_cannot_work_are_refused() -> None:
+    nodes = [{"NPU": 4, "CPU": 16}]
+    with pytest.raises(UsageError, match="--share-devices: needs --device-memory"):
+        size_pools(shared(memory=None), "ascend", nodes)
+    with pytest.raises(UsageError, match="5 decoder actors need 5 NPUs and the cluster has 4"):
+        size_pools(shared(decoder="5"), "ascend", nodes)
+    with pytest.raises(UsageError, match="each of the 3 prior actors needs a decoder actor"):
+        size_pools(shared("3", "2"), "ascend", nodes)
+    with pytest.raises(UsageError, match="fixed pools"):
+        size_pools(shared(decoder="1:4"), "ascend", nodes)
+
+
+@pytest.mark.parametrize(("left", "prior", "decoder", "later"), [(6, 2, 4, 6), (3, 2, 1, 3), (2, 1, 1, 2)])
+def test_pools_shrink_with_the_cluster(left: int, prior: int, decoder: int, later: int) -> None:
+    pools = size_pools(config("2", "auto"), "ascend", [{"NPU": 8, "CPU": 64}])
+    small = shrink(pools, [{"NPU": left, "CPU": 16}])
+    assert (small.prior.most, small.beside_prior, small.decoder.most) == (prior, decoder, later)
+    assert small.needs["NPU"] <= left
+    with pytest.raises(IncompleteRunError, match="1 are left, too few"):
+        shrink(pools, [{"NPU": 1, "CPU": 16}])

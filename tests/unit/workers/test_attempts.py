@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from manifests.errors import CheckpointError, IncompleteRunError
+from manifests.errors import IncompleteRunError, UsageError
 from workers.attempts import Attempts, Worker
 
 PLACE = ("decoder", 3, 7)
@@ -97,8 +97,8 @@ def test_a_lost_node_is_nobodys_fault(line: Line) -> None:
 
 
 def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_rows(line: Line) -> None:
-    line.books.ready("decoder", line.worker)
-    line.books.ready("decoder", replace(line.worker, actor="other", device="npu-1"))
+    line.books.ready("decoder", line.worker, {})
+    line.books.ready("decoder", replace(line.worker, actor="other", device="npu-1"), {})
     die_whole(line)
     for _ in range(2):
         assert line.books.begin(PLACE, line.next(), can_probe=True).probe
@@ -115,7 +115,7 @@ def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_r
 
 
 def test_when_no_device_is_left_the_run_ends_with_the_reason(line: Line) -> None:
-    line.books.ready("decoder", line.worker)
+    line.books.ready("decoder", line.worker, {})
     die_whole(line)
     line.books.begin(PLACE, line.next(), can_probe=True)
     line.books.trying(PLACE, "probe")
@@ -144,11 +144,11 @@ def test_a_start_that_succeeds_forgives_the_failures_before(line: Line) -> None:
         line.books.starting("prior", line.next())
         line.books.start_failed("prior", line.worker, "flaky", unusable=False)
         line.books.starting("prior", line.next())
-        line.books.ready("prior", line.worker)
+        line.books.ready("prior", line.worker, {})
     assert line.books.news()[0] is None
 
 
 def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
     line.books.starting("prior", line.worker)
     line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
-    assert isinstance(line.books.news()[0], CheckpointError)
+    assert isinstance(line.books.news()[0], UsageError)

@@ -1,0 +1,70 @@
+"""What moves while a line runs: how far the prior may run ahead, and who gets the devices that it leaves.
+
+Ray Data's own rules count bytes and CPUs. Embeddings are small, so by bytes the prior would finish a whole night's
+work before the decoder had begun; and NPUs it does not count at all, so a pool that grows too early takes the device
+of an actor that has to start again, which then waits for ever. Both classes below are made by Ray Data itself, once per
+run of a pipeline; a pool is an operator that has actors, and the first of two is the prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES,
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+)
+from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+#: Batches that may be in the prior or behind it and not yet made, per decoder actor: the one it makes, the one that
+#: waits at the actor, and some for the time that the prior is busy with others or starts again. That is also what
+#: a kill can cost of the prior's work, and how long it is that the decoder can use the prior's devices at the end.
+AHEAD_PER_DECODER = 8
+
+
+class RunAhead(BackpressurePolicy):
+    """Holds the prior where the decoder has enough before it."""
+
+    def can_add_input(self, op: Any) -> bool:
+        """Asked before every batch of every stage."""
+        pools = list(_pools(self._topology))
+        if len(pools) < 2 or pools[0][0] is not op:
+            return True
+        decoder, pool = pools[1]
+        ahead = op.num_active_tasks() + self._topology[decoder].total_enqueued_input_blocks()
+        return ahead + pool.num_tasks_in_flight() < AHEAD_PER_DECODER * max(1, pool.current_size())
+
+
+class GrowDecoder(ExecutionCallback):
+    """Lets the decoder pool grow to `most` actors as soon as the prior has done all its work and frees its devices."""
+
+    most: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        self._grown = False
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called many times a second."""
+        if self._grown:
+            return
+        pools = list(_pools(executor._topology))
+        if len(pools) == 2 and not pools[0][0].has_completed():
+            return
+        self._grown = True
+        # Ray Data's own scaling then decides how many of them what is left is worth.
+        pool = pools[-1][1]
+        pool._config = replace(pool._config, max_size=max(pool.max_size(), GrowDecoder.most))
+
+
+#: Ray Data's own rules and ours.
+BACKPRESSURE = (ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, RunAhead])
+
+
+def _pools(topology: Any) -> Iterator[tuple[Any, Any]]:
+    """The operators that have actors, in the order of the line, each with its pool."""
+    for op in topology:
+        for pool in op.get_autoscaling_actor_pools():
+            yield op, pool

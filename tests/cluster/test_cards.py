@@ -1,0 +1,175 @@
+"""Pools on a cluster of several nodes that offer NPUs: pinning, growth, run-ahead, lost nodes, shared cards.
+
+There is no card: actors take theirs as far as Ray, environment and folders go, and sleep instead of computing
+(card_generate.py). Everything else of the job is the real thing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from jobs.elastic import AHEAD_PER_DECODER
+from tests.unit.finished_run import write_manifest
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = [{"id": f"r{i:02d}", "task": "text2img", "prompt": f"p {i}", "seed": i, "num_images": 1} for i in range(80)]
+
+
+@pytest.fixture(scope="module")
+def cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
+    """Three nodes on this machine, each with two NPUs in Ray's books; the driver's own node has none."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(ROOT))
+    # A lost node is missed after two seconds; a real cluster takes fifteen.
+    patch.setenv("RAY_health_check_initial_delay_ms", "2000")
+    patch.setenv("RAY_health_check_period_ms", "500")
+    patch.setenv("RAY_health_check_failure_threshold", "4")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20})
+    for _ in range(3):
+        cluster.add_node(num_cpus=1, resources={"NPU": 2}, object_store_memory=100 << 20)
+    cluster.wait_for_nodes()
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+        patch.undo()
+
+
+class Run:
+    """One job on that cluster, and what its actors have told so far."""
+
+    def __init__(self, cluster: Cluster, folder: Path, environment: dict[str, str], *options: str) -> None:
+        self.folder, self.output = folder, folder / "out"
+        self.log = folder / "log"
+        self.log.mkdir()
+        self.environment = {
+            **environment,
+            "RAY_ADDRESS": cluster.address,
+            "PYTHONPATH": str(ROOT),
+            "KANDINSKY_BATCH_CACHE": str(folder / "cache"),
+            "CARDS_LOG": str(self.log),
+            "CARDS_PRIOR_SECONDS": "0.1",
+            "CARDS_DECODER_SECONDS": "1.5",
+        }
+        self.manifest = write_manifest(folder / "m.parquet", ROWS)
+        small = ("--height", "64", "--width", "64", "--batch-size", "1", "--shard-size", "8")
+        self.command = [
+            *(sys.executable, str(ROOT / "tests" / "cluster" / "card_generate.py"), "--manifest", self.manifest),
+            *("--output", str(self.output), "--device", "ascend", *small, *options),
+        ]
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def events(self, event: str, stage: str | None = None) -> list[dict[str, Any]]:
+        """All of them so far, in order."""
+        lines = [json.loads(line) for path in self.log.glob("*.jsonl") for line in path.read_text().splitlines()]
+        found = [line for line in lines if line["event"] == event and stage in (None, line["stage"])]
+        return sorted(found, key=lambda line: line["time"])
+
+    def verify(self) -> str:
+        """What is wrong with the output; '' for nothing."""
+        script = str(ROOT / "jobs" / "verify.py")
+        ended = subprocess.run(
+            [sys.executable, script, "--manifest", self.manifest, "--output", str(self.output)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        return ended.stdout + ended.stderr if ended.returncode else ""
+
+
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Until something has happened; a job that has ended before is a failure."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
+
+
+def card(event: dict[str, Any]) -> tuple[str, str]:
+    return event["node"], event["npu"]
+
+
+def test_what_cannot_fit_is_refused_before_anything_starts(
+    cluster: Cluster, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    run = Run(cluster, tmp_path, clean_environment, "--prior-actors", "3", "--decoder-actors", "4")
+    process = run.start()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "the prior pool needs 3 and the decoder pool at least 4, together 7 NPUs, but the cluster has 6" in err
+    assert not run.events("starts")
+
+
+def test_shared_cards_hold_one_decoder_and_at_most_one_prior_each(
+    cluster: Cluster, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    options = ("--share-devices", "--device-memory", "64", "--prior-actors", "3")
+    run = Run(cluster, tmp_path, {**clean_environment}, *options)
+    run.environment["CARDS_DECODER_SECONDS"] = "0.4"
+    process = run.start()
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, out + err
+    assert run.verify() == ""
+    priors, decoders = ([card(event) for event in run.events("starts", stage)] for stage in ("prior", "decoder"))
+    assert len(set(decoders)) == len(decoders) == 6
+    assert len(set(priors)) == len(priors) == 3
+    memory = {event["stage"]: event["memory_gb"] for event in run.events("starts")}
+    assert memory == {"prior": 19.2, "decoder": 38.4}
+
+
+def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_node(
+    cluster: Cluster, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    run = Run(cluster, tmp_path, clean_environment)
+    process = run.start()
+    wait_for(lambda: len(run.events("ends", "decoder")) >= 8, process)
+    starts = run.events("starts")
+    assert len({card(event) for event in starts}) == len(starts) == 6, "one card each"
+    assert all(event["visible"] == event["npu"] for event in starts)
+    assert len({(event["node"], event["cache"]) for event in starts}) == 6, "one folder of compiled operators each"
+    assert [event["stage"] for event in starts].count("prior") == 1
+
+    victim = run.events("starts", "decoder")[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    wait_for(lambda: len(run.events("starts")) == 7, process)
+    assert card(run.events("starts")[-1]) == card(victim), "the only card that is free is its own"
+    # The prior could have ended long ago.
+    ahead = len(run.events("ends", "prior")) - len(run.events("ends", "decoder"))
+    assert 10 <= ahead <= AHEAD_PER_DECODER * 5
+
+    prior_node = run.events("starts", "prior")[0]["node"]
+    lost = next(node for node in cluster.worker_nodes if node.node_id == prior_node)
+    cluster.remove_node(lost, allow_graceful=False)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, out + err
+    assert "the cluster has lost 1 of 4 nodes; going on with 1 prior and 3 decoder actors" in err
+    assert run.verify() == ""
+
+    prior = run.events("starts", "prior")[-1]
+    grown = [event for event in run.events("starts", "decoder") if card(event) == card(prior)]
+    assert grown, "the decoder has grown into the prior's card"
+    assert grown[-1]["time"] > run.events("ends", "prior")[-1]["time"], "and not before the prior was done"
