@@ -1,0 +1,77 @@
+"""quick_generate.py on make-believe NPUs, one of which ends every process that uses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import pyarrow as pa
+import ray
+
+import jobs.pipeline
+from jobs.cli import run_script
+from jobs.generate import main
+from manifests.batch import Batch
+from tests.faults import quick_generate
+from workers.guard import Guard
+
+#: "all", or a file that the first decoder writes its device into, which is then the broken one.
+BROKEN = os.environ["BROKEN_NPU"]
+
+
+def is_first(file: Path, npu: str) -> bool:
+    with suppress(FileExistsError), file.open("x") as opened:
+        opened.write(npu)
+    return file.read_text() == npu
+
+
+class Prior(quick_generate.Prior):
+    """Stays until a device is taken out: when it is done Ray gives its own to a decoder, which then is not broken."""
+
+    def __init__(self, config: Any, kind: Any, attempts: Any) -> None:
+        self._attempts, self._calls = attempts, 0
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        self._calls += 1
+        deadline = time.monotonic() + 240
+        while self._calls > 6 and not ray.get(self._attempts.news.remote())[1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return super().__call__(block)
+
+
+class Decoder(quick_generate.Decoder):
+    """Guarded as the real one is."""
+
+    def __init__(self, config: Any, kind: Any, attempts: Any, tasks: Any) -> None:
+        super().__init__(config, kind)
+        self._guard = Guard("decoder", "failed_to_generate", 60, attempts)
+        with self._guard.starting():
+            (npu,) = ray.get_runtime_context().get_accelerator_ids()["NPU"]
+            self._broken = BROKEN == "all" or is_first(Path(BROKEN), npu)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        make = super().__call__
+
+        def work(rows: Batch) -> Batch:
+            self.use_device()
+            return Batch.from_block(make(rows.to_block()))
+
+        return self._guard.run(Batch.from_block(block), work, self.use_device).to_block()
+
+    def use_device(self) -> None:
+        if self._broken:
+            os._exit(9)
+
+
+jobs.pipeline.Prior = Prior  # type: ignore[misc, assignment]
+jobs.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+
+if __name__ == "__main__":
+    run_script(main)

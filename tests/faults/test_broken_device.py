@@ -1,0 +1,64 @@
+"""A device that ends every process is taken out and named; no row is blamed, and the other devices make everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.faults.conftest import ROOT, QuickJob, shard_files
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray]
+
+SCRIPT = ROOT / "tests" / "faults" / "broken_device_generate.py"
+
+
+@dataclass(frozen=True)
+class BrokenJob(QuickJob):
+    """The quick job, with a script that breaks devices."""
+
+    def command(self, output: Path | str, *more: str) -> list[str]:
+        python, _, *rest = super().command(output, *more)
+        return [python, str(SCRIPT), *rest]
+
+
+@pytest.fixture(scope="module")
+def npus() -> Iterator[Cluster]:
+    """Three NPUs that are none: Ray counts and assigns them all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+        node = {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": 3}}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def broken(job: QuickJob, npus: Cluster, which: str) -> BrokenJob:
+    environment = {**job.environment, "RAY_ADDRESS": npus.address, "BROKEN_NPU": which}
+    return BrokenJob(job.manifest, job.folder, environment)
+
+
+def test_the_other_devices_make_everything(
+    quick_job: QuickJob, undisturbed: dict[str, bytes], npus: Cluster, tmp_path: Path
+) -> None:
+    ended = broken(quick_job, npus, str(tmp_path / "broken")).run(tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert f"NPU {(tmp_path / 'broken').read_text()} of" in ended.stderr, ended.stderr
+    assert "is taken out: processes die there on a small call that is known to be good" in ended.stderr
+    assert shard_files(tmp_path / "out") == undisturbed
+
+
+def test_when_no_device_is_left_the_run_ends_with_the_reason(
+    quick_job: QuickJob, npus: Cluster, tmp_path: Path
+) -> None:
+    ended = broken(quick_job, npus, "all").run(tmp_path / "out")
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "batches are missing: no device is left for the decoder pool; NPU" in last, ended.stderr
+    assert "the same command goes on from here" in last
