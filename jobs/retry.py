@@ -21,7 +21,7 @@ from jobs.ledger import Sealer
 from jobs.pipeline import Setup, run_line
 from manifests import storage
 from manifests.batch import Batch
-from manifests.commit import Receipt, index_name, read_stats
+from manifests.commit import Receipt, index_name, parts_url, read_stats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, IncompleteRunError
 from manifests.plan import Plan, Window, batch_sizes
@@ -118,8 +118,10 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Recei
     """
     config = setup.config
     root = storage.join(config.output, RETRY_FOLDER)
-    # Begun anew: what a killed start tried may have failed for what was mended since.
-    storage.remove(root, recursive=True)
+    # Begun anew: what a killed start tried may have failed for what was mended since. Only of these shards: others
+    # may be under way in another job (`--shards`).
+    for shard in failed.shards:
+        storage.remove(parts_url(root, shard), recursive=True)
     aside = replace(setup, config=config.model_copy(update={"output": root}))
     sealer = Sealer(config, failed.shards, reseal)
     left = {shard: set(batches) for shard, batches in failed.shards.items()}
@@ -135,4 +137,3 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Recei
     missing = sum(map(len, left.values()))
     if missing:
         raise IncompleteRunError(f"failed rows of {missing} batches could not be tried again")
-    storage.remove(root, recursive=True)

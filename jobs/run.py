@@ -116,15 +116,14 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
 def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
     """Do this job's share of the plan, which is all of it unless `--shards` says otherwise."""
     runfiles.begin(config, planned)
-    mine = share_of(planned, config.share)
-    numbers = [n for w in mine.windows for n in range(w.first_shard, w.first_shard + w.shards)]
-    finish_reseals(config.output, frozenset(numbers))
+    numbers = share_of(planned, config.share)
+    finish_reseals(config.output, numbers)
     batches = {number: planned.shards[number].batches for number in numbers}
     ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
     done = _Done()
-    failed = failed_rows(config, mine, ledger.sealed) if config.retry_errors else FailedRows({})
+    failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or ledger.to_seal or failed.count:
-        _make_missing(config, mine, ledger, failed, progress, done, stop)
+        _make_missing(config, planned, ledger, failed, progress, done, stop)
     else:
         progress.phase("nothing to do: every shard is sealed")
     # Whoever is the last of several finds all of it done.
@@ -269,7 +268,7 @@ def _windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
     left: list[Work] = []
     for window in planned.windows:
         shards = range(window.first_shard, window.first_shard + window.shards)
-        missing = ledger.missing_of(shards)
+        missing = ledger.missing_of(shard for shard in shards if shard in ledger.batches)
         if missing.count:
             left.append((window, missing))
     return left

@@ -72,7 +72,7 @@ class RunConfig(BaseModel):
         str,
         Field(
             pattern=r"^[1-9]\d*/[1-9]\d*$",
-            description="I/N: make the I-th of N shares of the plan; N jobs with one output make all of it",
+            description="I/N: make every N-th shard of the plan from the I-th on; N jobs with one output make all",
         ),
     ] = "1/1"
     append: Annotated[

@@ -122,15 +122,14 @@ def plan(config: RunConfig, ends: Sequence[int] = ()) -> Plan:
     return replace(whole, ends=tuple(ends), fingerprint_at=fingerprint_at)
 
 
-def share_of(planned: Plan, share: tuple[int, int]) -> Plan:
-    """The plan with the windows of one share only, consecutive ones; numbers and counts stay those of the whole.
+def share_of(planned: Plan, share: tuple[int, int]) -> range:
+    """Numbers of the shards that are one share's work: every n-th, so that small manifests can be shared as well.
 
     Args:
         share: which, from 0, of how many.
     """
     index, count = share
-    windows = planned.windows
-    return replace(planned, windows=windows[len(windows) * index // count : len(windows) * (index + 1) // count])
+    return range(index, len(planned.shards), count)
 
 
 def window_batches(
