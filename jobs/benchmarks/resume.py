@@ -1,0 +1,133 @@
+"""What it costs to start a finished run again: seconds and memory of a driver that finds nothing to do.
+
+The finished run is made up, but only where resume does not look: manifest, plan and stats files are real, tars and
+indexes are missing. The start is the real command in a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import KandinskyBatchError, UsageError
+
+NAME = "resume"
+HELP = "start finished runs again; the last size is held against the first"
+
+_SCRIPT = Path(__file__).resolve().parents[1] / "generate.py"
+
+#: Rows of the manifest that are made and written together.
+_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Resume:
+    """One start that had nothing to do.
+
+    Attributes:
+        images: of the finished run.
+        shards: of the finished run.
+        seconds: from the command to its end.
+        peak_bytes: most memory that the driver held (resident).
+    """
+
+    images: int
+    shards: int
+    seconds: float
+    peak_bytes: int
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 1_000_000], help="sizes of finished runs")
+    parser.add_argument("--shard-size", type=int, default=1000, help="images per shard")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure every size in turn and print the table."""
+    if min(*arguments.images, arguments.shard_size, 1) < 1:
+        raise UsageError("options --images and --shard-size: give numbers of 1 or more")
+    measured = []
+    for images in arguments.images:
+        with tempfile.TemporaryDirectory(prefix="resume-") as folder:
+            measured.append(measure(Path(folder), images, arguments.shard_size))
+    print(table(measured))
+
+
+def measure(folder: Path, images: int, shard_size: int) -> Resume:
+    """Make a finished run in an empty folder, and start it again.
+
+    Raises:
+        KandinskyBatchError: the start did anything but find that there is nothing to do.
+    """
+    manifest, output = folder / "m.parquet", folder / "out"
+    shards = _finished_run(manifest, output, images, shard_size)
+    command = [sys.executable, str(_SCRIPT), "--manifest", str(manifest), "--output", str(output)]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [*command, "--shard-size", str(shard_size)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    told = process.stdout.read()
+    # Of this child alone; `getrusage` would give the largest of all.
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or "nothing to do" not in told or f"{images} images written, 0 failed" not in told:
+        raise KandinskyBatchError(f"the finished run ended with {process.returncode} when started again:\n{told}")
+    # Linux counts it in KiB, macOS in bytes.
+    return Resume(images, shards, seconds, used.ru_maxrss << (0 if sys.platform == "darwin" else 10))
+
+
+def table(measured: Sequence[Resume]) -> str:
+    """The sizes side by side, in Markdown."""
+    lines = ["| images | shards | seconds | peak MiB | peak, first = 1 |", "|---:|---:|---:|---:|---:|"]
+    for one in measured:
+        cells = f"{one.images:,} | {one.shards:,} | {one.seconds:.1f} | {one.peak_bytes / 2**20:.0f}"
+        lines.append(f"| {cells} | {one.peak_bytes / measured[0].peak_bytes:.2f} |")
+    return "\n".join(lines)
+
+
+def _finished_run(manifest: Path, output: Path, images: int, shard_size: int) -> int:
+    """An output whose stats files say that it is done; returns how many shards that is."""
+    # Here: `--help` should not wait for them.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from jobs import runfiles
+    from manifests.commit import FileStats, ShardStats, index_name, tar_name, write_stats
+    from manifests.config import RunConfig
+    from manifests.plan import plan
+
+    schema = pa.schema([("id", pa.string()), ("task", pa.string()), ("prompt", pa.string())])
+    with pq.ParquetWriter(manifest, schema) as writer:
+        for start in range(0, images, _ROWS):
+            numbers = range(start, min(start + _ROWS, images))
+            prompts = [f"a prompt of a fair length, number {number % 1000}" for number in numbers]
+            columns = [list(map(str, numbers)), ["text2img"] * len(numbers), prompts]
+            writer.write_table(pa.table(columns, schema=schema))
+    config = RunConfig(manifest=(str(manifest),), output=str(output), shard_size=shard_size)
+    planned = plan(config)
+    runfiles.begin(config, planned)
+    for number, shard in enumerate(planned.shards):
+        tar, index = (FileStats(name=name(number), bytes=1, sha256="0" * 64) for name in (tar_name, index_name))
+        stats = ShardStats(
+            shard=number,
+            task=shard.task,
+            count=shard.rows,
+            successes=shard.rows,
+            failed=0,
+            failed_by_status={},
+            bytes=1,
+            tar=tar,
+            parquet=index,
+        )
+        write_stats(config.output, stats)
+    return len(planned.shards)
