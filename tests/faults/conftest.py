@@ -83,7 +83,10 @@ def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     """A cluster that stays when drivers die; its address."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 200 << 20})
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False},
+    )
     try:
         yield cluster
     finally:

@@ -16,7 +16,8 @@ from tests.faults.conftest import QuickJob, shard_files, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
-#: Twenty take minutes; `KILLS=20 pytest -m faults` is for changes to parts, seals and resume.
+#: Each costs a start of the job, some ten seconds. `KILLS=20 pytest tests/faults/test_kills.py` is for changes to
+#: parts, seals and resume.
 KILLS = int(os.environ.get("KILLS", "5"))
 
 #: Another one each time it is set; printed, so that a failure can be repeated.
@@ -45,12 +46,16 @@ def test_a_driver_killed_at_random_moments_makes_the_same_bytes(
 ) -> None:
     output = tmp_path / "out"
     moments = random.Random(SEED)
-    for number in range(KILLS):
-        process = quick_job.start(output)
+    # So slow, and so few batches from kill to kill, that one run lasts for all of them.
+    slow = quick_job.with_environment(QUICK_SECONDS="0.6")
+    most = max(1, 30 // KILLS)
+    kills = 0
+    while kills < KILLS:
+        process = slow.start(output)
         # Most of them within the work, where most can go wrong: some batches on, which is where seals are as well.
-        if number % 4:
-            goal = batches_of(output) + moments.randint(1, 6)
-            wait_for(lambda goal=goal: batches_of(output) >= goal, process)
+        if kills % 4:
+            goal = batches_of(output) + moments.randint(1, most)
+            wait_for(lambda goal=goal, output=output: batches_of(output) >= goal, process)
             time.sleep(moments.uniform(0, 0.3))
         else:
             time.sleep(moments.uniform(0.5, 8))
@@ -58,9 +63,14 @@ def test_a_driver_killed_at_random_moments_makes_the_same_bytes(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert_never_half(output)
-        print(f"kill {number} (seed {SEED}): {batches_of(output)} of 30 batches, ended before: {ended}")
+        print(f"kill {kills} (seed {SEED}): {batches_of(output)} of 30 batches, ended before: {ended}")
         if ended:
-            break
+            # Done before it could be killed, and so no kill; the others are for another run.
+            assert process.returncode == 0
+            assert shard_files(output) == undisturbed
+            output = tmp_path / f"out-{kills}"
+        else:
+            kills += 1
     ended_well = quick_job.run(output)
     assert ended_well.returncode == 0, ended_well.stderr
     assert shard_files(output) == undisturbed
