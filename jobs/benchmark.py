@@ -1,5 +1,6 @@
 """Measure this project on this machine: the figures that the README quotes.
 
+    python jobs/benchmark.py kernels   steps of the models on the CPU, beside PyTorch's
     python jobs/benchmark.py resume    starting a finished run of a million images again
 
 Every sub-command prints a Markdown table; `--help` behind its name lists its options.
@@ -19,10 +20,10 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import resume  # noqa: E402
+from jobs.benchmarks import kernels, resume  # noqa: E402
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 
-BENCHMARKS = (resume,)
+BENCHMARKS = (kernels, resume)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,47 @@
+"""Times models on MindSpore's CPU backend: a process that `jobs.benchmarks.kernels` starts and asks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jobs.benchmarks import kernel_cases
+from jobs.benchmarks.kernel_cases import Case
+from workers import device
+from workers.demo_checkpoint import weight
+
+
+@functools.lru_cache(maxsize=1)
+def _model(size: str, class_name: str) -> Any:
+    import mindspore as ms
+
+    from workers import kandinsky
+
+    model = kandinsky.component(class_name, kernel_cases.SIZES[size][0][class_name])
+    for name, parameter in model.parameters_and_names():
+        parameter.set_data(ms.Tensor.from_numpy(weight(name, tuple(parameter.shape))))
+    return model.set_train(False)
+
+
+def prepare(case: Case) -> Callable[[], object]:
+    """One call of a component with random weights."""
+    import mindspore as ms
+
+    model = _model(case.size, kernel_cases.PARTS[case.part])
+    inputs = {k: v if isinstance(v, int) else ms.Tensor(np.asarray(v)) for k, v in case.inputs().items()}
+    if case.part == "UNet step":
+        added = {name: inputs.pop(name) for name in ("text_embeds", "image_embeds")}
+        return lambda: model(**inputs, added_cond_kwargs=added, return_dict=False)[0].asnumpy()
+    if case.part == "prior step":
+        return lambda: model(**inputs, return_dict=False)[0].asnumpy()
+    if case.part == "MoVQ decode":
+        return lambda: model.decode(inputs["latents"], force_not_quantize=True, return_dict=False)[0].asnumpy()
+    return lambda: model.encode(inputs["x"], return_dict=False)[0].asnumpy()
+
+
+if __name__ == "__main__":
+    device.take("cpu")
+    kernel_cases.answer(prepare)

@@ -1,0 +1,108 @@
+"""What one step of each model costs on the CPU, beside PyTorch's on as many threads where PyTorch is at hand.
+
+MindSpore and PyTorch each time their cases in a process of their own and take turns, so that a busy moment of the
+machine meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from jobs.benchmarks.kernel_cases import PARTS, SIZES, Case, cases, question
+from manifests.errors import KandinskyBatchError, UsageError
+from workers.device import PROCESS_ENVIRONMENT
+
+NAME = "kernels"
+HELP = "time steps of UNet, prior and MoVQ on the CPU, beside PyTorch's; --sizes full runs the published models"
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    parser.add_argument("--threads", type=int, default=2, help="of each side's numeric libraries")
+    parser.add_argument("--torch-python", metavar="PATH", help="an interpreter with torch and diffusers")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each case is timed on each side")
+    parser.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=list(SIZES), help="of the models")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], metavar="N", help="rows of a call")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is timed")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print one line per case; with PyTorch each case is timed on both sides in turn, `--rounds` times.
+
+    Raises:
+        UsageError: the other interpreter lacks what PyTorch's side needs, or a number is below 1.
+    """
+    if min(arguments.threads, arguments.rounds, *arguments.batches) < 1:
+        raise UsageError("options --threads, --rounds and --batches: give numbers of 1 or more")
+    pythons = [sys.executable]
+    if arguments.torch_python is None:
+        print("PyTorch is left out; --torch-python PATH names an interpreter that has torch and diffusers")
+    elif _has_pytorch(arguments.torch_python):
+        pythons.append(arguments.torch_python)
+    else:
+        raise UsageError(f"option --torch-python: {arguments.torch_python} cannot import torch and diffusers")
+    sides = [_Side(*side, arguments.threads) for side in zip(pythons, ("mindspore", "pytorch"), strict=False)]
+    print(f"{arguments.threads} threads, milliseconds per call, best of {arguments.rounds} rounds\n")
+    print("| model | call | batch | MindSpore | PyTorch | ratio |\n|---|---|---:|---:|---:|---:|")
+    try:
+        for case in cases(arguments.sizes, arguments.parts, arguments.batches):
+            rounds = [[side.milliseconds(case) for side in sides] for _ in range(arguments.rounds)]
+            ours, *theirs = (min(times) for times in zip(*rounds, strict=True))
+            beside = f"{theirs[0]:.1f} | {ours / theirs[0]:.1f}" if theirs else "– | –"
+            print(f"| {case.size} | {case.part} | {case.batch} | {ours:.1f} | {beside} |", flush=True)
+    finally:
+        for side in sides:
+            side.end()
+
+
+def _has_pytorch(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-c", "import torch, diffusers"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+class _Side:
+    """A process that times cases when asked."""
+
+    def __init__(self, python: str, library: str, threads: int) -> None:
+        # What MindSpore needs its side sets itself, and PyTorch's must not have.
+        environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
+        environment |= {"PYTHONPATH": _ROOT, "OMP_NUM_THREADS": str(threads)}
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by end)
+        self._process = subprocess.Popen(
+            [python, "-m", f"jobs.benchmarks.kernel_times_{library}"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+        )
+
+    def milliseconds(self, case: Case) -> float:
+        """Time of one call."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(question(case))
+            self._process.stdin.flush()
+            return float(json.loads(self._process.stdout.readline())) * 1000
+        except (BrokenPipeError, ValueError) as error:
+            self._process.wait(timeout=60)
+            self._stderr.seek(0)
+            words = self._stderr.read().strip().splitlines() or ["no message"]
+            raise KandinskyBatchError(f"timing {case} failed: {words[-1]}") from error
+
+    def end(self) -> None:
+        """Let the process go."""
+        self._process.kill()
+        self._process.communicate()
+        self._stderr.close()
