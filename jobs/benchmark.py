@@ -2,6 +2,7 @@
 
     python jobs/benchmark.py kernels   steps of the models on the CPU, beside PyTorch's
     python jobs/benchmark.py resume    starting a finished run of a million images again
+    python jobs/benchmark.py scale     how busy many devices are kept
 
 Every sub-command prints a Markdown table; `--help` behind its name lists its options.
 """
@@ -20,10 +21,10 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import kernels, resume  # noqa: E402
+from jobs.benchmarks import kernels, resume, scale  # noqa: E402
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 
-BENCHMARKS = (kernels, resume)
+BENCHMARKS = (kernels, resume, scale)
 
 
 def _parser() -> argparse.ArgumentParser:
