@@ -1,4 +1,4 @@
-"""For all tests: one cache for the demo checkpoint, and the environment that a process with MindSpore needs.
+"""For all tests: one cache for the demo checkpoint, the environment that MindSpore needs, and one Ray for many jobs.
 
 Processes of the job itself must set that environment themselves; `clean_environment` gives what a person's shell has.
 """
@@ -6,18 +6,24 @@ Processes of the job itself must set that environment themselves; `clean_environ
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from workers.device import PROCESS_ENVIRONMENT
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
 _GIVEN = dict(os.environ)
+_ROOT = Path(__file__).resolve().parent.parent
 
 # Before Ray or anything else imports protobuf.
 os.environ.update(PROCESS_ENVIRONMENT)
 # Kept between runs: building takes seconds. A changed recipe has another revision and so another folder.
-os.environ["KANDINSKY_BATCH_CACHE"] = str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "checkpoints")
+os.environ["KANDINSKY_BATCH_CACHE"] = str(_ROOT / ".pytest_cache" / "checkpoints")
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +33,28 @@ def clean_environment() -> dict[str, str]:
     A job started in it makes a Ray of its own, whatever cluster another test keeps on this machine meanwhile.
     """
     return {**_GIVEN, "RAY_ADDRESS": "local", "KANDINSKY_BATCH_CACHE": os.environ["KANDINSKY_BATCH_CACHE"]}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
+    """A cluster that stays when drivers die, and that spares most jobs the start of one."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Nodes give their workers the environment that they were started in.
+        for name, value in clean_environment.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(_ROOT), clean_environment.get("PYTHONPATH")])))
+        size = {"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=size)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def shared_environment(clean_environment: dict[str, str], ray_cluster: Cluster) -> dict[str, str]:
+    """A person's shell where a Ray cluster is up: a job started in it joins that."""
+    return {**clean_environment, "RAY_ADDRESS": ray_cluster.address}

@@ -37,7 +37,8 @@ def cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     patch.setenv("RAY_health_check_initial_delay_ms", "2000")
     patch.setenv("RAY_health_check_period_ms", "500")
     patch.setenv("RAY_health_check_failure_threshold", "4")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20})
+    head = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(3):
         cluster.add_node(num_cpus=1, resources={"NPU": 2}, object_store_memory=100 << 20)
     cluster.wait_for_nodes()

@@ -1,18 +1,16 @@
-"""For tests that break things: a job that starts in seconds, and one Ray cluster that outlives its drivers."""
+"""For tests that break things: a job that starts in seconds."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from tests.unit.finished_run import write_manifest
 
@@ -79,30 +77,9 @@ def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], sec
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
-    """A cluster that stays when drivers die; its address."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False},
-    )
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
-
-
-@pytest.fixture(scope="session")
-def quick_job(
-    ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
-) -> QuickJob:
+def quick_job(shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> QuickJob:
     folder = tmp_path_factory.mktemp("quick")
-    environment = {**clean_environment, "RAY_ADDRESS": ray_cluster.address, "PYTHONPATH": str(ROOT)}
+    environment = {**shared_environment, "PYTHONPATH": str(ROOT)}
     return QuickJob(write_manifest(folder / "m.parquet", ROWS), folder, environment)
 
 

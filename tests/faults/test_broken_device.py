@@ -31,7 +31,7 @@ def npus() -> Iterator[Cluster]:
     """Three NPUs that are none: Ray counts and assigns them all the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-        node = {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": 3}}
+        node = {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": 3}, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=node)
         try:
             yield cluster

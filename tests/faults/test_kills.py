@@ -91,3 +91,18 @@ def test_a_killed_sealing_task_is_done_again(
     assert len(list(died.iterdir())) == 3
     assert shard_files(output) == undisturbed
     assert quick_job.verify(output).returncode == 0
+
+
+def test_a_sealed_shard_that_vanished_is_made_again(
+    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    assert quick_job.run(output).returncode == 0
+    (output / "_SUCCESS").unlink()
+    for path in output.glob("00001*"):
+        path.unlink()
+    ended = quick_job.run(output)
+    assert ended.returncode == 0, ended.stderr
+    assert "going on from" in ended.stderr
+    assert shard_files(output) == undisturbed
+    assert (output / "_SUCCESS").exists()

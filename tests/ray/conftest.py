@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,13 @@ def write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 @pytest.fixture(scope="session")
 def make_job(
-    tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]
 ) -> Callable[[Sequence[dict[str, Any]]], Job]:
-    """Makes a job of the rows of a manifest."""
+    """Makes a job of the rows of a manifest, for the shared cluster."""
 
     def make(rows: Sequence[dict[str, Any]]) -> Job:
         folder = tmp_path_factory.mktemp("job")
-        return Job(write_manifest(folder / "requests.parquet", rows), folder, clean_environment)
+        return Job(write_manifest(folder / "requests.parquet", rows), folder, shared_environment)
 
     return make
 
@@ -116,7 +116,9 @@ def mixed_job(make_job: Callable[[Sequence[dict[str, Any]]], Job]) -> Job:
 
 
 @pytest.fixture(scope="session")
-def finished(mixed_job: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The mixed job's output and how its process ended."""
+def finished(
+    mixed_job: Job, tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The mixed job's output and how its process ended, which made a Ray of its own."""
     output = tmp_path_factory.mktemp("finished") / "out"
-    return output, mixed_job.run(output)
+    return output, replace(mixed_job, environment=clean_environment).run(output)

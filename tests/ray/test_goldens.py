@@ -45,17 +45,17 @@ def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch
 
 
 @pytest.fixture(scope="module")
-def one_by_one(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Path:
+def one_by_one(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Path:
     """Output of the golden manifest in batches of one."""
-    return _run(tmp_path_factory.mktemp("one"), clean_environment, [MANIFEST], 1)
+    return _run(tmp_path_factory.mktemp("one"), shared_environment, [MANIFEST], 1)
 
 
 @pytest.fixture(scope="module")
-def by_four(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Path:
+def by_four(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Path:
     """Output of the golden manifest in another order and of the documents' manifest, in batches of four."""
     folder = tmp_path_factory.mktemp("four")
     manifest = shuffled(1, folder / "shuffled.parquet")
-    return _run(folder, clean_environment, [manifest, DOCUMENTS], 4)
+    return _run(folder, shared_environment, [manifest, DOCUMENTS], 4)
 
 
 def _assert_within_limits(found: list[Difference]) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import signal
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,65 +107,6 @@ def test_other_settings_or_another_manifest_under_the_same_output_are_refused(
     ended = other.run(output)
     assert ended.returncode == 2
     assert "other content (it had 10 requests, 10 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
-
-
-def test_a_missing_shard_is_made_again_with_the_same_bytes(
-    mixed_job: Job, finished: tuple[Path, Ended], tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    shutil.copytree(finished[0], output)
-    (output / "_SUCCESS").unlink()
-    for path in output.glob("00001*"):
-        path.unlink()
-    ended = mixed_job.run(output)
-    assert ended.returncode == 3, ended.stderr
-    assert "going on from" in ended.stderr
-    assert shard_bytes(output) == shard_bytes(finished[0])
-    assert (output / "_SUCCESS").exists()
-
-
-def test_a_killed_run_goes_on_with_its_staged_parts_and_gives_the_same_bytes(
-    mixed_job: Job, finished: tuple[Path, Ended], tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    process = mixed_job.start(output)
-    deadline = time.monotonic() + 240
-    while not staged_parts(str(output)) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    left = staged_parts(str(output))
-    assert left
-    kept = {path: path.stat().st_mtime_ns for path in (output / "_run" / "parts").rglob("*.arrow")}
-    assert not (output / "_SUCCESS").exists()
-    ended = mixed_job.run(output)
-    assert ended.returncode == 3, ended.stderr
-    assert shard_bytes(output) == shard_bytes(finished[0])
-    report = json.loads((output / "_run" / "run.json").read_text())
-    assert report["made"] < 11
-    assert kept
-
-
-def test_pools_that_cannot_start_end_the_run_with_the_reason(mixed_job: Job, tmp_path: Path) -> None:
-    # The files are where they should be, so that the driver's check passes, and none of them is what it claims.
-    from workers.checkpoints import COMPONENTS
-
-    for repository, components in COMPONENTS.items():
-        for component in components:
-            (tmp_path / "weights" / repository / component).mkdir(parents=True)
-            (tmp_path / "weights" / repository / component / "config.json").write_text("{}")
-        (tmp_path / "weights" / repository / "model_index.json").write_text("{}")
-    ended = mixed_job.run(tmp_path / "out", "--checkpoint", str(tmp_path / "weights"))
-    assert ended.returncode == 1
-    last = ended.stderr.splitlines()[-1]
-    # Neither pool can start; whichever gives up first is named.
-    assert re.search("batches are missing: the (prior|decoder) pool cannot start on the CPU of ", last), last
-    assert "KeyError: '_class_name'" in last
-    # The engine's tracebacks are in the log, not between the lines of the run.
-    assert "Traceback" not in ended.stderr + ended.stdout
-    assert "the same command goes on from here" in last
-    assert (tmp_path / "out" / "_run" / "error.log").read_text()
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_starts(mixed_job: Job, tmp_path: Path) -> None:
