@@ -1,0 +1,125 @@
+"""Make a manifest of what there is: a table of captions, a folder of images, COCO's captions, a product of lists.
+
+    python jobs/make_manifest.py --csv captions.csv --map caption=prompt --output requests.parquet
+    python jobs/make_manifest.py --text prompts.txt --set width=768 --output requests.parquet
+    python jobs/make_manifest.py --images photos --masks photo-masks --set prompt="a red hat" --output requests.parquet
+    python jobs/make_manifest.py --coco captions_val2014.json --sample 30000 --seed 0 --output coco30k.parquet
+    python jobs/make_manifest.py --product prompts.txt x styles.txt x seeds 0..3 --output requests.parquet
+
+Files may be many, globs or URLs, and packed (.gz, .bz2, .zst). The task of a row is the one it names or --set task=…,
+else what its inputs are for: conditions interpolate, a mask inpaints, an image is img2img, anything else is text2img.
+Columns that no request has travel to the output's index. The manifest appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# As in generate.py: this source tree first, this folder not at all.
+_ROOT = str(Path(__file__).resolve().parent.parent)
+sys.path[:] = [
+    _ROOT,
+    *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
+]
+
+from jobs.cli import EXIT_OK, run_script  # noqa: E402
+from manifests import making, storage, tabular  # noqa: E402
+from manifests.errors import UsageError  # noqa: E402
+from manifests.schema import REQUEST_NAMES  # noqa: E402
+from manifests.tabular import Source  # noqa: E402
+
+#: Option -> the endings of files that count in a folder.
+_TABLES = {
+    "csv": (".csv", ".csv.gz", ".csv.bz2", ".csv.zst"),
+    "tsv": (".tsv", ".tsv.gz", ".tsv.bz2", ".tsv.zst"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst"),
+    "parquet": (".parquet", ".parq", ".pq"),
+    "text": (".txt", ".txt.gz", ".txt.bz2", ".txt.zst"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    sources = parser.add_argument_group("one source").add_mutually_exclusive_group(required=True)
+    for name in _TABLES:
+        what = "one prompt per line" if name == "text" else f"{name.upper()} files, globs, folders or URLs"
+        sources.add_argument(f"--{name}", nargs="+", metavar="FILE", help=what)
+    sources.add_argument("--images", metavar="FOLDER", help="images; texts of the same name are their prompts")
+    sources.add_argument("--coco", metavar="FILE", help="COCO captions, such as captions_val2014.json")
+    sources.add_argument(
+        "--product", nargs="+", metavar="FACTOR", help="lists of texts, and `seeds A..B`, with x between"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the manifest, a Parquet file or its URL")
+    columns = parser.add_argument_group("columns")
+    columns.add_argument(
+        "--map", nargs="+", default=[], metavar="COLUMN=NAME", help="the source's name and the request's"
+    )
+    columns.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="for rows that have no such value")
+    columns.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="of the source, to be left out")
+    parser.add_argument(
+        "--masks", metavar="WHERE", help="with --images: a folder, 'beside' (cat_mask.png by cat.png) or 'alpha'"
+    )
+    parser.add_argument("--sample", type=int, metavar="N", help="with --coco: N images, each with one of its captions")
+    parser.add_argument("--seed", type=int, default=None, metavar="N", help="with --sample: of the draw (default: 0)")
+    return parser
+
+
+def _sources(given: argparse.Namespace) -> Iterator[Source]:
+    """The chosen source.
+
+    Raises:
+        UsageError: an option belongs to another source.
+    """
+    for option, source in (("masks", "images"), ("sample", "coco"), ("seed", "coco")):
+        if getattr(given, option) is not None and getattr(given, source) is None:
+            raise UsageError(f"option --{option}: goes with --{source} only")
+    if given.sample is not None and given.sample < 1:
+        raise UsageError("option --sample: give a number of 1 or more")
+    if given.images is not None:
+        return tabular.images(given.images, given.masks)
+    if given.coco is not None:
+        return tabular.coco(storage.absolute(given.coco), given.sample, given.seed or 0)
+    if given.product is not None:
+        return tabular.product(given.product)
+    (name,) = (name for name in _TABLES if getattr(given, name) is not None)
+    urls = tabular.find(getattr(given, name), _TABLES[name])
+    readers = {"jsonl": tabular.jsonl, "parquet": tabular.parquet, "text": tabular.text}
+    return readers[name](urls) if name in readers else tabular.csv(urls, "\t" if name == "tsv" else ",")
+
+
+def _recipe(given: argparse.Namespace) -> making.Recipe:
+    renames = making.parse_pairs("--map", given.map)
+    defaults = making.parse_pairs("--set", given.set)
+    for option, names in (("--map", renames.values()), ("--set", defaults)):
+        for name in names:
+            if name not in REQUEST_NAMES:
+                raise UsageError(
+                    f"option {option}: {name!r} is no column of a request; there are {', '.join(REQUEST_NAMES)}"
+                )
+    return making.Recipe(renames, frozenset(given.drop), defaults)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the manifest and say what is in it."""
+    given = _parser().parse_args(arguments)
+    output = given.output if storage.is_remote(given.output) else os.path.abspath(os.path.expanduser(given.output))
+    if not output.endswith((".parquet", ".parq", ".pq")):
+        raise UsageError(
+            f"option --output: {given.output!r} does not end in .parquet, so it would not be found in a folder"
+        )
+    made = making.make(_sources(given), _recipe(given), output)
+    tasks = ", ".join(f"{count:,} {task}" for task, count in made.by_task.items())
+    unknown = made.rows - sum(made.by_task.values())
+    print(f"{made.rows:,} rows ({tasks}{f', {unknown:,} of an unknown task' if unknown else ''}): {output}")
+    print(f"what it will cost, and which rows cannot be used: python jobs/plan.py --manifest {output} --output FOLDER")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,278 @@
+"""From the columns of any source to a manifest: renamed, filled, in the schema's types, written as Parquet.
+
+A value that the schema's type cannot hold stops the making with its row and column. Whether values make sense together
+(sizes, ranges, missing images) is not asked here: `jobs/plan.py` does that.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests import casting, storage
+from manifests.errors import ManifestError, UsageError
+from manifests.given import cast_requests
+from manifests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, TASKS
+from manifests.tabular import ROWS, Source
+
+_TYPES: Mapping[str, pa.DataType] = {field.name: field.type for field in REQUEST_FIELDS}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to every row.
+
+    Attributes:
+        renames: column of the source -> its new name.
+        dropped: columns of the source that are left out.
+        defaults: column -> its value, as text, where a row has none.
+    """
+
+    renames: Mapping[str, str]
+    dropped: frozenset[str]
+    defaults: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written: rows in all, and by task."""
+
+    rows: int
+    by_task: Mapping[str, int]
+
+
+def make(sources: Iterable[Source], recipe: Recipe, url: str) -> Made:
+    """Write a manifest of everything that the sources hold; it appears when it is whole.
+
+    Row groups have 10,000 rows, except where images lie inline and make them large earlier.
+
+    Raises:
+        ManifestError: a value does not fit its column, or a column changes its type on the way.
+        UsageError: the recipe names columns that are not there.
+        StorageError: the manifest cannot be written.
+    """
+    writer: pq.ParquetWriter | None = None
+    by_task: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="manifest-") as folder:
+        local = str(Path(folder) / "manifest.parquet")
+        try:
+            for table in _groups(shape(source, recipe) for source in sources):
+                if writer is None:
+                    writer = pq.ParquetWriter(local, table.schema, compression="zstd")
+                writer.write_table(table, row_group_size=ROWS)
+                by_task.update(table.column("task").to_pylist())
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise ManifestError("the source has no rows; nothing was written")
+        storage.put_atomic(local, url)
+    return Made(sum(by_task.values()), {task: by_task[task] for task in TASKS if by_task[task]})
+
+
+#: Inline images make a row group large: it ends at about so many bytes.
+_GROUP_BYTES = 256 << 20
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows again in tables that are row groups, all of the first one's schema."""
+    schema: pa.Schema | None = None
+    waiting: list[pa.Table] = []
+    for table in tables:
+        schema = schema or _settled(table.schema)
+        waiting.append(_conform(table, schema))
+        while sum(part.num_rows for part in waiting) >= ROWS or sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, ROWS).combine_chunks()
+            waiting = [whole.slice(ROWS)] if whole.num_rows > ROWS else []
+    if waiting and sum(part.num_rows for part in waiting):
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _settled(schema: pa.Schema) -> pa.Schema:
+    """Text for columns that had no value yet, which is what most of them turn out to be."""
+    fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema]
+    return pa.schema(fields)
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table in the first one's columns and types; request columns that came later are added by `shape`."""
+    new = [name for name in table.column_names if name not in schema.names and not _is_empty(table.column(name))]
+    if new:
+        raise ManifestError(
+            f"column {new[0]!r} appears after the first {ROWS:,} rows only; give every row the same columns, give it a "
+            f"default with --set {new[0]}=VALUE, or leave it out with --drop {new[0]}"
+        )
+    columns = []
+    for field in schema:
+        column = table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows)
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowException, ValueError):
+            raise ManifestError(
+                f"column {field.name!r} is {field.type} at first and {column.type} later; give all rows one type, or "
+                f"leave it out with --drop {field.name}"
+            ) from None
+    return pa.table(columns, schema=schema)
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    return column.null_count == len(column)
+
+
+def shape(source: Source, recipe: Recipe) -> pa.Table:
+    """One table of a source, in the schema's columns and types; other columns follow as they are.
+
+    Raises:
+        ManifestError: a value does not fit its column.
+        UsageError: the recipe names columns that are not there, or makes two of one name.
+    """
+    table = _renamed(source, recipe)
+    raw = {name: _text_conditions(table.column(name), source) if name == "conditions" else table.column(name)
+           for name in table.column_names if name in REQUEST_NAMES}  # fmt: skip
+    for name, value in recipe.defaults.items():
+        raw[name] = _filled(raw.get(name), value, table.num_rows)
+    if not {"prompt", "conditions"} & raw.keys():
+        raise UsageError(
+            f"{source.url}: no column 'prompt'; it has {', '.join(source.table.column_names)}: "
+            "name the one with --map COLUMN=prompt, or give all rows one with --set prompt=…"
+        )
+    for name in IMAGE_COLUMNS:
+        if name in raw:
+            raw[name] = _located(casting.to_image(casting.plain(raw[name])).array, source.url)
+    given = cast_requests([pa.table(raw)])
+    for name, bad in given.misfits.items():
+        if len(bad):
+            row = int(bad[0])
+            raise ManifestError(
+                f"{source.place(row)}: {name}: {given.show(name, row)} cannot be {_TYPES[name]}; "
+                "correct it, map another column, or leave the column out with --drop"
+            )
+    columns = {name: given.columns[name] for name in REQUEST_NAMES if name in raw}
+    if "conditions" in columns:
+        columns["conditions"] = _located_conditions(columns["conditions"], source.url)
+    columns["task"] = _tasks(columns, table.num_rows)
+    ordered = {name: _narrow(name, columns[name], source) for name in REQUEST_NAMES if name in columns}
+    extras = {name: table.column(name) for name in table.column_names if name not in REQUEST_NAMES}
+    return pa.table({**ordered, **extras})
+
+
+def _renamed(source: Source, recipe: Recipe) -> pa.Table:
+    table = source.table
+    for name in (*recipe.renames, *recipe.dropped):
+        if name not in table.column_names:
+            raise UsageError(f"{source.url}: no column {name!r}; it has {', '.join(table.column_names)}")
+    table = table.select([name for name in table.column_names if name not in recipe.dropped])
+    names = [recipe.renames.get(name, name) for name in table.column_names]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{source.url}: two columns would be {name!r}; leave one of them out with --drop")
+    return table.rename_columns(names)
+
+
+def _filled(column: Any, value: str, rows: int) -> pa.Array:
+    """The column with a value where it has none."""
+    if column is None:
+        return pa.repeat(pa.scalar(value), rows)
+    plain = casting.plain(column)
+    if plain.null_count == 0:
+        return plain
+    if not pa.types.is_string(plain.type):
+        text = casting.to_text(plain)
+        if len(text.bad):
+            raise UsageError(f"option --set: a column of {plain.type} cannot be given a default")
+        plain = text.array
+    return pc.fill_null(plain, value)
+
+
+def _text_conditions(column: Any, source: Source) -> Any:
+    """Conditions that a format without lists holds as JSON text."""
+    plain = casting.plain(column)
+    if not pa.types.is_string(plain.type):
+        return plain
+    values = []
+    for row, words in enumerate(plain.to_pylist()):
+        try:
+            values.append(None if words is None else json.loads(words))
+        except ValueError:
+            raise ManifestError(
+                f"{source.place(row)}: conditions: {casting.shown(words)} is not JSON; write a "
+                'list like [{"text": "a cat", "weight": 0.5}, {"image": {"path": "dog.png"}, "weight": 0.5}]'
+            ) from None
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        raise ManifestError(f"{source.url}: conditions: {str(error).splitlines()[0]}; give all rows one form") from None
+
+
+def _located(column: pa.StructArray, url: str) -> pa.StructArray:
+    """Images whose locations count from the source's folder, with locations that count from anywhere."""
+    base = storage.folder_of(url)
+    data, paths = casting.field_of(column, "bytes"), casting.field_of(column, "path")
+    found = [
+        path if path is None or inline else storage.resolve(path, base)
+        for path, inline in zip(paths.to_pylist(), data.is_valid().to_pylist(), strict=True)
+    ]
+    return pa.StructArray.from_arrays([data, pa.array(found, pa.string())], ["bytes", "path"])
+
+
+def _located_conditions(column: pa.ListArray, url: str) -> pa.ListArray:
+    values = column.values
+    fields = {name: casting.field_of(values, name) for name in ("text", "image", "weight")}
+    fields["image"] = _located(fields["image"], url)
+    located = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+    return pa.ListArray.from_arrays(column.offsets, located, mask=column.is_null())
+
+
+def _tasks(columns: Mapping[str, pa.Array], rows: int) -> pa.Array:
+    """The task of each row: as given, else what its inputs are for."""
+
+    def has(name: str) -> np.ndarray[Any, Any]:
+        if name not in columns:
+            return np.zeros(rows, bool)
+        column = columns[name]
+        if name == "conditions":
+            return casting.present(column)
+        return casting.present(casting.field_of(column, "bytes")) | casting.present(casting.field_of(column, "path"))
+
+    inferred = np.select(
+        [has("conditions"), has("mask"), has("image")], ["interpolate", "inpaint", "img2img"], "text2img"
+    )
+    guess = pa.array(inferred.tolist(), pa.string())
+    return pc.coalesce(columns["task"], guess) if "task" in columns else guess
+
+
+def _narrow(name: str, column: pa.Array, source: Source) -> pa.Array:
+    """The column in the type that is written, which for whole numbers is smaller than the one they are read in."""
+    try:
+        return column.cast(_TYPES[name])
+    except pa.ArrowInvalid:
+        low, high = -(2**31), 2**31 - 1
+        rows = enumerate(column.to_pylist())
+        row = next(row for row, value in rows if value is not None and not low <= value <= high)
+        raise ManifestError(f"{source.place(row)}: {name}: {column[row]} is too large a number; correct it") from None
+
+
+def parse_pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` words as a dict.
+
+    Raises:
+        UsageError: a word has no `=`, or a name comes twice.
+    """
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not (name and sign) or name in pairs:
+            raise UsageError(f"option {option}: give NAME=VALUE, each name once; got {word!r}")
+        pairs[name] = value
+    return pairs

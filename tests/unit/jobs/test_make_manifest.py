@@ -1,0 +1,271 @@
+"""`jobs/make_manifest.py`: every kind of source becomes a manifest that plans without a failed row; bad ones do not."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.make_manifest import main
+from manifests.config import RunConfig
+from manifests.errors import ManifestError, UsageError
+from manifests.plan import plan
+from manifests.schema import REQUEST_FIELDS
+
+Maker = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    """Makes a manifest in the test's folder, sees that all of it can be planned, and returns its rows."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options: str) -> list[dict[str, Any]]:
+        assert main([*options, "--output", "m.parquet"]) == 0
+        table = pq.read_table("m.parquet")
+        kinds = {field.name: field.type for field in REQUEST_FIELDS}
+        assert {name: table.schema.field(name).type for name in table.column_names if name in kinds} == {
+            name: kind for name, kind in kinds.items() if name in table.column_names
+        }
+        planned = plan(RunConfig(manifest=(str(tmp_path / "m.parquet"),), output=str(tmp_path / "out")))
+        assert (planned.requests, planned.rejected) == (table.num_rows, 0)
+        return table.to_pylist()
+
+    return run
+
+
+def picture(path: Path, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (64, 64), "white").save(path)
+    return path
+
+
+def test_csv_columns_are_mapped_typed_and_filled(make: Maker) -> None:
+    Path("c.csv").write_text('caption,h,note\n"a cat, ""big""\nand grey",512,x\na dog,,\n"",768,y\n')
+    rows = make(
+        "--csv", "c.csv", "--map", "caption=prompt", "h=height", "--set", "width=640", "seed=18446744073709551615"
+    )
+    assert [row["prompt"] for row in rows] == ['a cat, "big"\nand grey', "a dog", ""]
+    assert [row["height"] for row in rows] == [512, None, 768]
+    assert {row["width"] for row in rows} == {640}
+    assert {row["seed"] for row in rows} == {2**64 - 1}
+    assert [row["note"] for row in rows] == ["x", None, "y"]
+    assert {row["task"] for row in rows} == {"text2img"}
+
+
+def test_packed_tsv_files_of_a_glob(make: Maker) -> None:
+    for name in ("b", "a"):
+        Path(f"{name}.tsv.gz").write_bytes(gzip.compress(f"prompt\tdrop me\n{name}, 1\tx\n".encode()))
+    assert [row["prompt"] for row in make("--tsv", "*.tsv.gz", "--drop", "drop me")] == ["a, 1", "b, 1"]
+
+
+def test_jsonl_tells_tasks_from_what_rows_have(make: Maker) -> None:
+    picture(Path("in/a.png"))
+    rows = [
+        {"prompt": "a", "height": "512"},
+        {"prompt": "b", "image": "in/a.png", "height": 512},
+        {"prompt": "c", "image": "in/a.png", "mask": "in/a.png"},
+        {"conditions": [{"text": "d", "weight": 0.5}, {"image": {"path": "in/a.png"}, "weight": 0.5}]},
+        {"task": "text2img", "prompt": "e", "image": "in/a.png"},
+    ]
+    Path("j.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    made = make("--jsonl", "j.jsonl", "--set", "strength=0.5")
+    assert [row["task"] for row in made] == ["text2img", "img2img", "inpaint", "interpolate", "text2img"]
+    absolute = str(Path("in/a.png").resolve())
+    assert made[1]["image"] == {"bytes": None, "path": absolute}
+    assert made[3]["conditions"][1]["image"]["path"] == absolute
+    assert [row["height"] for row in made[:2]] == [512, 512]
+
+
+def test_conditions_in_a_csv_are_json(make: Maker) -> None:
+    Path("c.csv").write_text('conditions\n"[{""text"": ""a""}, {""text"": ""b""}]"\n')
+    (row,) = make("--csv", "c.csv")
+    assert (row["task"], [c["text"] for c in row["conditions"]]) == ("interpolate", ["a", "b"])
+
+
+def test_parquet_keeps_inline_images_and_other_columns(make: Maker) -> None:
+    sink = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(sink, "PNG")
+    inline = {"bytes": sink.getvalue(), "path": "x.png"}
+    pq.write_table(pa.table({"text": ["a"], "img": [inline], "tags": [["x", "y"]]}), "p.parquet")
+    (row,) = make("--parquet", "p.parquet", "--map", "text=prompt", "img=image")
+    assert row == {"task": "img2img", "prompt": "a", "image": inline, "tags": ["x", "y"]}
+
+
+def test_a_text_file_on_another_storage(make: Maker) -> None:
+    with fsspec.open("memory://texts/t.txt", "wb") as file:
+        file.write("\ufeffa cat\n\n  a dog \n".encode())
+    assert [row["prompt"] for row in make("--text", "memory://texts/t.txt")] == ["a cat", "a dog"]
+
+
+def test_many_rows_are_written_in_row_groups(make: Maker, tmp_path: Path) -> None:
+    Path("t.txt").write_text("".join(f"prompt {i}\n" for i in range(25_001)))
+    assert [row["prompt"] for row in make("--text", "t.txt")] == [f"prompt {i}" for i in range(25_001)]
+    footer = pq.ParquetFile("m.parquet").metadata
+    assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [10_000, 10_000, 5_001]
+    assert footer.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_a_folder_of_images_with_captions(make: Maker) -> None:
+    picture(Path("photos/b.jpg"))
+    picture(Path("photos/deep/a.png"))
+    Path("photos/b.txt").write_text("a bee\n")
+    rows = make("--images", "photos", "--set", "prompt=oil painting", "strength=0.5")
+    assert [(row["id"], row["prompt"], row["task"]) for row in rows] == [
+        ("b", "a bee", "img2img"),
+        ("deep/a", "oil painting", "img2img"),
+    ]
+
+
+def test_masks_of_the_same_name_or_beside_or_in_the_alpha_channel(make: Maker) -> None:
+    for name in ("photos/a.png", "masks/a.png", "pairs/a.png", "pairs/a_mask.png"):
+        picture(Path(name))
+    prompt = ("--set", "prompt=a hat")
+    (row,) = make("--images", "photos", "--masks", "masks", *prompt)
+    assert (row["task"], row["mask"]["path"]) == ("inpaint", str(Path("masks/a.png").resolve()))
+    (row,) = make("--images", "pairs", "--masks", "beside", *prompt)
+    assert row["mask"]["path"] == str(Path("pairs/a_mask.png").resolve())
+
+    half = np.full((64, 64, 4), 255, np.uint8)
+    half[:, :32, 3] = 0
+    Path("cut").mkdir()
+    Image.fromarray(half).save("cut/a.png")
+    (row,) = make("--images", "cut", "--masks", "alpha", *prompt)
+    mask = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"])))
+    assert (mask[:, :32] == 255).all()
+    assert (mask[:, 32:] == 0).all()
+
+
+def coco(images: int) -> str:
+    captions = [{"image_id": i, "id": 10 * i + k, "caption": f" {i}/{k}\n"} for i in range(images) for k in range(5)]
+    return json.dumps({"images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(images)], "annotations": captions})
+
+
+def test_coco_captions_and_a_sample_of_them(make: Maker) -> None:
+    Path("coco.json").write_text(coco(20))
+    whole = make("--coco", "coco.json")
+    assert len(whole) == 100
+    assert whole[7] == {
+        "id": "coco-12",
+        "task": "text2img",
+        "prompt": "1/2",
+        "image_id": 1,
+        "caption_id": 12,
+        "file_name": "1.jpg",
+    }
+    sample = ("--coco", "coco.json", "--sample", "8")
+    drawn = make(*sample, "--seed", "0")
+    assert len({row["image_id"] for row in drawn}) == 8
+    assert make(*sample) == drawn
+    assert make(*sample, "--seed", "1") != drawn
+
+
+def test_a_product_has_every_combination(make: Maker) -> None:
+    Path("p.txt").write_text("a cat\na dog\n")
+    Path("s.txt").write_text("oil\npixel art\n")
+    rows = make("--product", "p.txt", "x", "s.txt", "x", "seeds", "0..2")
+    assert len(rows) == 12
+    assert [(row["prompt"], row["seed"]) for row in rows[2:5]] == [
+        ("a cat, oil", 2),
+        ("a cat, pixel art", 0),
+        ("a cat, pixel art", 1),
+    ]
+    assert len(make("--product", "p.txt")) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        ("prompt,height\na,512\nb,tall\n", (), r"f.csv: row 1: height: 'tall' cannot be int32"),
+        ("prompt,height\na,512\nb,3000000000\n", (), r"f.csv: row 1: height: 3000000000 is too large"),
+        ("prompt,seed\na,-1\n", (), r"f.csv: row 0: seed: '-1' cannot be uint64"),
+        ("prompt,height\na\n", (), r"f.csv: .*Expected 2 columns, got 1"),
+        ("prompt,conditions\na,[\n", (), r"f.csv: row 0: conditions: '\[' is not JSON"),
+        ("", (), r"f.csv: .*needs a header line"),
+        ("prompt\n", (), r"no rows"),
+        ("caption\na\n", (), r"no column 'prompt'; it has caption"),
+        ("caption\na\n", ("--map", "captoin=prompt"), r"no column 'captoin'"),
+        ("caption,prompt\na,b\n", ("--map", "caption=prompt"), r"two columns would be 'prompt'"),
+        ("prompt\na\n", ("--set", "hieght=64"), r"'hieght' is no column of a request"),
+        ("prompt\na\n", ("--set", "height"), r"give NAME=VALUE"),
+        ("prompt\na\n", ("--set", "height=tall"), r"row 0: height: 'tall' cannot be int32"),
+        ("prompt\na\n", ("--sample", "3"), r"--sample: goes with --coco only"),
+        ("prompt\na\n", ("--masks", "alpha"), r"--masks: goes with --images only"),
+    ],
+)
+def test_what_cannot_be_used_is_named_and_nothing_is_written(
+    content: str, options: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.csv").write_text(content)
+    with pytest.raises(UsageError, match=words):
+        main(["--csv", "f.csv", "--output", "m.parquet", *options])
+    assert not Path("m.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"prompt": "a"}\n[1]\n', "row 1 is list, not an object"),
+        ('{"prompt": "a"}\n{"prompt\n', "row 1 is not JSON"),
+        ('{"prompt": "a", "x": 1}\n{"prompt": "b", "x": [1]}\n', "column 'x' holds values of types .* --drop x"),
+        ('{"prompt": "a"}\n' * 10_000 + '{"prompt": "b", "x": 1}\n', "column 'x' appears after the first 10,000 rows"),
+        ('{"prompt": "a", "x": 1}\n' * 10_000 + '{"prompt": "b", "x": [1]}\n', "column 'x' is int64 at first"),
+    ],
+)
+def test_objects_that_do_not_go_together(
+    content: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.jsonl").write_text(content)
+    with pytest.raises(ManifestError, match=words):
+        main(["--jsonl", "f.jsonl", "--output", "m.parquet"])
+
+
+def test_other_sources_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(Path("photos/a.png"))
+    picture(Path("twice/a.png"))
+    picture(Path("twice/a.jpg"))
+    Path("empty").mkdir()
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("a")
+    Path("broken").mkdir()
+    Path("broken/a.png").write_bytes(b"no image")
+    Path("coco.json").write_text(coco(3))
+    Path("p.txt").write_text("a\n")
+    Path("f.parquet").write_text("no Parquet")
+    prompt = ("--set", "prompt=a")
+    cases: dict[str, tuple[str, ...]] = {
+        "none.txt: nothing there": ("--text", "none.txt"),
+        "empty: nothing there": ("--images", "empty", *prompt),
+        "no images there": ("--images", "texts", *prompt),
+        "would have one id": ("--images", "twice", *prompt),
+        "no mask of the same name": ("--images", "photos", "--masks", "twice/a.png", *prompt),
+        "no mask named NAME_mask": ("--images", "photos", "--masks", "beside", *prompt),
+        "no alpha channel": ("--images", "photos", "--masks", "alpha", *prompt),
+        "not a readable image": ("--images", "broken", "--masks", "alpha", *prompt),
+        "not COCO captions": ("--coco", "p.txt"),
+        "captions of 3 images, so --sample 4": ("--coco", "coco.json", "--sample", "4"),
+        "--sample: give a number": ("--coco", "coco.json", "--sample", "0"),
+        "is not `seeds A..B`": ("--product", "p.txt", "x", "seeds", "3..1"),
+        "put an x between": ("--product", "p.txt", "p.txt"),
+        "at least one file of texts": ("--product", "seeds", "0..1"),
+        "not a readable Parquet": ("--parquet", "f.parquet"),
+        "does not end in .parquet": ("--text", "p.txt", "--output", "m"),
+    }
+    for words, options in cases.items():
+        with pytest.raises(UsageError) as caught:
+            main(["--output", "m.parquet", *options])
+        assert words in str(caught.value), options
+    assert not Path("m.parquet").exists()
