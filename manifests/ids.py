@@ -5,8 +5,8 @@ included), so a manifest that is made again, in whatever column types, gets the 
 with the same content are told apart by `-1`, `-2` … in the order they come. Locations are hashed as they are
 written, so moving a manifest along with its images changes no id.
 
-To find what repeats, the driver keeps 8 bytes per row. Windows get only what follows from it: the rows that
-repeat, each with the one number that it needs.
+To find what repeats, the driver sorts 64 bits per row, on disk beyond a million of them (`hash_runs.py`). Windows
+get only what follows from it: the rows that repeat, each with the one number that it needs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import casting
+from manifests.hash_runs import Hashes, HashRuns, text_hashes
 from manifests.schema import REQUEST_NAMES
-
-Hashes = npt.NDArray[np.uint64]
 
 _CONTENT_ID = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,8}))?")
 
@@ -120,130 +119,118 @@ class Repeats:
 NO_REPEATS = Repeats(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
 
 
-class IdWatch:
-    """Sees the ids of all windows once, keeps 8 bytes per row, and then says what repeats."""
+@dataclass(frozen=True)
+class WindowNames:
+    """What the watch must know of the ids of one window; 9 bytes per row, the same from whatever process.
 
-    def __init__(self) -> None:
-        self._hashes: list[Hashes] = []
-        self._derived: list[npt.NDArray[np.bool_]] = []
+    Attributes:
+        hashes: uint64 (rows,); of a row without an id the first 64 bits of its content digest, else of the id.
+        derived: bool (rows,), true where the id comes from the content.
+        claimed: uint64, content hashes whose names some rows use as ids of their own: copied from an earlier output.
+        suffixes: int64, the suffix that each of these has, 0 for none.
+    """
 
-    def see(self, ids: pa.Array, digests: Sequence[bytes]) -> Hashes:
-        """Take in the ids of the next window.
+    hashes: Hashes
+    derived: npt.NDArray[np.bool_]
+    claimed: Hashes
+    suffixes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: pa.Array, digests: Sequence[bytes]) -> WindowNames:
+        """Look at a window.
 
         Args:
             ids: the ids as given.
-            digests: content digests of the rows in `derived_rows(ids)`.
-
-        Returns:
-            The first 64 bits of each digest.
+            digests: content digests of the rows in `derived_rows(ids)`, in order.
         """
         derived = derived_rows(ids)
         hashes = np.empty(len(ids), np.uint64)
-        content = np.frombuffer(b"".join(digest[:8] for digest in digests), "<u8")
-        hashes[derived] = content
-        if len(digests) < len(ids):
-            # Python's hash differs from process to process; it only says which rows to compare in full.
-            own = ids.filter(pa.array(~derived)).to_pylist()
-            hashes[~derived] = np.fromiter(map(hash, own), np.int64, len(own)).view(np.uint64)
-        self._hashes.append(hashes)
-        # One flag stands for a whole window of one kind.
-        self._derived.append(derived if derived.any() and not derived.all() else derived[:1].copy())
-        return content
+        hashes[derived] = np.frombuffer(b"".join(digest[:8] for digest in digests), "<u8")
+        if derived.all():
+            return cls(hashes, derived, np.empty(0, np.uint64), np.empty(0, np.int64))
+        own = ids if not derived.any() else ids.filter(pa.array(~derived))
+        hashes[~derived] = text_hashes(own)
+        long = own.filter(pc.greater_equal(pc.binary_length(own), 32))
+        copied = long.filter(pc.match_substring_regex(long, f"^{_CONTENT_ID.pattern}$")).to_pylist()
+        matches = [match for match in map(_CONTENT_ID.fullmatch, copied) if match]
+        return cls(
+            hashes,
+            derived,
+            np.frombuffer(b"".join(bytes.fromhex(match[1][:16]) for match in matches), "<u8").astype(np.uint64),
+            np.array([int(match[2] or 0) for match in matches], np.int64),
+        )
+
+
+class IdWatch:
+    """Takes in the names of all windows once, in order, and then says what repeats."""
+
+    def __init__(self) -> None:
+        self._starts = [0]
+        self._own, self._content, self._claims = HashRuns(), HashRuns(), HashRuns()
+
+    def __enter__(self) -> IdWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for runs in (self._own, self._content, self._claims):
+            runs.close()
+
+    def see(self, names: WindowNames) -> None:
+        """Take in the next window."""
+        rows = np.arange(self._starts[-1], self._starts[-1] + len(names.hashes))
+        self._own.add(names.hashes[~names.derived], rows[~names.derived])
+        self._content.add(names.hashes[names.derived], rows[names.derived])
+        self._claims.add(names.claimed, names.suffixes)
+        self._starts.append(self._starts[-1] + len(names.hashes))
 
     def repeats(self, read_ids: Callable[[int], pa.Array]) -> list[Repeats]:
         """What repeats in each window.
 
         Args:
-            read_ids: gives the id column of a window by its number, which only ever rises within one pass.
+            read_ids: gives the id column of a window by its number, which only ever rises.
         """
-        rows = [len(hashes) for hashes in self._hashes]
-        hashes = np.concatenate([*self._hashes, np.empty(0, np.uint64)])
-        derived = np.concatenate(
-            [np.broadcast_to(flags, count) for flags, count in zip(self._derived, rows, strict=True)]
-            + [np.empty(0, bool)]
-        )
-        starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
-        own_rows, own_first = self._own_repeats(hashes, derived, starts, read_ids)
-        content_rows, suffixes = self._content_repeats(hashes, derived, starts, read_ids)
+        own_rows, own_first = self._own_repeats(read_ids)
+        content_rows, suffixes = self._content_repeats()
         all_rows = np.concatenate([own_rows, content_rows])
         order = np.argsort(all_rows)
         all_rows, numbers = all_rows[order], np.concatenate([own_first, suffixes])[order]
         own = order < len(own_rows)
-        cuts = np.searchsorted(all_rows, starts)
+        cuts = np.searchsorted(all_rows, self._starts)
         return [
             Repeats(all_rows[a:b] - start, numbers[a:b], own[a:b]) if b > a else NO_REPEATS
-            for a, b, start in zip(cuts[:-1], cuts[1:], starts[:-1], strict=True)
+            for a, b, start in zip(cuts[:-1], cuts[1:], self._starts[:-1], strict=True)
         ]
 
-    def _own_repeats(
-        self,
-        hashes: Hashes,
-        derived: npt.NDArray[np.bool_],
-        starts: npt.NDArray[np.int64],
-        read_ids: Callable[[int], pa.Array],
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _own_repeats(self, read_ids: Callable[[int], pa.Array]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows that use an id of an earlier row, and that row; ids are compared in full."""
-        candidates = _among(hashes, _doubles(hashes[~derived])) & ~derived
+        found = [np.empty(0, np.int64)]
+        for hashes, rows in self._own.partitions():
+            same = hashes[1:] == hashes[:-1]
+            found += [rows[:-1][same], rows[1:][same]]
+        candidates = np.unique(np.concatenate(found))
         first_use: dict[str, int] = {}
-        rows, firsts = [], []
-        for window in np.unique(np.searchsorted(starts, np.flatnonzero(candidates), side="right") - 1):
-            local = np.flatnonzero(candidates[starts[window] : starts[window + 1]])
-            ids = read_ids(int(window)).take(pa.array(local)).to_pylist()
-            for row, name in zip(local + starts[window], ids, strict=True):
-                first = first_use.setdefault(name, int(row))
+        later, firsts = [], []
+        windows = np.searchsorted(self._starts, candidates, side="right") - 1
+        for window in np.unique(windows):
+            mine = candidates[windows == window] - self._starts[window]
+            names = read_ids(int(window)).take(pa.array(mine)).to_pylist()
+            for row, name in zip((mine + self._starts[window]).tolist(), names, strict=True):
+                first = first_use.setdefault(name, row)
                 if first != row:
-                    rows.append(int(row))
+                    later.append(row)
                     firsts.append(first)
-        return np.array(rows, np.int64), np.array(firsts, np.int64)
+        return np.array(later, np.int64), np.array(firsts, np.int64)
 
-    def _content_repeats(
-        self,
-        hashes: Hashes,
-        derived: npt.NDArray[np.bool_],
-        starts: npt.NDArray[np.int64],
-        read_ids: Callable[[int], pa.Array],
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows whose content id needs a suffix, and the suffix."""
-        content = hashes[derived]
-        taken: dict[int, int] = {}
-        if derived.any() and not derived.all():
-            taken = self._taken_suffixes(np.unique(content), len(starts) - 1, read_ids)
-        names = np.union1d(_doubles(content), np.array(sorted(taken), np.uint64))
-        rows = np.flatnonzero(_among(hashes, names) & derived)
-        order = np.argsort(hashes[rows], kind="stable")
-        rows = rows[order]
-        groups, first, counts = np.unique(hashes[rows], return_index=True, return_counts=True)
-        base = np.array([taken.get(int(group), 0) for group in groups], np.int64)
-        suffixes = np.arange(len(rows)) - np.repeat(first, counts) + np.repeat(base, counts)
-        return rows[suffixes > 0], suffixes[suffixes > 0].astype(np.int64)
-
-    @staticmethod
-    def _taken_suffixes(content: Hashes, windows: int, read_ids: Callable[[int], pa.Array]) -> dict[int, int]:
-        """Content hash -> first suffix that no row uses as an id of its own, where any does.
-
-        Only a manifest that mixes content ids with ids copied from an earlier output comes here for a reason.
-        """
-        taken: dict[int, int] = {}
-        for window in range(windows):
-            for name in read_ids(window).to_pylist():
-                match = _CONTENT_ID.fullmatch(name) if name else None
-                if match is None:
-                    continue
-                value = int.from_bytes(bytes.fromhex(match[1][:16]), "little")
-                place = int(np.searchsorted(content, np.uint64(value)))
-                if place < len(content) and int(content[place]) == value:
-                    taken[value] = max(taken.get(value, 0), int(match[2] or 0) + 1)
-        return taken
-
-
-def _doubles(hashes: Hashes) -> Hashes:
-    """Values that are there more than once, ascending."""
-    ordered = np.sort(hashes)
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-
-
-def _among(hashes: Hashes, values: Hashes) -> npt.NDArray[np.bool_]:
-    """True where a hash is one of the ascending values."""
-    if len(values) == 0:
-        return np.zeros(len(hashes), bool)
-    return values[np.minimum(np.searchsorted(values, hashes), len(values) - 1)] == hashes
+    def _content_repeats(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows whose content id needs a suffix, and the suffix: the first that no earlier row and no claim has."""
+        found_rows, found_suffixes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        claims = self._claims.partitions()
+        for (hashes, rows), (claimed, claimed_suffixes) in zip(self._content.partitions(), claims, strict=True):
+            groups, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+            base = np.zeros(len(groups), np.int64)
+            known = np.isin(claimed, groups)
+            np.maximum.at(base, np.searchsorted(groups, claimed[known]), claimed_suffixes[known] + 1)
+            suffixes = np.arange(len(rows)) - np.repeat(first, counts) + np.repeat(base, counts)
+            found_rows.append(rows[suffixes > 0])
+            found_suffixes.append(suffixes[suffixes > 0])
+        return np.concatenate(found_rows), np.concatenate(found_suffixes)

@@ -1,14 +1,14 @@
 """The plan of a run: which images, in which batches, in which shards. Pure, deterministic, streamed.
 
-`plan` runs on the driver: it validates and lays out window after window and keeps of each only its place,
-what repeats in it, and the counts of its shards. `window_batches` runs in a read task: it plans its window
-again, by the same functions, and yields the batches with everything that their samples need.
+`plan` runs on the driver: it has every window validated and laid out, by itself or by other processes, and keeps of
+each only its place, what repeats in it, and the counts of its shards (`survey.py`). `window_batches` runs in a read
+task: it plans its window again, by the same functions, and yields the batches with everything that their samples need.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,9 +21,12 @@ from manifests.config import RunConfig
 from manifests.fingerprint import Fingerprint
 from manifests.given import cast_requests
 from manifests.layout import Layout, PlannedBatch, PlannedShard
-from manifests.schema import IMAGE_COLUMNS
 from manifests.sources import Manifest, Piece
+from manifests.survey import BucketTally, Problem, Survey, Tally, join_problems, lay_out, survey, tally
 from manifests.validate import Resolved, check_defaults, resolve
+
+#: Has windows surveyed, in order: all of them, and whether some images lie inline.
+Surveyor = Callable[[RunConfig, Sequence[tuple[Piece, ...]], bool], Iterator[Survey]]
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,10 @@ class Plan:
         requests: rows of the manifest; `rejected` of them failed validation.
         samples: images to make.
         batches: batches of all shards, those of rejected rows included.
+        problems: why the rejected rows cannot be made.
+        requests_by_task: task -> rows that are made.
         samples_by_task: task -> images to make.
-        samples_by_bucket: bucket -> images to make.
+        buckets: bucket -> images to make, and the batches that they fill.
         schema: columns of every batch.
         fingerprint: hex; changes with whatever changes images, names or places, and with nothing else.
         ends: rows after which the manifest ended before more were appended, ascending.
@@ -75,49 +80,50 @@ class Plan:
     rejected: int
     samples: int
     batches: int
+    problems: tuple[Problem, ...]
+    requests_by_task: Mapping[str, int]
     samples_by_task: Mapping[str, int]
-    samples_by_bucket: Mapping[Bucket, int]
+    buckets: Mapping[Bucket, BucketTally]
     schema: pa.Schema
     fingerprint: str
     ends: tuple[int, ...] = ()
     fingerprint_at: Mapping[int, str] = field(default_factory=dict)
 
 
-def plan(config: RunConfig, ends: Sequence[int] = ()) -> Plan:
+def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = survey) -> Plan:
     """Plan the whole manifest; reads no inline image unless a row with one has no id.
 
     Args:
         ends: where the manifest ended each time before rows were appended to it; the plan of what comes before is
             the same as without what follows.
+        surveyor: looks at the windows, one after the other in this process unless told otherwise.
 
     Raises:
         UsageError: a request setting of the config cannot be used.
         ManifestError: the manifest as a whole cannot be read.
+        StorageError: the ids cannot be sorted, because TMPDIR is full.
     """
     check_defaults(config)
     manifest = sources.open_manifest(config.manifest)
     windows = sources.cut_windows(manifest, config.shard_size, ends)
-    watch = naming.IdWatch()
     fingerprint = Fingerprint(config, manifest)
     tallies = []
     rows, fingerprint_at = 0, {}
-    with reading.Reader(inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
-        for pieces in windows:
-            resolved = resolve(light.read(pieces).tables, config)
-            digests = _digests(resolved, pieces, manifest, images)
-            fingerprint.add(resolved.given.columns, watch.see(resolved.given.columns["id"], digests))
-            tallies.append(_Tally.of(_lay_out(resolved, naming.NO_REPEATS, config)))
-            rows += resolved.rows
+    with naming.IdWatch() as watch:
+        for found in surveyor(config, windows, any(file.inline_bytes for file in manifest.files)):
+            fingerprint.add(found.digest, found.rows)
+            watch.see(found.names)
+            tallies.append(found.tally)
+            rows += found.rows
             if rows in ends:
                 fingerprint_at[rows] = fingerprint.hexdigest()
-    with reading.Reader(("id",)) as reader:
-        repeats = watch.repeats(lambda index: cast_requests(reader.read(windows[index]).tables).columns["id"])
+        with reading.Reader(("id",)) as reader:
+            repeats = watch.repeats(lambda index: cast_requests(reader.read(windows[index]).tables).columns["id"])
     with reading.Reader(inline=False) as light:
         for index, repeated in enumerate(repeats):
             # An id that was used before rejects its row, which moves every batch behind it.
             if repeated.own.any():
-                resolved = resolve(light.read(windows[index]).tables, config)
-                tallies[index] = _Tally.of(_lay_out(resolved, repeated, config))
+                tallies[index] = tally(config, resolve(light.read(windows[index]).tables, config), repeated)
     whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
     return replace(whole, ends=tuple(ends), fingerprint_at=fingerprint_at)
 
@@ -148,7 +154,7 @@ def window_batches(
 def batch_sizes(config: RunConfig, window: Window) -> list[list[int]]:
     """Rows of each batch of each shard of a window; reads no inline image."""
     with reading.Reader(inline=False) as light:
-        planned = _lay_out(resolve(light.read(window.pieces).tables, config), window.repeats, config)
+        planned = lay_out(config, resolve(light.read(window.pieces).tables, config), window.repeats)
     return [[batch.stop - batch.start for batch in planned.batches_of(shard)] for shard in range(window.shards)]
 
 
@@ -170,7 +176,7 @@ def _yield_batches(
     wanted: Container[tuple[int, int]] | None,
 ) -> Iterator[Batch]:
     resolved = resolve(fragment.tables, config)
-    planned = _lay_out(resolved, window.repeats, config)
+    planned = lay_out(config, resolved, window.repeats)
     names = _final_ids(resolved, window.repeats)
     errors = _all_errors(resolved, window.repeats, names)
     requests = samples.request_table(
@@ -200,13 +206,6 @@ def _cut(
         yield Batch(shard, batch.number, batch.bucket, table)
 
 
-def _lay_out(resolved: Resolved, repeats: naming.Repeats, config: RunConfig) -> Layout:
-    rejected = np.zeros(resolved.rows, bool)
-    rejected[list(resolved.errors)] = True
-    rejected[repeats.rows[repeats.own]] = True
-    return layout.lay_out(resolved, rejected, config.batch_size, config.shard_size)
-
-
 def _all_errors(resolved: Resolved, repeats: naming.Repeats, names: Sequence[str]) -> dict[int, str]:
     errors = dict(resolved.errors)
     for row, first in repeats.split()[1].items():
@@ -227,52 +226,29 @@ def _final_ids(resolved: Resolved, repeats: naming.Repeats) -> list[str]:
     return names
 
 
-def _digests(resolved: Resolved, pieces: Sequence[Piece], manifest: Manifest, images: reading.Reader) -> list[bytes]:
-    """Content digests of the rows without an id; only these make the driver read inline images."""
-    columns = resolved.given.columns
-    rows = np.flatnonzero(naming.derived_rows(columns["id"]))
-    if not len(rows):
-        return []
-    if any(file.inline_bytes for file in manifest.files):
-        full = cast_requests(images.read(pieces).tables).columns
-        columns = {**columns, **{name: full[name] for name in IMAGE_COLUMNS}}
-    return naming.content_digests(columns, rows)
-
-
-@dataclass(frozen=True)
-class _Tally:
-    """What the driver keeps of a window's layout."""
-
-    shards: tuple[PlannedShard, ...]
-    buckets: tuple[tuple[Bucket, int], ...]
-
-    @classmethod
-    def of(cls, planned: Layout) -> _Tally:
-        return cls(planned.shards, planned.buckets)
-
-
 def _assemble(
     manifest: Manifest,
     windows: Sequence[tuple[Piece, ...]],
     repeats: Sequence[naming.Repeats],
-    tallies: Sequence[_Tally],
+    tallies: Sequence[Tally],
     fingerprint: str,
 ) -> Plan:
     """Number the shards over all windows and add up."""
     placed, first_row, first_shard = [], 0, 0
-    buckets: Counter[Bucket] = Counter()
-    for index, (pieces, repeated, tally) in enumerate(zip(windows, repeats, tallies, strict=True)):
+    buckets: dict[Bucket, BucketTally] = {}
+    samples_by_task: Counter[str] = Counter()
+    requests_by_task: Counter[str] = Counter()
+    for index, (pieces, repeated, counted) in enumerate(zip(windows, repeats, tallies, strict=True)):
         rows = sum(piece.stop - piece.start for piece in pieces)
-        count = len(tally.shards)
+        count = len(counted.shards)
         placed.append(Window(index, pieces, first_row, rows, first_shard, count, repeated, manifest.extras))
         first_row += rows
         first_shard += count
-        for bucket, number in tally.buckets:
-            buckets[bucket] += number
-    shards = tuple(shard for tally in tallies for shard in tally.shards)
-    by_task: Counter[str] = Counter()
-    for bucket, count in buckets.items():
-        by_task[bucket.task] += count
+        requests_by_task.update(counted.requests)
+        for bucket, more in counted.buckets.items():
+            buckets[bucket] = buckets.get(bucket, BucketTally()) + more
+            samples_by_task[bucket.task] += more.samples
+    shards = tuple(shard for counted in tallies for shard in counted.shards)
     return Plan(
         windows=tuple(placed),
         shards=shards,
@@ -280,8 +256,12 @@ def _assemble(
         rejected=sum(shard.rejected for shard in shards),
         samples=sum(shard.samples for shard in shards),
         batches=sum(shard.batches for shard in shards),
-        samples_by_task=dict(by_task),
-        samples_by_bucket=dict(buckets),
+        problems=join_problems(
+            (window.first_row, counted.problems) for window, counted in zip(placed, tallies, strict=True)
+        ),
+        requests_by_task={task: count for task, count in requests_by_task.items() if count},
+        samples_by_task=dict(samples_by_task),
+        buckets=buckets,
         schema=samples.sample_schema(manifest.extras),
         fingerprint=fingerprint,
     )

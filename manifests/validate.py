@@ -45,6 +45,7 @@ class Resolved:
         num_images: int64, at least 1.
         errors: row -> why it cannot be made; rows that are not in it are valid.
         unusable: column -> rows whose value was the reason, for blanking them in the record.
+        reasons: (column, what is wrong in general) -> rows, in no order; for counting.
     """
 
     given: Given
@@ -53,6 +54,7 @@ class Resolved:
     num_images: npt.NDArray[np.int64]
     errors: Mapping[int, str]
     unusable: Mapping[str, frozenset[int]]
+    reasons: Mapping[tuple[str, str], Sequence[int]]
 
     @property
     def rows(self) -> int:
@@ -62,21 +64,23 @@ class Resolved:
 
 @dataclass
 class _Findings:
-    """Collects what is wrong: row -> messages, column -> rows."""
+    """Collects what is wrong: row -> messages, column -> rows, reason -> rows."""
 
     given: Given
     messages: dict[int, list[str]] = field(default_factory=dict)
     unusable: dict[str, set[int]] = field(default_factory=dict)
+    reasons: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
-    def add(self, column: str, rows: Iterable[int], tell: Callable[[int], str]) -> None:
-        """Fail these rows because of a column, each with its own message."""
+    def add(self, column: str, rows: Iterable[int], tell: Callable[[int], str], reason: str) -> None:
+        """Fail these rows because of a column, each with its own message; `reason` is what these have in common."""
         for row in rows:
             self.messages.setdefault(int(row), []).append(tell(int(row)))
             self.unusable.setdefault(column, set()).add(int(row))
+            self.reasons.setdefault((column, reason), []).append(int(row))
 
     def say(self, column: str, rows: Iterable[int], reason: str) -> None:
         """Fail these rows with the column's name, the value, and a reason that all of them share."""
-        self.add(column, rows, lambda row: f"{column}: {self.given.show(column, row)} {reason}")
+        self.add(column, rows, lambda row: f"{column}: {self.given.show(column, row)} {reason}", reason.split("; ")[0])
 
     def misfits(self, column: str) -> Mask:
         """True where the column's type cannot hold the value."""
@@ -128,6 +132,7 @@ def resolve(tables: Sequence[pa.Table], config: RunConfig) -> Resolved:
         num_images=num_images.astype(np.int64),
         errors={row: "; ".join(texts) for row, texts in sorted(found.messages.items())},
         unusable={column: frozenset(rows) for column, rows in found.unusable.items()},
+        reasons=found.reasons,
     )
 
 
@@ -211,7 +216,12 @@ def list_lengths(lists: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _check_seeds(given: Given, found: _Findings) -> None:
-    found.add("seed", given.misfits["seed"], lambda row: complaint("seed", given.show("seed", row), None))
+    found.add(
+        "seed",
+        given.misfits["seed"],
+        lambda row: complaint("seed", given.show("seed", row), None),
+        f"is not {RULES['seed'].what}",
+    )
 
 
 def _read_number(given: Given, name: str, needed: Mask, default: Any, found: _Findings) -> Column:
@@ -227,6 +237,7 @@ def _read_number(given: Given, name: str, needed: Mask, default: Any, found: _Fi
         name,
         misfits[needed[misfits]],
         lambda row: complaint(name, given.show(name, row), array[row].as_py()),
+        f"is not {rule.what}",
     )
     if array.null_count == len(array):
         return np.array(np.broadcast_to(default, given.rows))
@@ -234,7 +245,12 @@ def _read_number(given: Given, name: str, needed: Mask, default: Any, found: _Fi
     there = casting.present(array) & needed
     low = values <= rule.low if rule.above_low else values < rule.low
     wrong = there & (low | (values > rule.high) | ((values % rule.step != 0) if rule.step > 1 else False))
-    found.add(name, np.flatnonzero(wrong), lambda row: complaint(name, given.show(name, row), array[row].as_py()))
+    found.add(
+        name,
+        np.flatnonzero(wrong),
+        lambda row: complaint(name, given.show(name, row), array[row].as_py()),
+        f"is not {rule.what}",
+    )
     return np.where(there & ~wrong, values, default)
 
 
@@ -262,4 +278,5 @@ def _check_strength(settings: Mapping[str, Column], img2img: Mask, found: _Findi
         "strength",
         np.flatnonzero(idle),
         lambda row: strength_complaint(int(steps[row]), float(strength[row])) or "strength: unusable",
+        "leaves no step to run",
     )

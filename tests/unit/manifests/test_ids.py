@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests import ids, sources
+from manifests import hash_runs, ids, sources
 from manifests.config import RunConfig
 from manifests.layout import key_of
 from manifests.plan import plan, window_batches
@@ -154,13 +154,48 @@ def test_a_missing_seed_can_be_redone_from_the_id_and_the_jobs_seed(path: Path) 
 
 
 def test_hashes_that_meet_by_chance_reject_no_row() -> None:
-    watch = ids.IdWatch()
-    watch.see(pa.array(["a", "b", "c", "b"]), [])
+    names = pa.array(["a", "b", "c", "b"])
+    seen = ids.WindowNames.of(names, [])
     # Pretend that "a" and "b" have one hash.
-    watch._hashes[0][0] = watch._hashes[0][1]
-    [repeats] = watch.repeats(lambda _: pa.array(["a", "b", "c", "b"]))
+    seen.hashes[0] = seen.hashes[1]
+    with ids.IdWatch() as watch:
+        watch.see(seen)
+        [repeats] = watch.repeats(lambda _: names)
     assert repeats.rows.tolist() == [3]
     assert repeats.numbers.tolist() == [1]
+
+
+def test_what_repeats_is_found_as_well_when_it_was_sorted_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    windows = []
+    for _ in range(20):
+        names = [None if n < 60 else f"own {n % 500}" for n in rng.integers(0, 900, 100)]
+        windows.append(pa.array(names, pa.string()))
+    contents = [
+        [hashlib.blake2b(bytes([rng.integers(0, 90)]), digest_size=16).digest()] * window.null_count
+        for window in windows
+    ]
+
+    def found() -> list[tuple[list[int], list[int], list[bool]]]:
+        with ids.IdWatch() as watch:
+            for window, digests in zip(windows, contents, strict=True):
+                watch.see(ids.WindowNames.of(window, digests))
+            repeats = watch.repeats(lambda index: windows[index])
+        return [(r.rows.tolist(), r.numbers.tolist(), r.own.tolist()) for r in repeats]
+
+    in_memory = found()
+    assert sum(len(rows) for rows, _, _ in in_memory) > 1000
+    monkeypatch.setattr(hash_runs, "RUN_ROWS", 150)
+    assert found() == in_memory
+
+
+def test_texts_have_equal_hashes_only_where_they_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["", "\0", "\0\0", "a", "ab", "ba", *(f"request-{n:07d}" for n in range(20_000))]
+    whole = hash_runs.text_hashes(pa.array(texts))
+    assert len(set(whole.tolist())) == len(texts)
+    assert hash_runs.text_hashes(pa.array(texts)[3:9]).tolist() == whole[3:9].tolist()
+    monkeypatch.setattr(hash_runs, "_TEXT_BYTES", 1000)
+    assert (hash_runs.text_hashes(pa.array(texts)) == whole).all()
 
 
 def test_keys_are_unique_whatever_the_number_of_shards_and_rejected_rows() -> None:

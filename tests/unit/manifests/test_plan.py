@@ -98,7 +98,7 @@ def check_invariants(job: RunConfig, planned: Plan) -> dict[int, list[dict[str, 
     for batch in batches:
         if batch.bucket:
             counted[batch.bucket] += batch.samples.num_rows
-    assert dict(counted) == dict(planned.samples_by_bucket)
+    assert dict(counted) == {bucket: count.samples for bucket, count in planned.buckets.items()}
     assert sum(planned.samples_by_task.values()) == planned.samples
     return rows
 
