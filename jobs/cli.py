@@ -53,14 +53,31 @@ def parse_config(arguments: Sequence[str] | None, description: str, fields: Sequ
     Raises:
         UsageError: an option or a key of the TOML file is unknown, missing or of no use.
     """
+    return parse_command(arguments, description, fields)[0]
+
+
+def parse_command(
+    arguments: Sequence[str] | None,
+    description: str,
+    fields: Sequence[str] | None = None,
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> tuple[RunConfig, argparse.Namespace]:
+    """Like `parse_config`, for a script with options of its own; these come back beside the config.
+
+    Args:
+        add_options: adds them to the parser.
+    """
     names = list(fields if fields is not None else RunConfig.model_fields)
-    known, unknown = _parser(description, names).parse_known_args(arguments)
+    parser = _parser(description, names)
+    add_options(parser)
+    known, unknown = parser.parse_known_args(arguments)
     if unknown:
-        options = [_option(name) for name in [*names, "config"]]
+        options = [_option(name) for name in vars(known)]
         raise UsageError(f"unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], options)}")
-    given = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
+    given = {name: value for name, value in vars(known).items() if name in names and value is not None}
     from_file = _read_file(known.config) if known.config is not None else {}
-    return _validate({**from_file, **given}, {name: known.config for name in from_file if name not in given})
+    config = _validate({**from_file, **given}, {name: known.config for name in from_file if name not in given})
+    return config, known
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:

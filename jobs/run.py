@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 import traceback
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs import runfiles
 from jobs.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
+from jobs.estimate import Stopwatch
 from jobs.lease import Lease
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
@@ -80,10 +82,12 @@ class _Done:
         self.device_reason: str | None = None
         self.pools: dict[str, Any] | None = None
         self.devices: tuple[dict[str, Any], ...] = ()
+        self.times = Stopwatch()
 
-    def add(self, rows: int) -> None:
+    def add(self, receipt: Receipt) -> None:
         """Count a batch that just came."""
-        self.made += rows
+        self.times.add(receipt)
+        self.made += receipt.count
         self.last = (time.monotonic(), self.made)
         self.first = self.first or self.last
 
@@ -191,6 +195,10 @@ def _make_missing(
             raise _incomplete(config, ledger, said, error) from error
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
+        finally:
+            # Good for an estimate only, so nothing fails because of it.
+            with contextlib.suppress(StorageError):
+                runfiles.write_times(config, done.times.record(device.kind, config.batch_size, pools))
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices = devices(setup)
@@ -213,7 +221,7 @@ def _run_lines(
             for receipt in run_line(setup, _windows_left(planned, ledger)):
                 progress.phase("making images")
                 progress.add(receipt.successes, receipt.count - receipt.successes)
-                done.add(receipt.count)
+                done.add(receipt)
                 if ledger.record(receipt):
                     sealer.add(receipt.shard)
                 sealer.poll()
@@ -240,7 +248,7 @@ def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgres
 
     def tell(receipt: Receipt) -> bool:
         progress.add(receipt.successes, receipt.count - receipt.successes)
-        done.add(receipt.count)
+        done.add(receipt)
         return stop.came()
 
     try:

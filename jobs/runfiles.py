@@ -3,6 +3,7 @@
 _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
+_run/times.json    how long the last start that made something took for batches of each bucket (jobs/estimate.py)
 _run/error.log     what the engine said where it stopped early
 _SUCCESS           every planned row is written or failed, counted
 """
@@ -12,6 +13,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
+from jobs.estimate import StepTimes
 from manifests import storage
 from manifests.commit import sealed_shards
 from manifests.config import RunConfig
@@ -46,6 +50,27 @@ def begin(config: RunConfig, plan: Plan) -> None:
         UsageError: the output holds another run's work; the text says what differs and what to do.
     """
     storage.sweep(config.output)
+    known = check(config, plan)
+    if known is not None and known.get("fingerprint") != plan.fingerprint:
+        unfinish(config)
+        known = None
+    settings = config.model_dump(mode="json")
+    _write(config, "config.json", settings)
+    if known is None:
+        record = {**_counts(plan), "ends": plan.ends, "fingerprint": plan.fingerprint, "settings": settings}
+        _write(config, "plan.json", record)
+
+
+def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
+    """Make sure that this plan can be begun in the output, or gone on with; writes nothing.
+
+    Returns:
+        The record of the plan that the output was begun with, None for a new output. With `append` it may be that of
+        the plan before rows were added.
+
+    Raises:
+        UsageError: the output holds another run's work; the text says what differs and what to do.
+    """
     settings = config.model_dump(mode="json")
     known = _read(config, "plan.json")
     if known is None:
@@ -59,12 +84,7 @@ def begin(config: RunConfig, plan: Plan) -> None:
             raise UsageError(_difference(config.output, known, plan, settings))
         if plan.fingerprint_at.get(known["requests"]) != known.get("fingerprint"):
             raise UsageError(_not_appended(config.output, known, plan, settings))
-        unfinish(config)
-        known = None
-    _write(config, "config.json", settings)
-    if known is None:
-        record = {**_counts(plan), "ends": plan.ends, "fingerprint": plan.fingerprint, "settings": settings}
-        _write(config, "plan.json", record)
+    return known
 
 
 def unfinish(config: RunConfig) -> None:
@@ -92,6 +112,25 @@ def write_error(config: RunConfig, text: str) -> str:
     url = storage.join(config.output, FOLDER, "error.log")
     storage.write_atomic(url, text.encode())
     return url
+
+
+def write_times(config: RunConfig, times: StepTimes) -> None:
+    """Keep what a start has measured; one that measured nothing leaves the last one's."""
+    if times.buckets:
+        _write(config, "times.json", times.model_dump(mode="json"))
+
+
+def read_times(output: str) -> StepTimes | None:
+    """What the last start of an output measured; None where none did.
+
+    Raises:
+        UsageError: the record cannot be read.
+    """
+    known = _read_from(output, "times.json")
+    try:
+        return None if known is None else StepTimes.model_validate(known)
+    except ValidationError as error:
+        raise UsageError(f"{output}/{FOLDER}/times.json is not of this version; remove it") from error
 
 
 def _counts(plan: Plan) -> dict[str, Any]:
@@ -138,7 +177,11 @@ def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict
 
 
 def _read(config: RunConfig, name: str) -> dict[str, Any] | None:
-    url = storage.join(config.output, FOLDER, name)
+    return _read_from(config.output, name)
+
+
+def _read_from(output: str, name: str) -> dict[str, Any] | None:
+    url = storage.join(output, FOLDER, name)
     try:
         content: dict[str, Any] = json.loads(storage.read_bytes(url))
     except FileNotFoundError:

@@ -20,8 +20,9 @@ A stage works only on samples whose `status` is "success", and sets `status` and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -60,12 +61,14 @@ class Batch:
         index: position of the batch in its shard, from 0.
         bucket: what the samples share; None for rows that failed validation and travel for their records only.
         samples: one row per sample, columns as in the table at the top of this file.
+        seconds: how long each stage so far worked on it, by the stage's name.
     """
 
     shard: int
     index: int
     bucket: Bucket | None
     samples: pa.Table
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_block(self) -> pa.Table:
         """The batch as a table of one row, which is what travels through Ray Data."""
@@ -78,6 +81,7 @@ class Batch:
                 "shard": pa.array([self.shard], pa.int64()),
                 "batch": pa.array([self.index], pa.int32()),
                 "bucket": pa.array([bucket], pa.string()),
+                "seconds": pa.array([json.dumps(dict(self.seconds))], pa.string()),
                 "samples": pa.Array.from_buffers(
                     pa.large_binary(),
                     1,
@@ -98,6 +102,7 @@ class Batch:
             index=block.column("batch")[0].as_py(),
             bucket=None if bucket is None else Bucket.model_validate_json(bucket),
             samples=samples.combine_chunks(),
+            seconds=json.loads(block.column("seconds")[0].as_py()),
         )
 
     @property
@@ -124,6 +129,10 @@ class Batch:
             return replace(self, samples=self.samples.append_column(column, array))
         # Keeping the declared field keeps its description in the index.
         return replace(self, samples=self.samples.set_column(position, self.samples.schema.field(column), array))
+
+    def took(self, stage: str, seconds: float) -> Batch:
+        """The batch with the time that a stage worked on it."""
+        return replace(self, seconds={**self.seconds, stage: seconds})
 
     def drop(self, columns: Sequence[str]) -> Batch:
         """The batch without those of the columns that it has."""

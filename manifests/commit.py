@@ -16,9 +16,10 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests import storage
+from manifests.batch import Bucket
 from manifests.config import RunConfig
 from manifests.errors import StorageError
 
@@ -39,6 +40,8 @@ class Receipt(BaseModel):
         successes: those with an image.
         failed_by_status: number of failed samples per status, statuses in alphabetical order.
         bytes: size of the staged part.
+        bucket: what its samples share; None for rows that failed validation.
+        seconds: how long each guarded stage worked on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +52,8 @@ class Receipt(BaseModel):
     successes: int
     failed_by_status: Mapping[str, int]
     bytes: int
+    bucket: Bucket | None = None
+    seconds: Mapping[str, float] = Field(default_factory=dict)
 
 
 class FileStats(BaseModel):

@@ -38,7 +38,7 @@ class Problem:
         reason: what is wrong, in words that hold for all of the rows.
         count: how many rows.
         rows: the first of them, rows of the manifest from 0.
-        example: the whole message of the first.
+        example: the message of the first.
     """
 
     column: str
@@ -148,7 +148,7 @@ def _problems(resolved: Resolved, repeats: naming.Repeats) -> tuple[Problem, ...
     found = []
     for (column, reason), rows in resolved.reasons.items():
         first = sorted(rows)[:FIRST_ROWS]
-        found.append(Problem(column, reason, len(rows), tuple(first), resolved.errors[first[0]]))
+        found.append(Problem(column, reason, len(rows), tuple(first), rows[first[0]]))
     used = repeats.rows[repeats.own].tolist()
     if used:
         shown = resolved.given.show("id", used[0])

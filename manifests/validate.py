@@ -45,7 +45,7 @@ class Resolved:
         num_images: int64, at least 1.
         errors: row -> why it cannot be made; rows that are not in it are valid.
         unusable: column -> rows whose value was the reason, for blanking them in the record.
-        reasons: (column, what is wrong in general) -> rows, in no order; for counting.
+        reasons: (column, what is wrong in general) -> row -> its message of that; rows in no order.
     """
 
     given: Given
@@ -54,7 +54,7 @@ class Resolved:
     num_images: npt.NDArray[np.int64]
     errors: Mapping[int, str]
     unusable: Mapping[str, frozenset[int]]
-    reasons: Mapping[tuple[str, str], Sequence[int]]
+    reasons: Mapping[tuple[str, str], Mapping[int, str]]
 
     @property
     def rows(self) -> int:
@@ -64,19 +64,20 @@ class Resolved:
 
 @dataclass
 class _Findings:
-    """Collects what is wrong: row -> messages, column -> rows, reason -> rows."""
+    """Collects what is wrong: row -> messages, column -> rows, reason -> row -> message."""
 
     given: Given
     messages: dict[int, list[str]] = field(default_factory=dict)
     unusable: dict[str, set[int]] = field(default_factory=dict)
-    reasons: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    reasons: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)
 
     def add(self, column: str, rows: Iterable[int], tell: Callable[[int], str], reason: str) -> None:
         """Fail these rows because of a column, each with its own message; `reason` is what these have in common."""
-        for row in rows:
-            self.messages.setdefault(int(row), []).append(tell(int(row)))
-            self.unusable.setdefault(column, set()).add(int(row))
-            self.reasons.setdefault((column, reason), []).append(int(row))
+        for row in map(int, rows):
+            message = tell(row)
+            self.messages.setdefault(row, []).append(message)
+            self.unusable.setdefault(column, set()).add(row)
+            self.reasons.setdefault((column, reason), {})[row] = message
 
     def say(self, column: str, rows: Iterable[int], reason: str) -> None:
         """Fail these rows with the column's name, the value, and a reason that all of them share."""

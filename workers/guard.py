@@ -68,6 +68,8 @@ class Guard:
     def run(self, batch: Batch, work: Callable[[Batch], Batch], probe: Callable[[], object] | None = None) -> Batch:
         """`work(batch)`, or the same made of its rows one by one where the batch has killed its process before.
 
+        What comes back says how long that took.
+
         Args:
             batch: at least one sample is pending.
             work: adds columns and fails samples; gives the same for a row alone as in its batch.
@@ -76,8 +78,11 @@ class Guard:
         Raises:
             GivenUpError: the device is broken, so that nothing can be said about the batch.
         """
-        if self.attempts is None:
-            return work(batch)
+        began = time.perf_counter()
+        done = work(batch) if self.attempts is None else self._run(batch, work, probe)
+        return done.took(self.stage, time.perf_counter() - began)
+
+    def _run(self, batch: Batch, work: Callable[[Batch], Batch], probe: Callable[[], object] | None) -> Batch:
         worker = this_worker(self.stage)
         place = (self.stage, batch.shard, batch.index)
         orders = self._ask("begin", place, worker, probe is not None)

@@ -64,6 +64,8 @@ def write_part(batch: Batch, output_url: str) -> Receipt:
         successes=table.num_rows - sum(failed.values()),
         failed_by_status=dict(sorted(failed.items())),
         bytes=len(data),
+        bucket=batch.bucket,
+        seconds=batch.seconds,
     )
 
 

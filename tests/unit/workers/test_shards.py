@@ -69,7 +69,7 @@ def stage(output: Path, batches: Sequence[Batch]) -> None:
 
 def test_a_part_is_the_index_plus_the_image(tmp_path: Path) -> None:
     batch = finished("text2img", [{}, failed()], place=(3, 7), extra_fields=[pa.field("dataset", pa.string())])
-    leftover = batch.add("image_embeds", pa.list_(pa.float32(), 2), {0: [1.0, 2.0]})
+    leftover = batch.add("image_embeds", pa.list_(pa.float32(), 2), {0: [1.0, 2.0]}).took("decoder", 1.5)
     receipt = write_part(leftover, str(tmp_path))
     path = tmp_path / "_run" / "parts" / "00003" / "00007.arrow"
     assert receipt == commit.Receipt(
@@ -79,6 +79,8 @@ def test_a_part_is_the_index_plus_the_image(tmp_path: Path) -> None:
         successes=1,
         failed_by_status={"failed_to_load": 1},
         bytes=path.stat().st_size,
+        bucket=batch.bucket,
+        seconds={"decoder": 1.5},
     )
     table = pa.ipc.open_file(path.read_bytes()).read_all()
     assert table.column_names == [*RECORD_NAMES, "dataset", "encoded"]

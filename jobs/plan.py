@@ -1,0 +1,186 @@
+"""Check a manifest and say what a run of it would do, and what it would take, without doing any of it.
+
+    python jobs/plan.py --manifest requests.parquet --output images
+
+Takes the options of generate.py and writes nothing. Every row is validated; the table shows what would be made, what
+the output holds already, and which rows cannot be made and why. Exit code 0: every row can be made. 3: some cannot.
+2: nothing can run: the command line, the manifest, the checkpoint or the output is of no use, or every row is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# As in generate.py: this source tree first, this folder not at all.
+_ROOT = str(Path(__file__).resolve().parent.parent)
+sys.path[:] = [
+    _ROOT,
+    *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
+]
+
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from jobs import runfiles  # noqa: E402
+from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
+from jobs.dry_run import BucketPlan, DryRun, dry_run  # noqa: E402
+from jobs.estimate import StepTimes  # noqa: E402
+from jobs.progress import duration  # noqa: E402
+from manifests.config import RunConfig  # noqa: E402
+from manifests.errors import UsageError  # noqa: E402
+from manifests.plan import plan  # noqa: E402
+from manifests.survey import Problem  # noqa: E402
+
+#: Buckets that the table shows; the JSON has all of them.
+SHOWN_BUCKETS = 20
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
+    parser.add_argument(
+        "--times-of",
+        metavar="OUTPUT",
+        help="output of an earlier run whose measured times to estimate from (default: --output)",
+    )
+
+
+def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
+    """Plan, and find out what the options ask for.
+
+    Raises:
+        UsageError: a setting or the manifest cannot be used.
+        StorageError: manifest or output cannot be read.
+    """
+    planned = plan(config, runfiles.ends_of(config))
+    return dry_run(config, planned, _times(config, given.times_of))
+
+
+def _times(config: RunConfig, output: str | None) -> tuple[str, StepTimes] | None:
+    """Measured step times, and where they are from."""
+    source = output or config.output
+    times = runfiles.read_times(source)
+    if times is None:
+        if output is not None:
+            raise UsageError(f"option --times-of: {output} has no _run/times.json; no run has measured anything there")
+        return None
+    return f"{source}/{runfiles.FOLDER}/times.json", times
+
+
+def show(found: DryRun, console: Console) -> None:
+    """Print what was found for a person."""
+    _show_counts(found, console)
+    if found.buckets:
+        _show_buckets(found, console)
+    for title, problems in (("Cannot be made", found.problems), ("May not look as meant", found.warnings)):
+        if problems:
+            _show_problems(title, problems, console)
+    _say(console, _cost(found))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_counts(found: DryRun, console: Console) -> None:
+    done = found.done
+    shards = f"{done.sealed:,} of {done.shards:,} shards committed, {done.staged:,} batches staged"
+    padding = f"{100 * found.padding:.2f} % padding"
+    _say(console, f"rows    {found.rows:,}: {found.rows - found.rejected:,} can be made, {found.rejected:,} cannot")
+    for task, rows in found.rows_by_task.items():
+        _say(console, f"        {rows:,} {task}, {found.images_by_task[task]:,} images")
+    _say(
+        console,
+        f"plan    {found.images:,} images, {found.batches:,} batches of up to {found.batch_size}, "
+        f"{padding}, {found.shards:,} shards",
+    )
+    _say(console, f"output  {found.output}: {shards}, {done.images_left:,} images left")
+
+
+def _show_buckets(found: DryRun, console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    costs = ("s/batch", "device hours") if found.estimate is not None else ()
+    for column in ("images", "batches", "padding", *costs):
+        table.add_column(column, justify="right", no_wrap=True)
+    # The last one, because it is the one that may be broken into lines.
+    table.add_column("bucket")
+    for planned in found.buckets[:SHOWN_BUCKETS]:
+        cells = [f"{planned.images:,}", f"{planned.batches:,}", f"{100 * planned.padding:.1f} %"]
+        if planned.cost is not None:
+            sign = "" if planned.cost.measured else "~"
+            seconds = planned.cost.prior_seconds + planned.cost.decoder_seconds
+            cells += [f"{sign}{_number(seconds)}", f"{sign}{_number(planned.cost.device_hours)}"]
+        table.add_row(*cells, _name(planned))
+    console.print()
+    console.print(table, highlight=False)
+    if len(found.buckets) > SHOWN_BUCKETS:
+        _say(console, f"and {len(found.buckets) - SHOWN_BUCKETS} more buckets (--json has all of them)")
+
+
+def _name(planned: BucketPlan) -> str:
+    bucket = planned.bucket
+    words = [f"{bucket.task} {bucket.width}x{bucket.height}", f"{bucket.steps} steps cfg {bucket.guidance_scale:g}"]
+    words.append(f"prior {bucket.prior_steps} cfg {bucket.prior_guidance_scale:g}")
+    if bucket.strength is not None:
+        words.append(f"strength {bucket.strength:g}")
+    if bucket.has_negative:
+        words.append("negative")
+    return ", ".join(words)
+
+
+def _show_problems(title: str, problems: Sequence[Problem], console: Console) -> None:
+    _say(console, f"\n{title} (rows count from 0):")
+    width = max(len(f"{problem.count:,}") for problem in problems)
+    for problem in problems:
+        more = ", …" if problem.count > len(problem.rows) else ""
+        example = problem.example.removeprefix(f"{problem.column}: ")
+        rows = ", ".join(map(str, problem.rows))
+        _say(console, f"  {problem.count:>{width},}  {problem.column}: {problem.reason}")
+        _say(console, f"  {'':{width}}  rows {rows}{more}, the first: {example}")
+
+
+def _cost(found: DryRun) -> str:
+    cost = found.estimate
+    if cost is None:
+        return "\nestimate: none, because nothing was measured yet (--probe, or --times-of an earlier output)"
+    scaled = f"; {cost.scaled_buckets} buckets marked ~ are scaled from others" if cost.scaled_buckets else ""
+    hours = f"prior {_number(cost.prior_hours)} + decoder {_number(cost.decoder_hours)} {cost.device} device hours"
+    pools = f"{duration(3600 * cost.hours)} on {cost.prior_actors} prior and {cost.decoder_actors} decoder actors"
+    left = ""
+    if found.done.images_left < found.images:
+        part = found.done.images_left / found.images
+        left = f"; {100 * part:.1f} % of it is left, {duration(3600 * cost.hours * part)}"
+    return f"\nestimate: {hours}, {pools}, {_size(cost.bytes)}{left}\n          from {cost.source}{scaled}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def main() -> int:
+    """Parse, look, tell."""
+    config, given = parse_command(None, __doc__ or "", add_options=_add_options)
+    found = look(config, given)
+    if given.json:
+        print(found.model_dump_json(indent=2))
+    else:
+        show(found, Console())
+    if not found.can_run:
+        why = found.refused or f"none of the {found.rows} rows can be made"
+        print(f"error: nothing can run: {why}", file=sys.stderr)
+        return EXIT_USAGE
+    return EXIT_FAILED_ROWS if found.rejected else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,180 @@
+"""jobs/plan.py: what a run would do, read from the table, the JSON and the exit code; nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import plan as script
+from jobs import runfiles
+from jobs.estimate import Stopwatch
+from jobs.pools import Pools, PoolSize
+from manifests.batch import Bucket
+from manifests.commit import Receipt
+from manifests.config import RunConfig
+from manifests.errors import UsageError
+from tests.unit import finished_run
+
+POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(2, 2), 2, 1.0, 1)
+SMALL = ("--batch-size", "2", "--shard-size", "4", "--height", "64", "--width", "64")
+
+
+def planned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the script."""
+    monkeypatch.setattr("sys.argv", ["plan.py", *arguments])
+    monkeypatch.setenv("COLUMNS", "100")
+    code = script.main()
+    return code, *capsys.readouterr()
+
+
+class Script:
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._fixtures = capsys, monkeypatch
+
+    def __call__(self, manifest: Path | str, output: Path | str, *more: str) -> tuple[int, str, str]:
+        return planned(*self._fixtures, "--manifest", str(manifest), "--output", str(output), *SMALL, *more)
+
+    def json(self, manifest: Path | str, output: Path | str, *more: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self(manifest, output, "--json", *more)[1])
+        return found
+
+
+@pytest.fixture
+def run_plan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Script:
+    return Script(capsys, monkeypatch)
+
+
+def write(path: Path, **columns: Sequence[Any]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def measured(output: str, decoder: Sequence[float], height: int = 64) -> None:
+    """What a run on this output would have measured."""
+    bucket = Bucket(
+        task="text2img",
+        height=height,
+        width=64,
+        steps=100,
+        guidance_scale=4.0,
+        prior_steps=25,
+        prior_guidance_scale=4.0,
+        strength=None,
+        has_negative=False,
+    )
+    watch = Stopwatch()
+    for number, seconds in enumerate(decoder):
+        receipt = Receipt(shard=0, batch=number, count=2, successes=2, failed_by_status={}, bytes=3000, bucket=bucket)
+        watch.add(receipt.model_copy(update={"seconds": {"prior": 1.0, "decoder": seconds}}))
+    config = RunConfig(manifest=("m",), output=output)
+    runfiles.write_times(config, watch.record("cpu", 2, POOLS))
+
+
+def test_rows_images_and_shards_are_counted_and_nothing_is_written(tmp_path: Path, run_plan: Script) -> None:
+    manifest = finished_run.write_manifest(tmp_path / "m.parquet")
+    code, table, _ = run_plan(manifest, tmp_path / "out")
+    assert code == 3
+    assert "8: 7 can be made, 1 cannot" in table
+    assert "7 text2img, 10 images" in table
+    assert "0 of 3 shards committed, 0 batches staged, 10 images left" in table
+    assert "width: is not a multiple of 64 from 64 to 4096" in table
+    assert "rows 6, the first: 65 is not a multiple of 64; use 64 or 128" in table
+    assert os.listdir(tmp_path) == ["m.parquet"]
+
+
+def test_rows_are_counted_by_reason_with_the_first_of_them(tmp_path: Path, run_plan: Script) -> None:
+    count = 30_000
+    ids = ["twice" if row in (5, 11_000, 29_999) else f"r{row}" for row in range(count)]
+    heights = [500 if row % 10_000 == 9 else 512 for row in range(count)]
+    tasks = ["[b]" if row == 25_000 else "text2img" for row in range(count)]
+    manifest = write(tmp_path / "m.parquet", id=ids, task=tasks, prompt=["x"] * count, height=heights)
+    found = run_plan.json(manifest, tmp_path / "out")
+    problems = {problem["column"]: (problem["count"], problem["rows"]) for problem in found["problems"]}
+    assert problems == {"height": (3, [9, 10_009, 20_009]), "id": (2, [11_000, 29_999]), "task": (1, [25_000])}
+    assert found["rejected"] == 6
+    examples = {problem["column"]: problem["example"] for problem in found["problems"]}
+    assert examples["id"] == "id: 'twice' was already used by row 5 of the manifest"
+    assert "'[b]' is not a task" in run_plan(manifest, tmp_path / "out")[1]
+
+
+def test_what_is_committed_is_not_left(tmp_path: Path, run_plan: Script) -> None:
+    config = finished_run.make_config(tmp_path)
+    finished_run.run(config)
+    (Path(config.output) / "00001_stats.json").unlink()
+    done = run_plan.json(config.manifest[0], config.output)["done"]
+    assert (done["shards"], done["sealed"], done["images_left"]) == (3, 2, 4)
+    share = run_plan.json(config.manifest[0], config.output, "--shards", "2/2")["done"]
+    assert (share["shards"], share["sealed"], share["images_left"]) == (1, 0, 4)
+
+
+def test_an_output_of_another_manifest_is_refused_as_the_run_would(tmp_path: Path, run_plan: Script) -> None:
+    config = finished_run.make_config(tmp_path)
+    finished_run.run(config)
+    other = write(tmp_path / "other.parquet", task=["text2img"], prompt=["x"])
+    code, table, said = run_plan(other, config.output)
+    assert code == 2
+    assert "1: 1 can be made" in table
+    assert "nothing can run" in said
+    assert "was begun with something else: the manifest has other content" in said
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_manifest_without_a_usable_row_ends_with_2(tmp_path: Path, run_plan: Script, rows: int) -> None:
+    manifest = write(tmp_path / "m.parquet", task=pa.array(["?"] * rows, pa.string()))
+    code, _, said = run_plan(manifest, tmp_path / "out")
+    assert code == 2
+    assert f"none of the {rows} rows can be made" in said
+
+
+def test_the_estimate_is_the_median_of_what_was_measured(tmp_path: Path, run_plan: Script) -> None:
+    manifest = write(tmp_path / "m.parquet", task=["text2img"] * 7, prompt=["x"] * 7)
+    # The first batch carried a compilation.
+    measured(str(tmp_path / "before"), [99.0, 3.0, 3.0, 5.0])
+    found = run_plan.json(manifest, tmp_path / "out", "--times-of", str(tmp_path / "before"))
+    cost = found["estimate"]
+    assert cost["prior_hours"] * 3600 == pytest.approx(4 * 1.0)
+    assert cost["decoder_hours"] * 3600 == pytest.approx(4 * 3.0)
+    assert cost["hours"] * 3600 == pytest.approx(4 * 3.0 / 2)
+    assert (cost["bytes"], cost["scaled_buckets"]) == (7 * 1500, 0)
+    table = run_plan(manifest, tmp_path / "out", "--times-of", str(tmp_path / "before"))[1]
+    assert "6s on 1 prior and 2 decoder actors, 10.5 kB" in table
+
+
+def test_a_bucket_that_was_not_measured_is_scaled_by_its_work(tmp_path: Path, run_plan: Script) -> None:
+    manifest = write(tmp_path / "m.parquet", task=["text2img"], prompt=["x"], height=[512])
+    measured(str(tmp_path / "out"), [2.0])
+    found = run_plan.json(manifest, tmp_path / "out", "--batch-size", "4")
+    # Eight times the pixels, and twice the rows.
+    assert found["buckets"][0]["cost"]["decoder_seconds"] == pytest.approx(2.0 * 8 * 2)
+    assert found["estimate"]["scaled_buckets"] == 1
+    assert "~" in run_plan(manifest, tmp_path / "out", "--batch-size", "4")[1]
+
+
+def test_times_of_an_output_without_any_are_refused(tmp_path: Path, run_plan: Script) -> None:
+    manifest = write(tmp_path / "m.parquet", task=["text2img"], prompt=["x"])
+    with pytest.raises(UsageError, match=r"option --times-of: .*nowhere has no _run/times.json"):
+        run_plan(manifest, tmp_path / "out", "--times-of", str(tmp_path / "nowhere"))
+
+
+def test_twelve_aspect_ratios_in_any_order_leave_less_than_one_percent_padding(
+    tmp_path: Path, run_plan: Script
+) -> None:
+    count = 40_000
+    sides = [(512 + 64 * (n % 4), 512 + 64 * (n // 4)) for n in range(12)]
+    # Neighbours differ and no period of theirs is the window's.
+    picked = [sides[(row * row + row // 7) % 12] for row in range(count)]
+    heights, widths = zip(*picked, strict=True)
+    manifest = write(
+        tmp_path / "m.parquet", prompt=["x"] * count, task=["text2img"] * count, height=heights, width=widths
+    )
+    found = run_plan.json(manifest, tmp_path / "out", "--batch-size", "8")
+    assert found["padding"] <= 0.01
