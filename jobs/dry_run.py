@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs import runfiles
 from jobs.estimate import BucketCost, Estimate, StepTimes, cost_of, total
+from jobs.input_check import InputCheck
 from manifests.batch import Bucket
 from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
@@ -60,7 +61,7 @@ class DryRun(BaseModel):
         rows_by_task, images_by_task: of those that can be made.
         padding: share of all device slots that no image fills.
         warnings: rows that can be made and may not look as meant.
-        checked_inputs: input images were looked at.
+        unusable: of the rows that can be made, those whose inputs cannot be used after all; None where nobody looked.
         refused: why `generate` would not begin; None where it would.
         estimate: of the whole plan; None where nothing was measured.
     """
@@ -82,7 +83,7 @@ class DryRun(BaseModel):
     buckets: tuple[BucketPlan, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
-    checked_inputs: bool
+    unusable: int | None
     done: Done
     refused: str | None
     estimate: Estimate | None
@@ -90,22 +91,25 @@ class DryRun(BaseModel):
     @property
     def can_run(self) -> bool:
         """True where `generate` would make at least one image, or has made all of them."""
-        return self.refused is None and self.images > 0
+        return self.refused is None and self.rows > self.failing
+
+    @property
+    def failing(self) -> int:
+        """Rows that will have no image, as far as is known."""
+        return self.rejected + (self.unusable or 0)
 
 
 def dry_run(
     config: RunConfig,
     planned: Plan,
     times: tuple[str, StepTimes] | None = None,
-    warnings: Sequence[Problem] = (),
-    unusable_inputs: Sequence[Problem] | None = None,
+    inputs: InputCheck | None = None,
 ) -> DryRun:
     """Put together what is known of a plan.
 
     Args:
         times: where step times come from, and the times.
-        warnings: rows to tell of although they can be made.
-        unusable_inputs: rows whose input images cannot be used; None where nobody looked.
+        inputs: what was found out about them; None where nobody looked.
 
     Raises:
         StorageError: the output cannot be listed.
@@ -140,9 +144,9 @@ def dry_run(
         shards=len(planned.shards),
         padding=1 - planned.samples / slots if slots else 0.0,
         buckets=buckets,
-        problems=(*planned.problems, *(unusable_inputs or ())),
-        warnings=tuple(warnings),
-        checked_inputs=unusable_inputs is not None,
+        problems=(*planned.problems, *(inputs.problems if inputs else ())),
+        warnings=tuple(inputs.warnings) if inputs else (),
+        unusable=inputs.unusable if inputs else None,
         done=_done(config, planned),
         refused=_refusal(config, planned),
         estimate=total(costs, planned.buckets, times[1], times[0]) if times is not None and costs else None,

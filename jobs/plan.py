@@ -28,17 +28,24 @@ from jobs import runfiles  # noqa: E402
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
 from jobs.dry_run import BucketPlan, DryRun, dry_run  # noqa: E402
 from jobs.estimate import StepTimes  # noqa: E402
-from jobs.progress import duration  # noqa: E402
+from jobs.input_check import InputCheck, check_inputs  # noqa: E402
+from jobs.progress import RunProgress, duration  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.plan import plan  # noqa: E402
+from manifests.plan import Plan, plan  # noqa: E402
 from manifests.survey import Problem  # noqa: E402
+from workers import checkpoints  # noqa: E402
 
 #: Buckets that the table shows; the JSON has all of them.
 SHOWN_BUCKETS = 20
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check-inputs",
+        action="store_true",
+        help="read and decode every input image and mask too, and count the tokens of long prompts",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
     parser.add_argument(
         "--times-of",
@@ -54,8 +61,19 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
         UsageError: a setting or the manifest cannot be used.
         StorageError: manifest or output cannot be read.
     """
-    planned = plan(config, runfiles.ends_of(config))
-    return dry_run(config, planned, _times(config, given.times_of))
+    with RunProgress() as progress:
+        progress.phase("planning")
+        planned = plan(config, runfiles.ends_of(config))
+        inputs = _check_inputs(config, planned, progress) if given.check_inputs else None
+    return dry_run(config, planned, _times(config, given.times_of), inputs)
+
+
+def _check_inputs(config: RunConfig, planned: Plan, progress: RunProgress) -> InputCheck:
+    # The tokenizers are the checkpoint's.
+    checkpoints.check(config.checkpoint, planned.samples_by_task)
+    progress.phase("checking inputs of")
+    progress.start(planned.requests, 0)
+    return check_inputs(config, planned, lambda rows: progress.add(rows, 0))
 
 
 def _times(config: RunConfig, output: str | None) -> tuple[str, StepTimes] | None:
@@ -88,7 +106,7 @@ def _show_counts(found: DryRun, console: Console) -> None:
     done = found.done
     shards = f"{done.sealed:,} of {done.shards:,} shards committed, {done.staged:,} batches staged"
     padding = f"{100 * found.padding:.2f} % padding"
-    _say(console, f"rows    {found.rows:,}: {found.rows - found.rejected:,} can be made, {found.rejected:,} cannot")
+    _say(console, f"rows    {found.rows:,}: {found.rows - found.failing:,} can be made, {found.failing:,} cannot")
     for task, rows in found.rows_by_task.items():
         _say(console, f"        {rows:,} {task}, {found.images_by_task[task]:,} images")
     _say(
@@ -179,7 +197,7 @@ def main() -> int:
         why = found.refused or f"none of the {found.rows} rows can be made"
         print(f"error: nothing can run: {why}", file=sys.stderr)
         return EXIT_USAGE
-    return EXIT_FAILED_ROWS if found.rejected else EXIT_OK
+    return EXIT_FAILED_ROWS if found.failing else EXIT_OK
 
 
 if __name__ == "__main__":

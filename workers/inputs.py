@@ -18,6 +18,7 @@ import io
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,42 @@ def load_inputs(batch: Batch, condition_size: int) -> Batch:
     return loaded.drop([field.name for field in SOURCE_FIELDS]).fail(errors)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one image turned out to be.
+
+    Attributes:
+        problem: why it cannot be used, to be completed with the column and the location; None where it can.
+        repainted: of a mask, the share of the image that it repaints.
+    """
+
+    problem: str | None
+    repainted: float | None = None
+
+
+def look_at(content: str | bytes, polarity: str = "") -> Look:
+    """Read and decode one image as the stage would.
+
+    Args:
+        content: a location, or the bytes of the file.
+        polarity: of a mask; "" for any other image.
+    """
+    data = _read(content) if isinstance(content, str) else content
+    if isinstance(data, _UnusableError):
+        return Look(str(data))
+    try:
+        image = decode(data)
+        if not polarity:
+            to_rgb(image)
+            return Look(None)
+        mask = fit_mask(image, image.width, image.height, polarity)
+    except _UnusableError as reason:
+        return Look(str(reason))
+    except Exception as error:
+        return Look(_no_pixels(error))
+    return Look(None, float((mask > 127).mean()))
+
+
 class _Loader:
     """Loads the rows of one batch; each file is fetched once and each (file, use) is decoded once."""
 
@@ -155,9 +192,11 @@ class _Loader:
         except _UnusableError as reason:
             return reason
         except Exception as error:  # a row must never take its batch-mates with it
-            return _UnusableError(
-                f"cannot be turned into pixels ({type(error).__name__}: {error}); save it again as PNG"
-            )
+            return _UnusableError(_no_pixels(error))
+
+
+def _no_pixels(error: Exception) -> str:
+    return f"cannot be turned into pixels ({type(error).__name__}: {error}); save it again as PNG"
 
 
 def _paths(rows: Iterable[dict[str, Any]]) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jobs import plan as script
 from jobs import runfiles
@@ -178,3 +179,40 @@ def test_twelve_aspect_ratios_in_any_order_leave_less_than_one_percent_padding(
     )
     found = run_plan.json(manifest, tmp_path / "out", "--batch-size", "8")
     assert found["padding"] <= 0.01
+
+
+def test_inputs_are_looked_at_as_the_run_would(tmp_path: Path, run_plan: Script) -> None:
+    for name, colour in (("white", 255), ("black", 0)):
+        Image.new("L", (8, 8), colour).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "white.png").read_bytes()[:50])
+    rows: list[dict[str, Any]] = [
+        {"task": "text2img", "prompt": "a cat"},
+        {"task": "img2img", "prompt": "x", "image": "white.png"},
+        {"task": "img2img", "prompt": "x", "image": "missing.png", "num_images": 3},
+        {"task": "img2img", "prompt": "x", "image": "broken.png"},
+        {"task": "inpaint", "prompt": "x", "image": "white.png", "mask": "black.png"},
+        {"task": "inpaint", "prompt": "x", "image": "white.png", "mask": "black.png", "mask_polarity": "black"},
+        {"task": "inpaint", "prompt": "x", "image": "missing.png", "mask": "missing.png"},
+        {"task": "text2img", "prompt": "cat " * 76},
+        {"task": "text2img", "prompt": "cat " * 75},
+        {"task": "text2img", "prompt": "x", "image": "missing.png"},
+    ]
+    manifest = finished_run.write_manifest(tmp_path / "m.parquet", rows)
+    found = run_plan.json(manifest, tmp_path / "out", "--check-inputs")
+    assert found["unusable"] == 3
+    problems = {(p["column"], p["reason"]): p["rows"] for p in found["problems"]}
+    assert problems == {
+        ("image", "does not exist"): [2, 6],
+        ("mask", "does not exist"): [6],
+        ("image", "is truncated or damaged"): [3],
+    }
+    warnings = {(p["column"], p["reason"].split(";")[0]): p["rows"] for p in found["warnings"]}
+    assert warnings == {
+        ("mask", "repaints nothing"): [4],
+        ("mask", "repaints most of the image"): [5],
+        ("prompt", "has more than 77 tokens"): [7],
+    }
+    code, table, _ = run_plan(manifest, tmp_path / "out", "--check-inputs")
+    assert code == 3
+    assert "10: 7 can be made, 3 cannot" in table
+    assert f"image ({tmp_path}/missing.png) does not exist; correct the path" in table
