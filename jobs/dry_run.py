@@ -57,6 +57,7 @@ class DryRun(BaseModel):
 
     Attributes:
         manifest, output: as given.
+        seconds: that planning took, without `--check-inputs`.
         rows: of the manifest; `rejected` of them cannot be made, `problems` says why.
         rows_by_task, images_by_task: of those that can be made.
         padding: share of all device slots that no image fills.
@@ -71,6 +72,7 @@ class DryRun(BaseModel):
     manifest: tuple[str, ...]
     output: str
     fingerprint: str
+    seconds: float
     rows: int
     rejected: int
     rows_by_task: Mapping[str, int]
@@ -102,12 +104,14 @@ class DryRun(BaseModel):
 def dry_run(
     config: RunConfig,
     planned: Plan,
+    seconds: float,
     times: tuple[str, StepTimes] | None = None,
     inputs: InputCheck | None = None,
 ) -> DryRun:
     """Put together what is known of a plan.
 
     Args:
+        seconds: how long planning took.
         times: where step times come from, and the times.
         inputs: what was found out about them; None where nobody looked.
 
@@ -134,6 +138,7 @@ def dry_run(
         manifest=config.manifest,
         output=config.output,
         fingerprint=planned.fingerprint,
+        seconds=round(seconds, 3),
         rows=planned.requests,
         rejected=planned.rejected,
         rows_by_task=planned.requests_by_task,

@@ -76,7 +76,7 @@ def check_inputs(config: RunConfig, planned: Plan, tell: Callable[[int], None]) 
     """Look at the inputs of all rows that can be made.
 
     Args:
-        tell: hears of rows as they are done with.
+        tell: hears of images to make, as their rows are done with.
 
     Raises:
         ManifestError: a file has changed, vanished, or is damaged.
@@ -89,7 +89,8 @@ def check_inputs(config: RunConfig, planned: Plan, tell: Callable[[int], None]) 
             if set(planned.samples_by_task) != {"text2img"}:
                 _check_images(config, window, found, lambda sources: pool.map(look, sources))
             _check_prompts(window, encoders, found)
-            tell(window.rows)
+            shards = planned.shards[window.first_shard : window.first_shard + window.shards]
+            tell(sum(shard.samples for shard in shards))
     return found
 
 

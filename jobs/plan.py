@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,10 +30,11 @@ from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_s
 from jobs.dry_run import BucketPlan, DryRun, dry_run  # noqa: E402
 from jobs.estimate import StepTimes  # noqa: E402
 from jobs.input_check import InputCheck, check_inputs  # noqa: E402
+from jobs.planning import plan_job  # noqa: E402
 from jobs.progress import RunProgress, duration  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.plan import Plan, plan  # noqa: E402
+from manifests.plan import Plan  # noqa: E402
 from manifests.survey import Problem  # noqa: E402
 from workers import checkpoints  # noqa: E402
 
@@ -63,17 +65,19 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
     """
     with RunProgress() as progress:
         progress.phase("planning")
-        planned = plan(config, runfiles.ends_of(config))
+        began = time.monotonic()
+        planned = plan_job(config, runfiles.ends_of(config))
+        seconds = time.monotonic() - began
         inputs = _check_inputs(config, planned, progress) if given.check_inputs else None
-    return dry_run(config, planned, _times(config, given.times_of), inputs)
+    return dry_run(config, planned, seconds, _times(config, given.times_of), inputs)
 
 
 def _check_inputs(config: RunConfig, planned: Plan, progress: RunProgress) -> InputCheck:
     # The tokenizers are the checkpoint's.
     checkpoints.check(config.checkpoint, planned.samples_by_task)
     progress.phase("checking inputs of")
-    progress.start(planned.requests, 0)
-    return check_inputs(config, planned, lambda rows: progress.add(rows, 0))
+    progress.start(planned.samples, 0)
+    return check_inputs(config, planned, lambda images: progress.add(images, 0))
 
 
 def _times(config: RunConfig, output: str | None) -> tuple[str, StepTimes] | None:

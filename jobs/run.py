@@ -20,6 +20,7 @@ from jobs.lease import Lease
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
 from jobs.pipeline import EngineStoppedError, Setup, Work, after_loss, devices, run_line
+from jobs.planning import plan_job
 from jobs.pools import npus, size_pools
 from jobs.progress import RunProgress, duration
 from jobs.retry import FailedRows, failed_rows, retry
@@ -27,7 +28,7 @@ from jobs.stopping import Stop, StopNowError
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
-from manifests.plan import Plan, plan, share_of
+from manifests.plan import Plan, share_of
 from workers import checkpoints
 from workers.attempts import start_attempts
 from workers.device import choose_device
@@ -110,7 +111,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
     began = time.monotonic()
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
-        planned = plan(config, runfiles.ends_of(config))
+        planned = plan_job(config, runfiles.ends_of(config))
         checkpoints.check(config.checkpoint, planned.samples_by_task)
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check

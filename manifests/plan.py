@@ -7,6 +7,7 @@ task: it plans its window again, by the same functions, and yields the batches w
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,9 @@ from manifests.sources import Manifest, Piece
 from manifests.survey import BucketTally, Problem, Survey, Tally, join_problems, lay_out, survey, tally
 from manifests.validate import Resolved, check_defaults, resolve
 
-#: Has windows surveyed, in order: all of them, and whether some images lie inline.
-Surveyor = Callable[[RunConfig, Sequence[tuple[Piece, ...]], bool], Iterator[Survey]]
+#: Has windows surveyed, in order: all of them, in stretches that share few row groups, and whether some images lie
+#: inline.
+Surveyor = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], bool], Iterator[Survey]]
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,20 @@ class Plan:
     fingerprint_at: Mapping[int, str] = field(default_factory=dict)
 
 
-def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = survey) -> Plan:
+def survey_in_turn(
+    config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], inline: bool
+) -> Iterator[Survey]:
+    """All windows, one after the other in this process."""
+    return survey(config, itertools.chain.from_iterable(stretches), inline)
+
+
+def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = survey_in_turn) -> Plan:
     """Plan the whole manifest; reads no inline image unless a row with one has no id.
 
     Args:
         ends: where the manifest ended each time before rows were appended to it; the plan of what comes before is
             the same as without what follows.
-        surveyor: looks at the windows, one after the other in this process unless told otherwise.
+        surveyor: looks at the windows.
 
     Raises:
         UsageError: a request setting of the config cannot be used.
@@ -110,7 +119,8 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
     tallies = []
     rows, fingerprint_at = 0, {}
     with naming.IdWatch() as watch:
-        for found in surveyor(config, windows, any(file.inline_bytes for file in manifest.files)):
+        stretches = sources.cut_stretches(manifest, windows)
+        for found in surveyor(config, stretches, any(file.inline_bytes for file in manifest.files)):
             fingerprint.add(found.digest, found.rows)
             watch.see(found.names)
             tallies.append(found.tally)

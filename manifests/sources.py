@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,9 @@ WINDOW_BYTES = 256 << 20
 
 #: A window holds so many rows at most, or one shard's worth where that is more.
 WINDOW_ROWS = 10_000
+
+#: Rows worth sending to another process to be surveyed.
+STRETCH_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,28 @@ def cut_windows(manifest: Manifest, shard_size: int, ends: Sequence[int] = ()) -
     if pieces:
         windows.append(tuple(pieces))
     return windows
+
+
+def cut_stretches(manifest: Manifest, windows: Sequence[tuple[Piece, ...]]) -> list[list[tuple[Piece, ...]]]:
+    """Put neighbouring windows together for processes that shall not decode the same row groups.
+
+    A stretch has `STRETCH_ROWS` or a little more, and whole row groups where these are larger than that: who begins
+    inside a row group has to decode it from its start.
+    """
+    starts = {
+        file.url: np.cumsum([0, *(rows for rows, _ in file.groups[:-1])], dtype=np.int64) for file in manifest.files
+    }
+    stretches: list[list[tuple[Piece, ...]]] = []
+    rows, place = 0, None
+    for window in windows:
+        first = window[0]
+        before, place = place, (first.url, int(np.searchsorted(starts[first.url], first.start, side="right")))
+        if not stretches or (rows >= STRETCH_ROWS and place != before):
+            stretches.append([])
+            rows = 0
+        stretches[-1].append(window)
+        rows += sum(piece.stop - piece.start for piece in window)
+    return stretches
 
 
 def _extend(pieces: list[Piece], piece: Piece) -> None:

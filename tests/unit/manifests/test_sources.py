@@ -171,3 +171,22 @@ def test_a_file_that_changes_while_the_job_runs_is_named(tmp_path: Path) -> None
     Path(path).unlink()
     with reading.Reader() as reader, pytest.raises(ManifestError, match="no such file"):
         reader.read(window)
+
+
+def test_stretches_hold_all_windows_in_order_and_begin_with_a_row_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "WINDOW_ROWS", 7)
+    monkeypatch.setattr(sources, "STRETCH_ROWS", 20)
+    for name, rows, group in (("a", 100, 30), ("b", 90, 5)):
+        pq.write_table(pa.table({"prompt": ["x"] * rows}), tmp_path / f"{name}.parquet", row_group_size=group)
+    manifest = sources.open_manifest([str(tmp_path)])
+    windows = sources.cut_windows(manifest, 5)
+    stretches = sources.cut_stretches(manifest, windows)
+    assert [window for stretch in stretches for window in stretch] == windows
+    begins = [(Path(stretch[0][0].url).stem, stretch[0][0].start) for stretch in stretches]
+    # The first window that begins in another row group than the one before.
+    assert begins[:4] == [("a", 0), ("a", 35), ("a", 63), ("a", 91)]
+    assert all(
+        sum(piece.stop - piece.start for window in stretch for piece in window) >= 20 for stretch in stretches[:-1]
+    )
