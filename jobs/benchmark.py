@@ -1,6 +1,7 @@
 """Measure this project on this machine: the figures that the README quotes.
 
     python jobs/benchmark.py kernels   steps of the models on the CPU, beside PyTorch's
+    python jobs/benchmark.py plan      validating and planning manifests of a million and of ten million rows
     python jobs/benchmark.py resume    starting a finished run of a million images again
     python jobs/benchmark.py scale     how busy many devices are kept
 
@@ -21,10 +22,10 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import kernels, resume, scale  # noqa: E402
+from jobs.benchmarks import kernels, plan, resume, scale  # noqa: E402
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 
-BENCHMARKS = (kernels, resume, scale)
+BENCHMARKS = (kernels, plan, resume, scale)
 
 
 def _parser() -> argparse.ArgumentParser:

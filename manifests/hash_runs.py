@@ -69,7 +69,7 @@ class HashRuns:
                 yield parts[0]
                 continue
             merged, merged_values = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-            order = np.argsort(merged, kind="stable")
+            order = _order(merged)
             yield merged[order], merged_values[order]
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class HashRuns:
         """What is in memory, sorted, and where each partition ends in it."""
         hashes = np.concatenate([*(pair[0] for pair in self._waiting), np.empty(0, np.uint64)])
         values = np.concatenate([*(pair[1] for pair in self._waiting), np.empty(0, np.int64)])
-        order = np.argsort(hashes, kind="stable")
+        order = _order(hashes)
         hashes, values = hashes[order], values[order]
         highest = np.arange(PARTITIONS, dtype=np.uint64)
         return hashes, values, np.searchsorted(hashes >> _SHIFT, highest, side="right").astype(np.int64)
@@ -115,6 +115,14 @@ class HashRuns:
             self._file.seek(start + 8 * (column * int(ends[-1]) + begin))
             columns.append(self._file.read(8 * (end - begin)))
         return np.frombuffer(columns[0], np.uint64), np.frombuffer(columns[1], np.int64)
+
+
+def _order(hashes: Hashes) -> npt.NDArray[np.intp]:
+    """Positions by rising hash, equal ones in order."""
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    # The quick way keeps no order among equal ones, which nearly never are there.
+    return np.argsort(hashes, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order
 
 
 def text_hashes(texts: pa.Array) -> Hashes:

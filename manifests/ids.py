@@ -23,7 +23,10 @@ import pyarrow.compute as pc
 
 from manifests import casting
 from manifests.hash_runs import Hashes, HashRuns, text_hashes
-from manifests.schema import REQUEST_NAMES
+from manifests.schema import REQUEST_NAMES, SETTINGS
+
+#: Columns with so few different values in a window that each is spelled out once.
+_FEW_VALUES = frozenset({"task", "mask_polarity", "num_images", *SETTINGS})
 
 _CONTENT_ID = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,8}))?")
 
@@ -58,7 +61,9 @@ def content_digests(columns: Mapping[str, pa.Array], rows: casting.Positions) ->
         contents: list[bytes] = [b""] * len(rows)
     else:
         contents = pc.binary_join_element_wise(*cells, pa.scalar(b"")).to_pylist()
-    return [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
+    # Looked up once: this is the longest line of planning.
+    blake2b = hashlib.blake2b
+    return [blake2b(content, digest_size=16).digest() for content in contents]
 
 
 def _cells(name: str, array: pa.Array) -> list[pa.Array]:
@@ -84,10 +89,16 @@ def _cells(name: str, array: pa.Array) -> list[pa.Array]:
     if pa.types.is_floating(kind):
         # The bits, because the text of a float is a library's choice.
         array = pc.if_else(array.is_valid(), array.fill_null(0.0).view(pa.int64()), None)
+    if name in _FEW_VALUES:
+        encoded = array.dictionary_encode()
+        return [_cell(name, encoded.dictionary).take(encoded.indices).fill_null(b"")]
+    return [_cell(name, array).fill_null(b"")]
+
+
+def _cell(name: str, array: pa.Array) -> pa.Array:
     if not pa.types.is_binary(array.type):
         array = array.cast(pa.string()).cast(pa.binary())
-    cell = pc.binary_join_element_wise(pa.scalar(name.encode()), _length(array), array, pa.scalar(b":"))
-    return [cell.fill_null(b"")]
+    return pc.binary_join_element_wise(pa.scalar(name.encode()), _length(array), array, pa.scalar(b":"))
 
 
 def _length(array: pa.Array) -> pa.Array:
@@ -145,7 +156,7 @@ class WindowNames:
         """
         derived = derived_rows(ids)
         hashes = np.empty(len(ids), np.uint64)
-        hashes[derived] = np.frombuffer(b"".join(digest[:8] for digest in digests), "<u8")
+        hashes[derived] = np.frombuffer(b"".join(digests), "<u8")[::2]
         if derived.all():
             return cls(hashes, derived, np.empty(0, np.uint64), np.empty(0, np.int64))
         own = ids if not derived.any() else ids.filter(pa.array(~derived))

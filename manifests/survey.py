@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,8 +104,8 @@ def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) 
         ManifestError: a file has changed, vanished, or is damaged.
     """
     with reading.Reader(inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
-        for pieces in windows:
-            resolved = resolve(light.read(pieces).tables, config)
+        for pieces, fragment in _read_ahead(light, windows):
+            resolved = resolve(fragment.tables, config)
             columns = resolved.given.columns
             rows = np.flatnonzero(naming.derived_rows(columns["id"]))
             if inline and len(rows):
@@ -114,6 +115,21 @@ def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) 
             names = naming.WindowNames.of(columns["id"], digests)
             digest = window_digest(resolved.given.columns, names.hashes[names.derived])
             yield Survey(resolved.rows, digest, names, tally(config, resolved, naming.NO_REPEATS))
+
+
+def _read_ahead(
+    reader: reading.Reader, windows: Iterable[Sequence[Piece]]
+) -> Iterator[tuple[Sequence[Piece], reading.Fragment]]:
+    """Each window with its rows; while one is worked on the next is read, which Arrow does without Python's lock."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        waiting: tuple[Sequence[Piece], Future[reading.Fragment]] | None = None
+        for pieces in windows:
+            following = (pieces, pool.submit(reader.read, pieces))
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def lay_out(config: RunConfig, resolved: Resolved, repeats: naming.Repeats) -> Layout:

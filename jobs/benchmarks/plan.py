@@ -1,0 +1,133 @@
+"""What planning costs: rows per second validated and planned, and the memory of the driver, at several sizes.
+
+Each size is planned by the real command in a fresh process, once with ids and seeds in the manifest and once without,
+where every id is made from its row's content. Large sizes are surveyed by Ray tasks, as they are in a run; the memory
+is that of the driver alone. Seconds are those of planning, Ray's start included where it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import KandinskyBatchError, UsageError
+
+NAME = "plan"
+HELP = "plan manifests of several sizes; the memory of each is held against the first"
+
+_SCRIPT = Path(__file__).resolve().parents[1] / "plan.py"
+
+#: Rows of the manifest that are made and written together; also its row groups.
+_ROWS = 10_000
+
+#: Sizes of the images, in no order that windows could profit from.
+_SIDES = ((512, 512), (768, 512), (512, 768), (640, 448))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One manifest planned.
+
+    Attributes:
+        own_ids: the manifest gives ids and seeds.
+        seconds: of planning.
+        peak_bytes: most memory that the process held (resident).
+    """
+
+    rows: int
+    own_ids: bool
+    seconds: float
+    peak_bytes: int
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes of manifests")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure every size in turn and print the table."""
+    if min(*arguments.rows, 1) < 1:
+        raise UsageError("option --rows: give numbers of 1 or more")
+    measured = []
+    for own_ids in (True, False):
+        for rows in arguments.rows:
+            with tempfile.TemporaryDirectory(prefix="plan-") as folder:
+                measured.append(measure(Path(folder), rows, own_ids))
+    print(table(measured))
+
+
+def measure(folder: Path, rows: int, own_ids: bool) -> Planned:
+    """Make a manifest in an empty folder, and plan it.
+
+    Raises:
+        KandinskyBatchError: the plan is not that of such a manifest.
+    """
+    manifest = folder / "m.parquet"
+    _write(manifest, rows, own_ids)
+    command = [sys.executable, str(_SCRIPT), "--manifest", str(manifest), "--output", str(folder / "out"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said, complained = process.stdout.read(), process.stderr.read()
+        # Of this child alone; `getrusage` would give the largest of all.
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise KandinskyBatchError(f"planning {rows} rows ended with {process.returncode}:\n{complained}")
+    found = json.loads(said)
+    if (found["rows"], found["rejected"], found["images"]) != (rows, 0, rows):
+        raise KandinskyBatchError(f"planning {rows} rows found {found['rows']}, {found['rejected']} of them rejected")
+    # Linux counts it in KiB, macOS in bytes.
+    return Planned(rows, own_ids, found["seconds"], used.ru_maxrss << (0 if sys.platform == "darwin" else 10))
+
+
+def table(measured: Sequence[Planned]) -> str:
+    """The sizes side by side, in Markdown."""
+    lines = [
+        "| rows | ids and seeds | seconds | rows per second | peak MiB | peak, first = 1 |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    for one in measured:
+        first = next(other for other in measured if other.own_ids == one.own_ids)
+        whose = "in the manifest" if one.own_ids else "made from the content"
+        cells = f"{one.rows:,} | {whose} | {one.seconds:.1f} | {one.rows / one.seconds:,.0f}"
+        lines.append(f"| {cells} | {one.peak_bytes / 2**20:.0f} | {one.peak_bytes / first.peak_bytes:.2f} |")
+    return "\n".join(lines)
+
+
+def _write(manifest: Path, rows: int, own_ids: bool) -> None:
+    """A manifest of text2img requests in four sizes."""
+    # Here: `--help` should not wait for them.
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    sides = np.array(_SIDES, np.int32)
+    random = np.random.default_rng(0)
+    writer = None
+    for start in range(0, rows, _ROWS):
+        numbers = pa.array(np.arange(start, min(start + _ROWS, rows)), pa.uint64())
+        words = numbers.cast(pa.string())
+        picked = sides[random.integers(0, len(sides), len(numbers))]
+        columns = {
+            "task": pa.array(np.full(len(numbers), "text2img", object)),
+            "prompt": pc.binary_join_element_wise("a prompt of a fair length, number", words, "in watercolour", " "),
+            "height": pa.array(picked[:, 0]),
+            "width": pa.array(picked[:, 1]),
+        }
+        if own_ids:
+            columns |= {"id": pc.binary_join_element_wise("request", words, "-"), "seed": numbers}
+        part = pa.table(columns)
+        writer = writer or pq.ParquetWriter(manifest, part.schema)
+        writer.write_table(part)
+    if writer is not None:
+        writer.close()
