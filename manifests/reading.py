@@ -7,6 +7,7 @@ The images of `conditions` are the exception: they are read, because only they t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -103,9 +104,13 @@ class Reader:
         try:
             return cursor.take(piece.start, piece.stop)
         except (pa.ArrowException, OSError) as error:
+            where = ""
+            with contextlib.suppress(pa.ArrowException, OSError):
+                where = cursor.unreadable(piece)
             raise ManifestError(
-                f"{piece.url}: rows {piece.start} to {piece.stop} cannot be read ({error}); "
-                "the file is damaged or was replaced while the job ran, so write it again"
+                f"{piece.url}: {where}rows {piece.start} to {piece.stop} cannot be read ({error}); "
+                "the file is damaged, was replaced while the job ran, or has a type that Arrow writes but cannot read, "
+                "so write it again, as plain columns or lists"
             ) from error
 
 
@@ -186,6 +191,20 @@ class _Cursor:
                 self._rest = run.slice(used)
             self.row += used
         return pa.concat_tables(parts)
+
+    def unreadable(self, piece: Piece) -> str:
+        """Which column is at fault, as far as reading them one by one tells: `column 'x', ` or nothing."""
+        first, last = (self._group_of(row)[1] for row in (piece.start, piece.stop - 1))
+        group = self._file.metadata.row_group(first)
+        leaves = [group.column(column).path_in_schema for column in range(group.num_columns)]
+        for name in sorted({*self._wanted}.intersection(self._file.schema_arrow.names)):
+            mine = [leaf for leaf in leaves if leaf == name or leaf.startswith(f"{name}.")]
+            try:
+                for _ in self._file.iter_batches(row_groups=list(range(first, last + 1)), columns=mine):
+                    pass
+            except (pa.ArrowException, OSError):
+                return f"column '{name}', "
+        return ""
 
     def _group_of(self, row: int) -> tuple[int, int]:
         """First row and index of the row group that holds a row."""

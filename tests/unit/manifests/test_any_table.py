@@ -7,15 +7,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manifests import sources
+from manifests.batch import Batch
 from manifests.config import RunConfig
-from manifests.errors import SUCCESS
-from manifests.plan import plan, window_batches
+from manifests.errors import SUCCESS, ManifestError
+from manifests.plan import Plan, plan, window_batches
 from manifests.schema import REQUEST_NAMES, TASKS
 from manifests.validate import resolve
 
@@ -50,6 +53,30 @@ TYPES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
     (IMAGE, IMAGES),
     (pa.struct([("other", pa.int8())]), st.fixed_dictionaries({"other": st.integers(0, 9)})),
     (pa.list_(CONDITION), st.lists(CONDITIONS, max_size=3)),
+    (pa.large_list(CONDITION), st.lists(CONDITIONS, max_size=2)),
+    (pa.list_(IMAGE, 2), st.lists(IMAGES, min_size=2, max_size=2)),
+    (pa.list_(pa.list_(CONDITION)), st.lists(st.lists(CONDITIONS, max_size=1), max_size=2)),
+    (pa.list_(pa.dictionary(pa.int8(), pa.string())), st.lists(WORDS, max_size=2)),
+    (pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())]), IMAGES),
+    (pa.struct([("path", pa.int64())]), st.fixed_dictionaries({"path": st.integers(0, 9)})),
+    (pa.struct([("bytes", pa.string())]), st.fixed_dictionaries({"bytes": WORDS})),
+    (pa.string_view(), WORDS),
+    (pa.binary_view(), st.binary(max_size=4)),
+    (pa.large_binary(), st.binary(max_size=4)),
+    (pa.binary(3), st.binary(min_size=3, max_size=3)),
+    (pa.dictionary(pa.int8(), pa.int64()), NUMBERS),
+    (pa.dictionary(pa.int8(), pa.float64()), FLOATS),
+    (pa.int8(), st.integers(-128, 127)),
+    (pa.float16(), st.floats(width=16).map(np.float16)),
+    (pa.decimal256(40, 10), st.decimals(-(10**12), 10**12, places=10)),
+    (pa.date32(), st.dates()),
+    (pa.date64(), st.dates()),
+    (pa.time64("us"), st.times()),
+    (pa.duration("us"), st.timedeltas(datetime.timedelta(-9), datetime.timedelta(9))),
+    (pa.timestamp("ns", tz="UTC"), st.datetimes(datetime.datetime(1990, 1, 1), datetime.datetime(2030, 1, 1))),
+    (pa.map_(pa.string(), pa.int64()), st.lists(st.tuples(WORDS, NUMBERS), max_size=2)),
+    (pa.uuid(), st.binary(min_size=16, max_size=16)),
+    (pa.json_(), st.sampled_from(["{}", "[1]", '"a"'])),
 ]
 
 #: What a reasonable manifest has, so that some of the rows are valid.
@@ -66,17 +93,27 @@ USUAL: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
 }
 
 
+#: Columns of no request; two of them have names that are no plain ones.
+EXTRAS = ("extra", "seed.of", "manifest_key")
+
+
+def array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, pa.array(values, kind.storage_type))
+    return pa.array(values, kind)
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
     rows = draw(st.integers(0, 9))
     columns = {}
-    for name in (*REQUEST_NAMES, "extra"):
+    for name in (*REQUEST_NAMES, *EXTRAS):
         how = draw(st.sampled_from(["usual", "usual", "absent", "any"]))
         if how == "absent" or (how == "usual" and name not in USUAL):
             continue
         kind, values = USUAL[name] if how == "usual" else draw(st.sampled_from(TYPES))
         column = draw(st.lists(st.none() | values if how == "any" else values, min_size=rows, max_size=rows))
-        columns[name] = pa.array(column, kind)
+        columns[name] = array(column, kind)
     if not columns:
         columns["extra"] = pa.nulls(rows)
     return pa.table(columns)
@@ -102,26 +139,44 @@ def test_driver_and_read_tasks_agree_on_any_manifest(
     try:
         with tempfile.TemporaryDirectory() as folder:
             pq.write_table(first, Path(folder) / "a.parquet", row_group_size=4)
-            if "extra" in first.column_names:
-                # Other columns must agree over files; how they may differ is tested elsewhere.
-                second = second.drop_columns([n for n in ("extra",) if n in second.column_names])
+            # Other columns must agree over files; how they may differ is tested elsewhere.
+            theirs = [name for name in EXTRAS if name in first.column_names and name in second.column_names]
+            second = second.drop_columns(theirs)
             pq.write_table(second, Path(folder) / "b.parquet", row_group_size=3)
             job = RunConfig(manifest=(folder,), output="out", batch_size=batch_size, shard_size=shard_size)
-            check(job, first.num_rows + second.num_rows)
+            check(job, first.num_rows + second.num_rows, any(map(cannot_be_read, (first, second))))
     finally:
         sources.WINDOW_ROWS = former
 
 
-def check(job: RunConfig, rows: int) -> None:
+def cannot_be_read(table: pa.Table) -> bool:
+    """Arrow writes nulls of fixed-size lists to Parquet, and cannot read them."""
+    return any(pa.types.is_fixed_size_list(column.type) and column.null_count for column in table.columns)
+
+
+def planned_batches(job: RunConfig, planned: Plan) -> list[Batch]:
+    return [batch for window in planned.windows for batch in window_batches(job, window)]
+
+
+def check(job: RunConfig, rows: int, unreadable: bool) -> None:
+    if unreadable:
+        # The driver does not read the other columns.
+        with pytest.raises(ManifestError, match=r"parquet: column '.*', rows \d+ to \d+ cannot be read"):
+            planned_batches(job, plan(job))
+        return
     planned = plan(job)
+    batches = planned_batches(job, planned)
     assert planned.requests == rows
-    batches = [batch for window in planned.windows for batch in window_batches(job, window)]
     samples = [sample for batch in batches for sample in batch.samples.to_pylist()]
     made = [sample for sample in samples if sample["status"] == SUCCESS]
     failed = [sample for sample in samples if sample["status"] != SUCCESS]
     assert len(made) == planned.samples
     assert len(failed) == planned.rejected
     assert {sample["manifest_row"] for sample in samples} == set(range(rows))
+    told = {row for problem in planned.problems for row in problem.rows}
+    assert told <= {sample["manifest_row"] for sample in failed}
+    assert bool(told) == bool(failed)
+    assert {problem.column for problem in planned.problems} <= set(REQUEST_NAMES)
     assert len({sample["manifest_row"] for sample in made}) + len(failed) == rows
     assert len({(sample["id"], sample["image_index"]) for sample in made}) == len(made)
     assert len({sample["key"] for sample in samples}) == len(samples)
