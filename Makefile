@@ -29,7 +29,7 @@ demo: $(VENV)/.base
 	@echo "    tar -tf $(DEMO_OUTPUT)/00000.tar    lists some; tar -xf … -C FOLDER unpacks them"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.benchmarks import child
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "plan"
@@ -73,20 +72,13 @@ def measure(folder: Path, rows: int, own_ids: bool) -> Planned:
     manifest = folder / "m.parquet"
     _write(manifest, rows, own_ids)
     command = [sys.executable, str(_SCRIPT), "--manifest", str(manifest), "--output", str(folder / "out"), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        said, complained = process.stdout.read(), process.stderr.read()
-        # Of this child alone; `getrusage` would give the largest of all.
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise KandinskyBatchError(f"planning {rows} rows ended with {process.returncode}:\n{complained}")
-    found = json.loads(said)
+    ended = child.run(command)
+    if ended.returncode:
+        raise KandinskyBatchError(f"planning {rows} rows ended with {ended.returncode}:\n{ended.stderr}")
+    found = json.loads(ended.stdout)
     if (found["rows"], found["rejected"], found["images"]) != (rows, 0, rows):
         raise KandinskyBatchError(f"planning {rows} rows found {found['rows']}, {found['rejected']} of them rejected")
-    # Linux counts it in KiB, macOS in bytes.
-    return Planned(rows, own_ids, found["seconds"], used.ru_maxrss << (0 if sys.platform == "darwin" else 10))
+    return Planned(rows, own_ids, found["seconds"], ended.peak_bytes)
 
 
 def table(measured: Sequence[Planned]) -> str:

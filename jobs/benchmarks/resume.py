@@ -7,15 +7,13 @@ indexes are missing. The start is the real command in a fresh process.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.benchmarks import child
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "resume"
@@ -70,20 +68,11 @@ def measure(folder: Path, images: int, shard_size: int) -> Resume:
     manifest, output = folder / "m.parquet", folder / "out"
     shards = _finished_run(manifest, output, images, shard_size)
     command = [sys.executable, str(_SCRIPT), "--manifest", str(manifest), "--output", str(output)]
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [*command, "--shard-size", str(shard_size)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    told = process.stdout.read()
-    # Of this child alone; `getrusage` would give the largest of all.
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or "nothing to do" not in told or f"{images} images written, 0 failed" not in told:
-        raise KandinskyBatchError(f"the finished run ended with {process.returncode} when started again:\n{told}")
-    # Linux counts it in KiB, macOS in bytes.
-    return Resume(images, shards, seconds, used.ru_maxrss << (0 if sys.platform == "darwin" else 10))
+    ended = child.run([*command, "--shard-size", str(shard_size)])
+    told = ended.stdout + ended.stderr
+    if ended.returncode or "nothing to do" not in told or f"{images} images written, 0 failed" not in told:
+        raise KandinskyBatchError(f"the finished run ended with {ended.returncode} when started again:\n{told}")
+    return Resume(images, shards, ended.seconds, ended.peak_bytes)
 
 
 def table(measured: Sequence[Resume]) -> str:

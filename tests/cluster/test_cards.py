@@ -147,7 +147,7 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
 ) -> None:
     run = Run(cluster, tmp_path, clean_environment)
     process = run.start()
-    wait_for(lambda: len(run.events("ends", "decoder")) >= 8, process)
+    wait_for(lambda: len(run.events("starts")) >= 6 and len(run.events("ends", "decoder")) >= 8, process)
     starts = run.events("starts")
     assert len({card(event) for event in starts}) == len(starts) == 6, "one card each"
     assert all(event["visible"] == event["npu"] for event in starts)

@@ -1,0 +1,52 @@
+"""A command in a process of its own, with its time and the most memory that it held."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Stands between us and the command: until it is replaced by its program a process is the size of the one that starts
+#: it, and the kernel counts that as well. This one is small, and starts nothing else.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+began = time.monotonic()
+process = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(process.pid, 0)
+# Linux counts memory in KiB, macOS in bytes.
+peak = used.ru_maxrss << (0 if sys.platform == "darwin" else 10)
+with open(int(sys.argv[1]), "w") as file:
+    json.dump([os.waitstatus_to_exitcode(status), time.monotonic() - began, peak], file)
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended.
+
+    Attributes:
+        seconds: from its start to its end.
+        peak_bytes: most memory that its process held (resident), those that it started not counted.
+    """
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+    peak_bytes: int
+
+
+def run(command: Sequence[str]) -> Ended:
+    """Run a command to its end."""
+    reader, writer = os.pipe()
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(writer), *command]
+    with open(reader) as measured:
+        try:
+            ended = subprocess.run(launcher, capture_output=True, text=True, pass_fds=(writer,))
+        finally:
+            os.close(writer)
+        returncode, seconds, peak_bytes = json.loads(measured.read())
+    return Ended(returncode, ended.stdout, ended.stderr, seconds, peak_bytes)
