@@ -20,12 +20,23 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from jobs.elastic import AHEAD_PER_DECODER
+from tests.ray.conftest import picture
 from tests.unit.finished_run import write_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"id": f"r{i:02d}", "task": "text2img", "prompt": f"p {i}", "seed": i, "num_images": 1} for i in range(80)]
+
+NODE: dict[str, Any] = {"num_cpus": 1, "resources": {"NPU": 2}, "object_store_memory": 100 << 20}
+
+#: A request of each task.
+KINDS: dict[str, dict[str, Any]] = {
+    "text": {"task": "text2img", "prompt": "a cat"},
+    "image": {"task": "img2img", "prompt": "oil", "image": picture("red"), "strength": 1.0},
+    "mask": {"task": "inpaint", "prompt": "a hat", "image": picture("blue"), "mask": picture("white", "L")},
+    "mix": {"task": "interpolate", "conditions": [{"text": "a", "weight": 0.5}, {"text": "b", "weight": 0.5}]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +51,7 @@ def cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     head = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(3):
-        cluster.add_node(num_cpus=1, resources={"NPU": 2}, object_store_memory=100 << 20)
+        cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     try:
         yield cluster
@@ -67,9 +78,13 @@ class Run:
         }
         self.manifest = write_manifest(folder / "m.parquet", ROWS)
         small = ("--height", "64", "--width", "64", "--batch-size", "1", "--shard-size", "8")
-        self.command = [
-            *(sys.executable, str(ROOT / "tests" / "cluster" / "card_generate.py"), "--manifest", self.manifest),
-            *("--output", str(self.output), "--device", "ascend", *small, *options),
+        self.command = self.with_script("card_generate.py", *small, *options)
+
+    def with_script(self, script: str, *options: str) -> list[str]:
+        """The command with one of the scripts beside this file."""
+        return [
+            *(sys.executable, str(ROOT / "tests" / "cluster" / script), "--manifest", self.manifest),
+            *("--output", str(self.output), "--device", "ascend", *options),
         ]
 
     def start(self) -> subprocess.Popen[str]:
@@ -140,6 +155,35 @@ def test_shared_cards_hold_one_decoder_and_at_most_one_prior_each(
     assert len(set(priors)) == len(priors) == 3
     memory = {event["stage"]: event["memory_gb"] for event in run.events("starts")}
     assert memory == {"prior": 19.2, "decoder": 38.4}
+
+
+def test_the_real_models_make_all_tasks_on_three_nodes_and_lose_one(
+    cluster: Cluster, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    run = Run(cluster, tmp_path, clean_environment)
+    rows = [
+        {"id": f"{kind}{i}", "seed": i, "num_images": 1, "steps": 4, "prior_steps": 2, **columns}
+        for i in range(6)
+        for kind, columns in KINDS.items()
+    ]
+    run.manifest = write_manifest(tmp_path / "m.parquet", rows)
+    run.environment["KANDINSKY_BATCH_CACHE"] = clean_environment["KANDINSKY_BATCH_CACHE"]
+    small = ("--height", "64", "--width", "64", "--batch-size", "2", "--shard-size", "6")
+    run.command = run.with_script("seam_generate.py", *small, "--decoder-actors", "1:3")
+    process = run.start()
+    wait_for(lambda: len(list(run.output.glob("_run/parts/*/*.arrow"))) >= 2, process)
+    lost = next(node for node in cluster.worker_nodes if node is not cluster.head_node)
+    cluster.remove_node(lost, allow_graceful=False)
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        cluster.add_node(**NODE)
+        cluster.wait_for_nodes()
+    assert process.returncode == 0, out + err
+    assert "24 images written, 0 failed" in out
+    assert run.verify() == ""
+    devices = json.loads((run.output / "_run" / "run.json").read_text())["devices"]
+    assert {device["stage"] for device in devices} == {"prior", "decoder"}
 
 
 def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_node(
