@@ -197,8 +197,9 @@ class _Cursor:
         first, last = (self._group_of(row)[1] for row in (piece.start, piece.stop - 1))
         group = self._file.metadata.row_group(first)
         leaves = [group.column(column).path_in_schema for column in range(group.num_columns)]
-        for name in sorted({*self._wanted}.intersection(self._file.schema_arrow.names)):
-            mine = [leaf for leaf in leaves if leaf == name or leaf.startswith(f"{name}.")]
+        # Longest first, because the name of one column may be how another's begins.
+        for name in sorted(self._file.schema_arrow.names, key=len, reverse=True):
+            mine = [leaf for leaf in leaves if self._is_wanted(leaf) and f"{leaf}.".startswith(f"{name}.")]
             try:
                 for _ in self._file.iter_batches(row_groups=list(range(first, last + 1)), columns=mine):
                     pass

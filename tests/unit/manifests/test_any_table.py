@@ -186,3 +186,10 @@ def check(job: RunConfig, rows: int, unreadable: bool) -> None:
         assert sum(batch.samples.num_rows for batch in mine) == shard.rows
         assert {batch.bucket.task for batch in mine if batch.bucket} <= {shard.task}
     assert sum(batch.samples.num_rows for batch in batches if batch.bucket) == planned.samples
+
+
+def test_an_unreadable_column_is_named_also_where_its_name_begins_like_a_requests(tmp_path: Path) -> None:
+    lists = pa.array([[1, 2], None], pa.list_(pa.int8(), 2))
+    pq.write_table(pa.table({"prompt": ["a", "b"], "seed": [1, 2], "seed.of": lists}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=r"parquet: column 'seed.of', rows 0 to 2 cannot be read"):
+        plan(RunConfig(manifest=(str(tmp_path),), output="out"))
