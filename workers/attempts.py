@@ -18,7 +18,7 @@ What is blamed on whom:
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -102,9 +102,10 @@ class Attempts:
         self._own_words: dict[str, str] = {}
         self._probe_deaths: Counter[str] = Counter()
         self._out: dict[str, str] = {}
-        self._starting: dict[str, Worker] = {}
+        #: By stage and actor, as is what follows.
+        self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
+        self._ready: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
         self._start_failures: Counter[str] = Counter()
-        self._ready: dict[str, dict[str, Worker]] = {}
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._trouble: KandinskyBatchError | None = None
 
@@ -117,6 +118,7 @@ class Attempts:
         if worker.device in self._out:
             # Whatever was blamed on its rows was blamed on them here.
             self._records.pop(place, None)
+            self._leaves(place[0], worker)
             return Orders(taken_out=self._out[worker.device])
         record.holder, record.trial = worker, None
         alone = record.deaths >= WHOLE_ATTEMPTS
@@ -167,35 +169,41 @@ class Attempts:
 
     def _take_out(self, stage: str, worker: Worker, why: str) -> None:
         self._out[worker.device] = f"{worker.name} is taken out: {why}"
-        ready = self._ready.get(stage, {})
-        self._ready[stage] = {actor: other for actor, other in ready.items() if other.device != worker.device}
-        if not self._ready[stage]:
+        for other in list(self._ready[stage].values()):
+            if other.device == worker.device:
+                self._leaves(stage, other)
+
+    def _leaves(self, stage: str, worker: Worker) -> None:
+        """An actor is on a device that is taken out. It may have been ready on another one, which it has lost."""
+        self._ready[stage].pop(worker.actor, None)
+        if not self._ready[stage] and not self._starting[stage]:
             self._trouble = IncompleteRunError(f"no device is left for the {stage} pool; {self._out[worker.device]}")
 
     # Pools
 
     def starting(self, stage: str, worker: Worker) -> bool:
         """An actor begins to load its model; False where its device is taken out and must not be used."""
-        before = self._starting.pop(worker.actor, None)
+        before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
             self._start_failed(
                 stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
             )
         if worker.device in self._out:
+            self._leaves(stage, worker)
             return False
-        self._starting[worker.actor] = worker
+        self._starting[stage][worker.actor] = worker
         return True
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device.py)."""
         self._devices[stage, worker.device] = report
-        self._starting.pop(worker.actor, None)
+        self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
-        self._ready.setdefault(stage, {})[worker.actor] = worker
+        self._ready[stage][worker.actor] = worker
 
     def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
         """An actor could not load its model; `unusable` where no other process could either."""
-        self._starting.pop(worker.actor, None)
+        self._starting[stage].pop(worker.actor, None)
         self._start_failed(stage, worker, why, unusable)
 
     def _start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:

@@ -126,6 +126,43 @@ def test_when_no_device_is_left_the_run_ends_with_the_reason(line: Line) -> None
     assert "HBM ECC" in str(trouble)
 
 
+def take_out(line: Line) -> None:
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    line.books.trying(PLACE, "probe")
+    line.books.probed(PLACE, line.worker, "RuntimeError: HBM ECC")
+
+
+def test_an_actor_that_comes_back_on_a_device_that_is_taken_out_is_not_ready_any_more(line: Line) -> None:
+    other = replace(line.worker, id="a", actor="other", device="npu-1")
+    line.books.ready("decoder", line.worker, {})
+    line.books.ready("decoder", other, {})
+    take_out(line)
+    assert line.books.news()[0] is None
+    # The actor of the broken device has ended itself, and the other one, which died, is given what that one held.
+    assert not line.books.starting("decoder", replace(other, id="b", device=line.worker.device))
+    assert "no device is left" in str(line.books.news()[0])
+
+
+def test_an_actor_that_became_ready_on_a_device_after_it_was_taken_out_is_not_counted(line: Line) -> None:
+    other = replace(line.worker, id="a", actor="other")
+    line.books.ready("decoder", line.worker, {})
+    assert line.books.starting("decoder", other)
+    take_out(line)
+    line.books.ready("decoder", other, {})
+    assert line.books.begin(("decoder", 3, 8), other, can_probe=True).taken_out is not None
+    assert "no device is left" in str(line.books.news()[0])
+
+
+def test_the_run_goes_on_while_an_actor_loads_its_model_on_another_device(line: Line) -> None:
+    other = replace(line.worker, id="a", actor="other", device="npu-1")
+    line.books.ready("decoder", line.worker, {})
+    assert line.books.starting("decoder", other)
+    take_out(line)
+    assert line.books.news()[0] is None
+    line.books.ready("decoder", other, {})
+    assert line.books.news()[0] is None
+
+
 def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None:
     for _ in range(2):
         line.books.starting("prior", line.next())
