@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.commit import FileStats, ShardStats, read_stats
-from manifests.errors import SUCCESS, StorageError
+from manifests.errors import SUCCESS, StorageError, first_line
 from manifests.records import RECORD_NAMES
 from workers.sidecar import sidecar_json
 
@@ -152,7 +152,7 @@ def _check_index(
         noted.add("index", name, "is missing")
         return iter(())
     except (StorageError, OSError, pa.ArrowException) as error:
-        noted.add("index", name, f"cannot be read: {_first_line(error)}")
+        noted.add("index", name, f"cannot be read: {first_line(error)}")
         return iter(())
     _compare_rows(index, planned, name, noted)
     failed = np.array([status != SUCCESS for status in index.column("status").to_pylist()], bool)
@@ -250,7 +250,7 @@ def _check_tar(
     except FileNotFoundError:
         noted.add("tar", name, "is missing")
     except (StorageError, OSError, tarfile.TarError, pa.ArrowException) as error:
-        noted.add("tar", name, f"cannot be read to its end: {_first_line(error)}")
+        noted.add("tar", name, f"cannot be read to its end: {first_line(error)}")
     else:
         if image_bytes != stats.bytes:
             noted.add("stats", name, f"its images have {image_bytes} bytes, the stats file says {stats.bytes}")
@@ -319,7 +319,3 @@ def _sample_of(member: str) -> str:
 def planned_rows(batches: Sequence[pa.Table]) -> pa.Table:
     """The planned rows of a shard, without what a check does not need."""
     return pa.concat_tables([batch.select(["status", *PLANNED_COLUMNS]) for batch in batches])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -38,7 +38,7 @@ def ends_of(config: RunConfig) -> tuple[int, ...]:
     Raises:
         UsageError: the record of the plan cannot be read.
     """
-    known = _read(config, "plan.json") or {}
+    known = _read(config.output, "plan.json") or {}
     ends = tuple(known.get("ends", ()))
     return (*ends, known["requests"]) if config.append and known.get("requests") else ends
 
@@ -72,7 +72,7 @@ def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
         UsageError: the output holds another run's work; the text says what differs and what to do.
     """
     settings = config.model_dump(mode="json")
-    known = _read(config, "plan.json")
+    known = _read(config.output, "plan.json")
     if known is None:
         if sealed_shards(config.output):
             raise UsageError(
@@ -100,7 +100,7 @@ def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = 
         whole: nothing is missing; else this was one share, and others are not done yet.
     """
     name = "run.json" if whole else "run-{:05d}-of-{:05d}.json".format(*config.share)
-    if anew or _read(config, name) is None:
+    if anew or _read(config.output, name) is None:
         _write(config, name, report)
     if not whole:
         return
@@ -126,7 +126,7 @@ def read_times(output: str) -> StepTimes | None:
     Raises:
         UsageError: the record cannot be read.
     """
-    known = _read_from(output, "times.json")
+    known = _read(output, "times.json")
     try:
         return None if known is None else StepTimes.model_validate(known)
     except ValidationError as error:
@@ -176,11 +176,7 @@ def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict
     )
 
 
-def _read(config: RunConfig, name: str) -> dict[str, Any] | None:
-    return _read_from(config.output, name)
-
-
-def _read_from(output: str, name: str) -> dict[str, Any] | None:
+def _read(output: str, name: str) -> dict[str, Any] | None:
     url = storage.join(output, FOLDER, name)
     try:
         content: dict[str, Any] = json.loads(storage.read_bytes(url))

@@ -63,3 +63,8 @@ class RowError(KandinskyBatchError):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says on its first line, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.casting import plain_type
-from manifests.errors import ManifestError, StorageError
+from manifests.errors import ManifestError, StorageError, first_line
 from manifests.schema import REQUEST_NAMES
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
@@ -119,13 +119,9 @@ def open_parquet(url: str) -> pq.ParquetFile:
     except (pa.ArrowException, OSError) as error:
         file.close()
         raise ManifestError(
-            f"{url}: not a readable Parquet file ({_first_line(error)}); "
+            f"{url}: not a readable Parquet file ({first_line(error)}); "
             "write the manifest with pyarrow, pandas or datasets"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read_footer(url: str) -> SourceFile:
@@ -140,7 +136,7 @@ def _read_footer(url: str) -> SourceFile:
             inline += sum(chunk.total_uncompressed_size for chunk in chunks if is_inline(chunk.path_in_schema))
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(
-            f"{url}: its Parquet footer cannot be used ({_first_line(error)}); write it again"
+            f"{url}: its Parquet footer cannot be used ({first_line(error)}); write it again"
         ) from error
     finally:
         parquet.close()

@@ -26,7 +26,7 @@ import pyarrow.csv
 from PIL import Image
 
 from manifests import storage
-from manifests.errors import ManifestError, UsageError
+from manifests.errors import ManifestError, UsageError, first_line
 from manifests.sources import open_parquet
 
 #: Rows of one table, and of one row group of what is written.
@@ -117,7 +117,7 @@ def csv(urls: Sequence[str], delimiter: str = ",") -> Iterator[Source]:
                     yield Source(pa.Table.from_batches([batch]), url, row)
                     row += batch.num_rows
         except pa.ArrowInvalid as error:
-            raise ManifestError(f"{url}: after row {row}: {_first_line(error)}; write the file again") from error
+            raise ManifestError(f"{url}: after row {row}: {first_line(error)}; write the file again") from error
 
 
 def _header(url: str, parse: pa.csv.ParseOptions) -> list[str]:
@@ -125,7 +125,7 @@ def _header(url: str, parse: pa.csv.ParseOptions) -> list[str]:
         try:
             return list(pa.csv.open_csv(file, parse_options=parse).schema.names)
         except pa.ArrowInvalid as error:
-            raise ManifestError(f"{url}: {_first_line(error)}; it needs a header line and a row") from error
+            raise ManifestError(f"{url}: {first_line(error)}; it needs a header line and a row") from error
 
 
 def jsonl(urls: Sequence[str]) -> Iterator[Source]:
@@ -185,7 +185,7 @@ def parquet(urls: Sequence[str]) -> Iterator[Source]:
                 yield Source(pa.Table.from_batches([batch]), url, row)
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise ManifestError(f"{url}: after row {row}: {_first_line(error)}; the file is damaged") from error
+            raise ManifestError(f"{url}: after row {row}: {first_line(error)}; the file is damaged") from error
         finally:
             file.close()
 
@@ -285,7 +285,7 @@ def _alpha(url: str) -> dict[str, Any]:
                 raise ManifestError(f"{url}: it has no alpha channel to take a mask from; use --masks FOLDER")
             alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
     except OSError as error:
-        raise ManifestError(f"{url}: not a readable image ({_first_line(error)})") from error
+        raise ManifestError(f"{url}: not a readable image ({first_line(error)})") from error
     sink = io.BytesIO()
     Image.fromarray(np.where(alpha < 128, 255, 0).astype(np.uint8)).save(sink, "PNG")
     return {"bytes": sink.getvalue(), "path": None}
@@ -373,7 +373,3 @@ def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, ROWS)):
         yield chunk
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.nodes import nodes_environment
 from workers.device import PROCESS_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -47,12 +48,7 @@ def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     """A cluster that stays when drivers die, and that spares most jobs the start of one."""
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
-        # Nodes give their workers the environment that they were started in.
-        for name, value in clean_environment.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS")
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(_ROOT), clean_environment.get("PYTHONPATH")])))
+    with nodes_environment(clean_environment):
         size = {"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=size)
         try:

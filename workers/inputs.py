@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Source = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
+#: What a use makes of an image.
+Fitted = TypeVar("Fitted")
 
 
 class _UnusableError(Exception):
@@ -114,19 +116,11 @@ def look_at(content: str | bytes, polarity: str = "") -> Look:
         polarity: of a mask; "" for any other image.
     """
     data = _read(content) if isinstance(content, str) else content
-    if isinstance(data, _UnusableError):
-        return Look(str(data))
-    try:
-        image = decode(data)
-        if not polarity:
-            to_rgb(image)
-            return Look(None)
-        mask = fit_mask(image, image.width, image.height, polarity)
-    except _UnusableError as reason:
-        return Look(str(reason))
-    except Exception as error:
-        return Look(_no_pixels(error))
-    return Look(None, float((mask > 127).mean()))
+    if not polarity:
+        picture = _fitted(data, to_rgb)
+        return Look(str(picture) if isinstance(picture, _UnusableError) else None)
+    mask = _fitted(data, lambda image: fit_mask(image, image.width, image.height, polarity))
+    return Look(str(mask)) if isinstance(mask, _UnusableError) else Look(None, float((mask > 127).mean()))
 
 
 class _Loader:
@@ -185,18 +179,19 @@ class _Loader:
 
     def _fit(self, content: str | bytes, fit: Callable[[Image.Image], Pixels]) -> bytes | _UnusableError:
         data = self._files[content] if isinstance(content, str) else content
-        if isinstance(data, _UnusableError):
-            return data
-        try:
-            return fit(decode(data)).tobytes()
-        except _UnusableError as reason:
-            return reason
-        except Exception as error:  # a row must never take its batch-mates with it
-            return _UnusableError(_no_pixels(error))
+        return _fitted(data, lambda image: fit(image).tobytes())
 
 
-def _no_pixels(error: Exception) -> str:
-    return f"cannot be turned into pixels ({type(error).__name__}: {error}); save it again as PNG"
+def _fitted(data: bytes | _UnusableError, fit: Callable[[Image.Image], Fitted]) -> Fitted | _UnusableError:
+    """What `fit` makes of the decoded file, or why it cannot be used."""
+    if isinstance(data, _UnusableError):
+        return data
+    try:
+        return fit(decode(data))
+    except _UnusableError as reason:
+        return reason
+    except Exception as error:  # a row must never take its batch-mates with it
+        return _UnusableError(f"cannot be turned into pixels ({type(error).__name__}: {error}); save it again as PNG")
 
 
 def _paths(rows: Iterable[dict[str, Any]]) -> set[str]:

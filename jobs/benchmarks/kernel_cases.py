@@ -82,6 +82,22 @@ class Case:
         )
 
 
+def step(case: Case, model: Any, inputs: Arrays) -> Callable[[], Any]:
+    """One call of a component, which has the same arguments in mindone and in diffusers; returns its tensor.
+
+    Args:
+        inputs: those of the case, as tensors of the side's library.
+    """
+    if case.part == "UNet step":
+        added = {name: inputs.pop(name) for name in ("text_embeds", "image_embeds")}
+        return lambda: model(**inputs, added_cond_kwargs=added, return_dict=False)[0]
+    if case.part == "prior step":
+        return lambda: model(**inputs, return_dict=False)[0]
+    if case.part == "MoVQ decode":
+        return lambda: model.decode(inputs["latents"], force_not_quantize=True, return_dict=False)[0]
+    return lambda: model.encode(inputs["x"], return_dict=False)[0]
+
+
 def cases(sizes: Sequence[str], parts: Sequence[str], batches: Sequence[int]) -> list[Case]:
     """All combinations, in the order of the table."""
     return [Case(*chosen) for chosen in itertools.product(sizes, parts, batches)]

@@ -32,14 +32,8 @@ def prepare(case: Case) -> Callable[[], object]:
 
     model = _model(case.size, kernel_cases.PARTS[case.part])
     inputs = {k: v if isinstance(v, int) else ms.Tensor(np.asarray(v)) for k, v in case.inputs().items()}
-    if case.part == "UNet step":
-        added = {name: inputs.pop(name) for name in ("text_embeds", "image_embeds")}
-        return lambda: model(**inputs, added_cond_kwargs=added, return_dict=False)[0].asnumpy()
-    if case.part == "prior step":
-        return lambda: model(**inputs, return_dict=False)[0].asnumpy()
-    if case.part == "MoVQ decode":
-        return lambda: model.decode(inputs["latents"], force_not_quantize=True, return_dict=False)[0].asnumpy()
-    return lambda: model.encode(inputs["x"], return_dict=False)[0].asnumpy()
+    call = kernel_cases.step(case, model, inputs)
+    return lambda: call().asnumpy()
 
 
 if __name__ == "__main__":

@@ -24,14 +24,7 @@ def prepare(case: Case) -> Callable[[], object]:
 
     model = _model(case.size, kernel_cases.PARTS[case.part])
     inputs = {k: v if isinstance(v, int) else torch.from_numpy(v) for k, v in case.inputs().items()}
-    if case.part == "UNet step":
-        added = {name: inputs.pop(name) for name in ("text_embeds", "image_embeds")}
-        return lambda: model(**inputs, added_cond_kwargs=added, return_dict=False)[0]
-    if case.part == "prior step":
-        return lambda: model(**inputs, return_dict=False)[0]
-    if case.part == "MoVQ decode":
-        return lambda: model.decode(inputs["latents"], force_not_quantize=True, return_dict=False)[0]
-    return lambda: model.encode(inputs["x"], return_dict=False)[0]
+    return kernel_cases.step(case, model, inputs)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.batch import Batch
+from manifests.errors import RowStatus
 from workers.guard import Guard
 
 
-class SleepingPrior:
-    """Stands where the prior stands; makes no embeddings."""
+class _Sleeper:
+    """An actor of a device pool, guarded as the real ones are, whose calls take so many seconds."""
 
-    def __init__(self, config: Any, kind: Any, attempts: Any) -> None:
-        self._seconds = float(os.environ["SLEEP_PRIOR"])
-        self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
+    def __init__(self, config: Any, attempts: Any, stage: str, status: RowStatus) -> None:
+        self._seconds = float(os.environ[f"SLEEP_{stage.upper()}"])
+        self._guard = Guard(stage, status, config.device_timeout, attempts)
         with self._guard.starting():
             pass
 
@@ -31,22 +32,26 @@ class SleepingPrior:
         return self._guard.run(Batch.from_block(block), self._work).to_block()
 
     def _work(self, batch: Batch) -> Batch:
+        raise NotImplementedError
+
+
+class SleepingPrior(_Sleeper):
+    """Stands where the prior stands; makes no embeddings."""
+
+    def __init__(self, config: Any, kind: Any, attempts: Any) -> None:
+        super().__init__(config, attempts, "prior", "failed_to_embed")
+
+    def _work(self, batch: Batch) -> Batch:
         time.sleep(self._seconds)
         return batch.drop(["condition_inputs"])
 
 
-class SleepingDecoder:
+class SleepingDecoder(_Sleeper):
     """Stands where the decoder stands; makes grey images."""
 
     def __init__(self, config: Any, kind: Any, attempts: Any, tasks: Any) -> None:
-        self._seconds = float(os.environ["SLEEP_DECODER"])
+        super().__init__(config, attempts, "decoder", "failed_to_generate")
         self._log = Path(os.environ["SLEEP_LOG"]) / f"{os.getpid()}.jsonl"
-        self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
-        with self._guard.starting():
-            pass
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        return self._guard.run(Batch.from_block(block), self._work).to_block()
 
     def _work(self, batch: Batch) -> Batch:
         began = time.time()

@@ -26,7 +26,8 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 from manifests.commit import staged_parts
-from tests.ray.conftest import ROOT, SMALL, Job, picture, write_manifest
+from tests.nodes import nodes_environment
+from tests.ray.conftest import SMALL, Job, picture, write_manifest
 from tests.ray.test_pipeline import index_rows, shard_bytes
 from workers.checkpoints import DECODER
 from workers.demo_checkpoint import REVISION
@@ -145,12 +146,7 @@ def test_exactly_the_deadly_rows_fail_each_with_its_reason(job: Job, undisturbed
 @pytest.fixture
 def three_nodes(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     """A Ray cluster of three small nodes on this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Nodes give their workers the environment that they were started in.
-        for name, value in clean_environment.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS")
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), clean_environment.get("PYTHONPATH")])))
+    with nodes_environment(clean_environment):
         size = {"num_cpus": 2, "object_store_memory": 100 << 20}
         cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
         for _ in range(2):
