@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
+from workers import checkpoint_hub
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -177,9 +178,8 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
     update: dict[str, Any] = {
         "manifest": tuple(_absolute(path) for path in config.manifest),
         "output": _absolute(config.output),
+        "checkpoint": _checkpoint(config.checkpoint),
     }
-    if config.checkpoint != "demo" and os.path.isdir(os.path.expanduser(config.checkpoint)):
-        update["checkpoint"] = _absolute(config.checkpoint)
     return config.model_copy(update=update)
 
 
@@ -199,6 +199,16 @@ def _readable(detail: ErrorDetails, files: Mapping[str, str]) -> str:
 def _absolute(location: str) -> str:
     """The location as any working directory understands it; remote ones stay as they are."""
     return location if storage.is_remote(location) else os.path.abspath(storage.local_path(location))
+
+
+def _checkpoint(name: str) -> str:
+    """A checkpoint's name in the one spelling that a run keeps: going on asks whether it is the same."""
+    prefix = checkpoint_hub.parse(name)
+    if name == "demo":
+        return name
+    if prefix and not os.path.isdir(os.path.expanduser(name)):
+        return checkpoint_hub.one_spelling(*prefix)
+    return name.rstrip("/") if storage.is_remote(name) else _absolute(name)
 
 
 def _refuse_lost_output(output: str) -> None:

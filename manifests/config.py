@@ -24,7 +24,10 @@ class RunConfig(BaseModel):
     output: Annotated[str, Field(min_length=1, description="output folder or URL (s3://…)")]
     checkpoint: Annotated[
         str,
-        Field(description="'demo', or a folder with kandinsky-2-1-prior, kandinsky-2-1, kandinsky-2-1-inpaint"),
+        Field(
+            description="'demo', or what holds kandinsky-2-1-prior, kandinsky-2-1, kandinsky-2-1-inpaint: a folder, a "
+            "URL (s3://…), or an owner on the Hugging Face Hub (kandinsky-community/, OWNER@REVISION/)"
+        ),
     ] = "demo"
     device: Annotated[
         Literal["auto", "ascend", "cpu"],

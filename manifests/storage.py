@@ -20,6 +20,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -300,6 +301,61 @@ def list_names(folder: str) -> list[str]:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as its storage lists it.
+
+    Attributes:
+        size: in bytes; None where the storage does not say.
+        version: another one after each write, as far as the storage tells (by ETag, time or size).
+    """
+
+    size: int | None
+    version: str
+
+
+def list_tree(folder: str) -> dict[str, Entry]:
+    """Every file below a folder by its path inside it; empty where there is no such folder.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+
+    def attempt() -> dict[str, Entry]:
+        fs, path = _filesystem(folder)
+        fs.invalidate_cache(path)
+        try:
+            found = fs.find(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {name[len(path) :].lstrip("/"): Entry(entry.get("size"), _state(entry)) for name, entry in found.items()}
+
+    return _do("list", folder, attempt)
+
+
+def _state(entry: dict[str, Any]) -> str:
+    """What tells one state of a file from the next, by the names that the backends of fsspec have for it."""
+    for name in ("ETag", "etag", "md5Hash", "content_md5", "mtime", "created", "LastModified"):
+        if entry.get(name):
+            return str(entry[name])
+    return ""
+
+
+def fetch(url: str, local_file: str) -> None:
+    """Copy a file to this machine; a failed copy may leave some of it, so the caller renames.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: the storage refused.
+    """
+
+    def attempt() -> None:
+        fs, path = _filesystem(url)
+        fs.get_file(path, local_file)
+
+    _do("read", url, attempt)
 
 
 def remove(url: str, recursive: bool = False) -> None:

@@ -1,22 +1,37 @@
 """Finding a checkpoint: the driver's quick check, and the folder that a node's actors load from.
 
-A checkpoint is a folder that holds the three repositories as the Hugging Face Hub lays them out. `demo` names the small
-one that each node builds once into its cache folder.
+A checkpoint is three repositories as the Hugging Face Hub lays them out, in one of four places:
+
+    demo                        the small one that each node builds once into its cache folder
+    /data/kandinsky             a folder that every node sees
+    s3://bucket/kandinsky       any storage that fsspec knows (checkpoint_url.py)
+    kandinsky-community/        an owner on the Hugging Face Hub, or OWNER@REVISION/ (checkpoint_hub.py)
+
+From the last two each node fetches what it needs once, into its cache folder, and uses it again while the place still
+holds the same or cannot be reached.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
-from manifests.errors import CheckpointError
-from workers import demo_checkpoint
+from manifests import storage
+from manifests.errors import CheckpointError, StorageError
+from workers import checkpoint_files, checkpoint_hub, demo_checkpoint
+from workers.checkpoint_hub import HubStore
+from workers.checkpoint_url import UrlStore
+
+_logger = logging.getLogger(__name__)
 
 DEMO = "demo"
 PRIOR, DECODER, INPAINT = "kandinsky-2-1-prior", "kandinsky-2-1", "kandinsky-2-1-inpaint"
@@ -29,33 +44,33 @@ COMPONENTS = {
 
 
 def repositories(tasks: Iterable[str]) -> tuple[str, ...]:
-    """The repositories that these tasks load."""
+    """The repositories that these tasks load; the prior's is the first."""
     tasks = set(tasks)
     decoders = [DECODER] if tasks - {"inpaint"} else []
     return (PRIOR, *decoders, *([INPAINT] if "inpaint" in tasks else []))
 
 
 def check(checkpoint: str, tasks: Iterable[str]) -> None:
-    """Look whether the checkpoint has what the tasks need, without opening any weights.
+    """Look whether the checkpoint has what the tasks need, without fetching or loading any weights.
 
     Raises:
-        CheckpointError: a repository or component is missing; the text says which and where it was looked for.
+        CheckpointError: a repository or component is missing, or a file is cut off; the text says which and where.
     """
     if checkpoint == DEMO:
         return
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"--checkpoint {checkpoint}: no such folder; give 'demo' or a folder that holds {PRIOR}, {DECODER} and "
-            f"{INPAINT} as the Hugging Face Hub lays them out"
-        )
+    store = _store(checkpoint)
     for name in repositories(tasks):
-        missing = [part for part in ("model_index.json", *COMPONENTS[name]) if not (folder / name / part).exists()]
-        if missing:
-            raise CheckpointError(
-                f"--checkpoint {checkpoint}: {name} lacks {', '.join(missing)}; download the whole repository "
-                f"kandinsky-community/{name} into {folder / name}"
-            )
+        copy = Path(checkpoint) / name
+        if store is not None:
+            try:
+                _refuse_half(store.where(name), checkpoint_files.lacking(store.listed(name), COMPONENTS[name]))
+                continue
+            except StorageError as error:
+                here = _copy_here(store, checkpoint, name)
+                if here is None:
+                    raise CheckpointError(f"--checkpoint {checkpoint}: {error}; this node has no copy of it") from error
+                copy = here
+        _check_copy(copy, name, f"--checkpoint {checkpoint}")
 
 
 def condition_size(checkpoint: str) -> int:
@@ -63,19 +78,24 @@ def condition_size(checkpoint: str) -> int:
 
     Raises:
         CheckpointError: the processor's settings are not CLIP's (shortest edge resized, then a centre crop).
+        StorageError: the place of the checkpoint cannot be reached.
     """
+    name = "image_processor/preprocessor_config.json"
     if checkpoint == DEMO:
         return 224
-    path = Path(checkpoint) / PRIOR / "image_processor" / "preprocessor_config.json"
-    if not path.exists():
+    store = _store(checkpoint)
+    try:
+        text = (Path(checkpoint) / PRIOR / name).read_bytes() if store is None else _read(store, checkpoint, name)
+    except FileNotFoundError:
         return 224
-    settings = json.loads(path.read_text())
+    settings = json.loads(text)
     size, crop = settings.get("size", 224), settings.get("crop_size", 224)
     edge = size.get("shortest_edge") if isinstance(size, dict) else size
     square = {crop["height"], crop["width"]} if isinstance(crop, dict) else {crop}
     if not isinstance(edge, int) or square != {edge} or settings.get("resample", 3) != 3:
         raise CheckpointError(
-            f"{path}: expected CLIP's shortest edge = crop size with bicubic resampling, got {settings}"
+            f"{checkpoint}, {PRIOR}/{name}: expected CLIP's shortest edge = crop size with bicubic resampling, got "
+            f"{settings}"
         )
     return edge
 
@@ -86,15 +106,117 @@ def cache_folder() -> Path:
     return Path(root) if root else Path.home() / ".cache" / "kandinsky-batch"
 
 
-def local_folder(checkpoint: str, shapes: demo_checkpoint.ParameterShapes) -> Path:
-    """Folder on this node with the three repositories; builds the demo checkpoint if this node has none yet.
+def local_folder(
+    checkpoint: str, shapes: demo_checkpoint.ParameterShapes, wanted: Iterable[str] = tuple(COMPONENTS)
+) -> Path:
+    """Folder on this node with the repositories; the first process of a node that asks fetches or builds them.
 
     Args:
-        checkpoint: `demo` or a folder.
+        checkpoint: `demo`, a folder, a URL or a prefix of the Hub.
         shapes: see `demo_checkpoint.ParameterShapes`; called only to build.
+        wanted: repositories that must be there; `demo` has them all.
+
+    Raises:
+        CheckpointError: something is missing or damaged that fetching again does not mend.
+        StorageError: nothing is here, and the place of the checkpoint cannot be reached.
     """
-    if checkpoint != DEMO:
-        return Path(checkpoint)
+    if checkpoint == DEMO:
+        return _demo_folder(shapes)
+    store = _store(checkpoint)
+    root = Path(checkpoint) if store is None else _copies(checkpoint)
+    for name in wanted:
+        if store is not None:
+            _bring(store, checkpoint, name)
+        _check_copy(root / name, name, f"checkpoint {checkpoint} on this node")
+    return root
+
+
+def _store(checkpoint: str) -> UrlStore | HubStore | None:
+    """Where to fetch a checkpoint from; None for a folder."""
+    if storage.is_remote(checkpoint):
+        return UrlStore(checkpoint)
+    prefix = checkpoint_hub.parse(checkpoint)
+    return HubStore(*prefix, cache_folder() / "hub") if prefix else None
+
+
+def _check_copy(folder: Path, name: str, what: str) -> None:
+    """Whether a repository in a folder of this machine is whole, as far as a look at each file tells.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not folder.parent.is_dir():
+        raise CheckpointError(
+            f"{what}: no such folder; give 'demo', a folder or URL that holds {PRIOR}, {DECODER} and {INPAINT} as the "
+            "Hugging Face Hub lays them out, or an owner there, such as kandinsky-community/"
+        )
+    try:
+        _refuse_half(f"{what}: {name}", checkpoint_files.lacking(checkpoint_files.names_in(folder), COMPONENTS[name]))
+    except CheckpointError as error:
+        whole = f"download the whole repository kandinsky-community/{name} into {folder}"
+        raise CheckpointError(f"{error}; {whole}") from error
+    if broken := checkpoint_files.damaged(folder):
+        raise CheckpointError(f"{what}: {name}: {checkpoint_files.in_words(broken)}; get it anew into {folder}")
+
+
+def _refuse_half(what: str, missing: Sequence[str]) -> None:
+    if missing:
+        raise CheckpointError(f"{what} lacks {', '.join(missing)}")
+
+
+def _copies(checkpoint: str) -> Path:
+    """Folder of this node for copies of a checkpoint's repositories."""
+    plain = re.sub(r"[^\w.-]+", "-", checkpoint).strip("-")
+    digest = hashlib.blake2b(checkpoint.encode(), digest_size=4).hexdigest()
+    return cache_folder() / "checkpoints" / f"{plain}-{digest}"
+
+
+def _copy_here(store: UrlStore | HubStore, checkpoint: str, name: str) -> Path | None:
+    """This node's copy of a repository, if it has one; its place is not asked."""
+    copy = store.cached(name) if isinstance(store, HubStore) else _copies(checkpoint) / name
+    return copy if copy is not None and copy.is_dir() else None
+
+
+def _read(store: UrlStore | HubStore, checkpoint: str, name: str) -> bytes:
+    """A small file of the prior's repository, from the store or, where that cannot be reached, from the copy."""
+    try:
+        return store.read(PRIOR, name)
+    except StorageError:
+        copy = _copy_here(store, checkpoint, PRIOR)
+        if copy is None:
+            raise
+        return (copy / name).read_bytes()
+
+
+def _bring(store: UrlStore | HubStore, checkpoint: str, name: str) -> None:
+    """See that this node has a copy of a repository under the folder of copies, by one process at a time."""
+    root = _copies(checkpoint)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{name}.lock"):
+        try:
+            listed = store.listed(name)
+        except StorageError as error:
+            copy = _copy_here(store, checkpoint, name)
+            if copy is None:
+                raise
+            _logger.warning("%s; using this node's copy", error)
+        else:
+            _refuse_half(store.where(name), checkpoint_files.lacking(listed, COMPONENTS[name]))
+            copy = store.bring(name, root, listed)
+        _link(root / name, copy)
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make the link point to the target, in one step."""
+    if link.resolve() == target.resolve():
+        return
+    new = link.with_name(f".{link.name}.link")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.resolve())
+    new.replace(link)
+
+
+def _demo_folder(shapes: demo_checkpoint.ParameterShapes) -> Path:
     folder = cache_folder() / f"demo-r{demo_checkpoint.REVISION}"
     if folder.is_dir():
         return folder

@@ -14,7 +14,7 @@ from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
-from workers.checkpoints import local_folder
+from workers.checkpoints import local_folder, repositories
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import decoder_generator
@@ -56,7 +56,9 @@ class Decoder:
 
             self._kandinsky = kandinsky
             self._dump_latents = config.dump_latents
-            folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
+            # The first one is the prior's.
+            wanted = repositories(tasks)[1:]
+            folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, wanted)
             self._model = kandinsky.DecoderModel(folder, device.dtype(kind))
             for task in tasks[:1]:
                 self._model.load(task)

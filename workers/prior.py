@@ -13,7 +13,7 @@ from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
-from workers.checkpoints import condition_size, local_folder
+from workers.checkpoints import PRIOR, condition_size, local_folder
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import prior_generator
@@ -40,8 +40,8 @@ class Prior:
 
             self._kandinsky = kandinsky
             self._batch_size = config.batch_size
-            self._condition_size = condition_size(config.checkpoint)
-            folder = local_folder(config.checkpoint, kandinsky.parameter_shapes)
+            folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, [PRIOR])
+            self._condition_size = condition_size(str(folder))
             self._model = kandinsky.PriorModel(folder, device.dtype(kind))
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -17,7 +17,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from manifests import storage
+from manifests.errors import CheckpointError
 from tests.faults.conftest import QuickJob, shard_files
+from workers import demo_checkpoint
+from workers.checkpoints import DECODER, check, local_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
@@ -80,6 +83,22 @@ def test_the_real_client_survives_a_store_that_is_down_for_a_while(s3: S3Server)
 def test_a_missing_bucket_is_told_at_once(s3: S3Server) -> None:
     with pytest.raises(storage.StorageError, match="the bucket must exist"):
         storage.write_atomic("s3://no-such-bucket/a", b"x")
+
+
+def test_a_checkpoint_is_fetched_from_a_store_that_fails_every_fourth_request(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo_checkpoint.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
+    fsspec.filesystem("s3").put(str(tmp_path / DECODER), f"bucket/models/{DECODER}", recursive=True)
+    monkeypatch.setenv("KANDINSKY_BATCH_CACHE", str(tmp_path / "cache"))
+    s3.every = 4
+    with pytest.raises(CheckpointError, match="s3://bucket/models/kandinsky-2-1-prior lacks model_index"):
+        check("s3://bucket/models", ["text2img"])
+    folder = local_folder("s3://bucket/models", lambda _name, _config: {}, [DECODER])
+    assert s3.refused
+    files = [path.relative_to(tmp_path) for path in (tmp_path / DECODER).rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert all((folder / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
 
 
 def test_a_whole_job_on_an_object_store_that_fails_every_fifth_request(

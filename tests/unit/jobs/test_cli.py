@@ -66,13 +66,28 @@ def test_urls_are_left_alone(url: str) -> None:
     assert config.output == url
 
 
-def test_a_checkpoint_folder_becomes_absolute_and_a_name_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("demo", "demo"),
+        ("weights/", "{here}/weights"),
+        ("./weights", "{here}/weights"),
+        ("file:///data/weights/", "/data/weights"),
+        ("not-there/deeper", "{here}/not-there/deeper"),
+        ("s3://bucket/weights/", "s3://bucket/weights"),
+        ("kandinsky-community/", "kandinsky-community/"),
+        ("kandinsky-community/@v1", "kandinsky-community@v1/"),
+        ("kandinsky-community@v1", "kandinsky-community@v1/"),
+        ("kandinsky-community@refs/pr/1/", "kandinsky-community@refs/pr/1/"),
+    ],
+)
+def test_a_checkpoint_has_one_spelling(given: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
-    assert cli.parse_config([*NEEDED, "--checkpoint", "weights"], "t").checkpoint == str(tmp_path / "weights")
-    assert cli.parse_config([*NEEDED, "--checkpoint", "kandinsky-community/"], "t").checkpoint == (
-        "kandinsky-community/"
-    )
+    config = cli.parse_config([*NEEDED, "--checkpoint", given], "t")
+    assert config.checkpoint == kept.format(here=tmp_path)
+    # Stages in other processes parse what is kept.
+    assert cli.parse_config([*NEEDED, "--checkpoint", config.checkpoint], "t").checkpoint == config.checkpoint
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +17,12 @@ from workers import checkpoints, demo_checkpoint
 from workers.checkpoints import check, condition_size, local_folder
 
 
-def _layout(folder: Path, *repositories: str) -> Path:
-    for name in repositories:
-        for part in checkpoints.COMPONENTS[name]:
-            (folder / name / part).mkdir(parents=True)
-        (folder / name / "model_index.json").write_text("{}")
-    return folder
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """The prior and the decoder without the inpainting repository, with tiny weights."""
+    demo_checkpoint.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
+    shutil.rmtree(tmp_path / checkpoints.INPAINT)
+    return tmp_path
 
 
 def test_the_demo_checkpoint_always_passes() -> None:
@@ -33,18 +34,16 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         check(str(tmp_path / "nowhere"), ["text2img"])
 
 
-def test_a_missing_component_is_named_with_where_to_get_it(tmp_path: Path) -> None:
-    folder = _layout(tmp_path, checkpoints.PRIOR, checkpoints.DECODER)
-    (folder / checkpoints.DECODER / "unet").rmdir()
+def test_a_missing_component_is_named_with_where_to_get_it(layout: Path) -> None:
+    shutil.rmtree(layout / checkpoints.DECODER / "unet")
     with pytest.raises(CheckpointError, match=r"kandinsky-2-1 lacks unet; .*kandinsky-community/kandinsky-2-1"):
-        check(str(folder), ["text2img"])
+        check(str(layout), ["text2img"])
 
 
-def test_the_inpainting_repository_is_needed_for_inpainting_alone(tmp_path: Path) -> None:
-    folder = _layout(tmp_path, checkpoints.PRIOR, checkpoints.DECODER)
-    check(str(folder), ["text2img", "img2img", "interpolate"])
+def test_the_inpainting_repository_is_needed_for_inpainting_alone(layout: Path) -> None:
+    check(str(layout), ["text2img", "img2img", "interpolate"])
     with pytest.raises(CheckpointError, match="kandinsky-2-1-inpaint lacks model_index"):
-        check(str(folder), ["text2img", "inpaint"])
+        check(str(layout), ["text2img", "inpaint"])
 
 
 @pytest.mark.parametrize("size", [{"shortest_edge": 336}, 336])
