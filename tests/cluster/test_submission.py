@@ -1,0 +1,168 @@
+"""The ways to a cluster: a script copied alone to its head (`ray submit`), a folder that is shipped (`ray job submit`).
+
+Nodes have the package as pip would install it, and no source tree in sight.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
+from ray.cluster_utils import Cluster
+
+from tests.unit.finished_run import write_manifest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = [{"id": f"r{i}", "task": "text2img", "prompt": f"p {i}", "seed": i, "num_images": 1} for i in range(6)]
+SMALL = ["--height", "64", "--width", "64", "--batch-size", "2"]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site-packages folder with the packages that pyproject.toml names, and nothing else of the source tree."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    for package in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]:
+        inside = Path(*package.split("."))
+        (folder / inside).mkdir(parents=True)
+        for module in (ROOT / inside).glob("*.py"):
+            shutil.copy(module, folder / inside)
+    return folder
+
+
+@dataclass(frozen=True)
+class Head:
+    """A cluster with a dashboard, seen from a shell on its head."""
+
+    dashboard: str
+    environment: dict[str, str]
+
+    def run(self, *command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in clean_environment.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS")
+        patch.setenv("PYTHONPATH", str(installed))
+        # `python` in a job is that of the shell which `ray start` was typed in.
+        patch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        patch.chdir(installed.parent)
+        size = {"num_cpus": 4, "object_store_memory": 200 << 20}
+        cluster = Cluster(
+            initialize_head=True, head_node_args={**size, "include_dashboard": True, "dashboard_port": port}
+        )
+        try:
+            environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+            yield Head(f"http://{cluster.webui_url}", environment)
+        finally:
+            cluster.shutdown()
+
+
+def test_every_package_is_installed() -> None:
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.relative_to(ROOT).parent.parts)
+        for top in ("jobs", "workers", "manifests")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert sorted(named) == sorted(found)
+
+
+def test_what_is_shipped_is_the_source_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*_cache", ".venv", "__pycache__", ".git"))
+    leftovers = [
+        "out/00000.tar",
+        "out/00000.parquet",
+        "out/_run/run.json",
+        "demo-output/a",
+        ".venv/bin/x",
+        ".git/config",
+    ]
+    for name in [*leftovers, "weights/unet/model.safetensors"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    package = tmp_path / "package.zip"
+    create_package(
+        str(folder),
+        package,
+        include_gitignore=True,
+        excludes=get_runtime_env_default_excludes(),
+        include_parent_dir=False,
+    )
+    listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", str(package)], capture_output=True, text=True)
+    shipped = [line.split()[0] for line in listed.stdout.splitlines()[1:] if not line.split()[0].endswith("/")]
+    assert {"jobs/generate.py", "workers/prior.py", "manifests/plan.py", "infra/constraints.txt"} <= set(shipped)
+    assert "manifests/examples/demo.parquet" in shipped
+    assert not [
+        name for name in shipped if name.startswith(("tests", "out", "weights", "demo-output", ".venv", ".git/"))
+    ]
+
+
+def test_a_script_that_was_copied_alone_to_the_heads_home_runs(head: Head, installed: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(ROOT / "jobs" / "generate.py", home)
+    # What `ray submit` types there. The command line is read, so the package was found, and it is the installed one.
+    refused = head.run(sys.executable, "generate.py", "--manifest", "none.parquet", "--output", "out", folder=home)
+    assert refused.returncode == 2
+    assert f"{home}/none.parquet" in refused.stderr
+
+    shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", home)
+    manifest = write_manifest(home / "m.parquet", ROWS)
+    command = ["--manifest", manifest, "--output", "out", *SMALL]
+    ended = head.run(sys.executable, "quick_generate.py", *command, folder=home)
+    assert ended.returncode == 0, ended.stderr
+    assert (home / "out" / "_SUCCESS").exists()
+    # A relative output is a place in that home, and the last lines say which.
+    assert f"output: {home}/out" in ended.stdout
+    where = head.run(sys.executable, "-c", "import jobs; print(jobs.__file__)", folder=home)
+    assert where.stdout.strip() == str(installed / "jobs" / "__init__.py")
+
+
+def test_a_folder_that_was_shipped_runs_its_own_source(head: Head, tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    for name in ("jobs", "workers", "manifests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # A change that no node has installed, and that workers meet as well as the driver.
+    with open(folder / "workers" / "encode.py", "a") as module:
+        module.write("\n_FORMAT_OF_SHIPPED = _settings\n_settings = lambda record: [('Shipped', 'yes')]\n")
+    shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", folder)
+    manifest = write_manifest(tmp_path / "m.parquet", ROWS)
+    start = f"python quick_generate.py --manifest {manifest} {' '.join(SMALL)} --output"
+    ended = head.run(
+        *(str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.dashboard),
+        *("--working-dir", ".", "--", "sh", "-c", f"{start} out; {start} {tmp_path}/out"),
+        folder=folder,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "'out' is relative, and under `ray job submit` that is a place in a temporary copy" in ended.stdout
+    assert "6 images written, 0 failed" in ended.stdout
+    with tarfile.open(tmp_path / "out" / "00000.tar") as shard:
+        first = next(member for member in shard if member.name.endswith(".png"))
+        image = Image.open(shard.extractfile(first))
+        assert "Shipped: yes" in image.text["parameters"]
