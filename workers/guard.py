@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from manifests.batch import Batch, Bucket
 from manifests.errors import KandinskyBatchError, RowError, RowStatus, UsageError
-from workers import device
+from workers import device, metrics
 from workers.attempts import Orders, Place, Worker
 
 #: Exit code of a process that ended itself because a call did not come back.
@@ -91,16 +91,24 @@ class Guard:
         try:
             if probe is not None and orders.probe:
                 self._probe(place, worker, probe)
+            began = time.monotonic()
             if orders.alone:
-                return self._one_by_one(batch, work, orders, worker, copies=probe is not None)
+                done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
+                self._count(batch, done, began)
+                return done
             with self._watched(worker, self.limit):
                 done = work(batch)
+            self._count(batch, done, began)
             if probe is not None and not done.pending:
                 # Where every row fails the device may be what they have in common.
                 self._probe(place, worker, probe)
             return done
         finally:
             self._ask("end", place)
+
+    def _count(self, batch: Batch, done: Batch, began: float) -> None:
+        made, tried = len(done.pending), len(batch.pending)
+        metrics.count_batch(self.stage, made, tried - made, self.status, time.monotonic() - began)
 
     def _probe(self, place: Place, worker: Worker, probe: Callable[[], object]) -> None:
         self._ask("trying", place, "probe")

@@ -1,0 +1,48 @@
+"""What a run counts for Prometheus beside Ray's own metrics; Ray exports these from every node as `ray_kandinsky_…`.
+
+    kandinsky_rows_total            rows that a stage is done with, by stage and status as in the index
+    kandinsky_busy_seconds_total    seconds that a stage's processes have spent on batches
+    kandinsky_call_seconds          histogram of seconds per batch; its count is that of batches
+
+Ray sums up a histogram from the middles of its buckets, so seconds are counted beside it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from manifests.errors import SUCCESS, RowStatus
+
+#: Seconds: from a batch of small images on a quick card to one that is about to be taken for hung.
+_BUCKETS = [0.1, 0.3, 1, 3, 5, 10, 20, 40, 80, 160, 320, 640, 1800]
+
+
+@cache
+def _instruments() -> tuple[Any, Any, Any]:
+    """Made once per process, where Ray is."""
+    from ray.util.metrics import Counter, Histogram
+
+    return (
+        Counter("kandinsky_rows", "Rows that a stage is done with.", ("stage", "status")),
+        Counter("kandinsky_busy_seconds", "Seconds that a stage's processes have spent on batches.", ("stage",)),
+        Histogram("kandinsky_call_seconds", "Seconds that a stage took for one batch.", _BUCKETS, ("stage",)),
+    )
+
+
+def count_batch(stage: str, made: int, failed: int, failure: RowStatus, seconds: float) -> None:
+    """Count one batch that a stage is done with.
+
+    Args:
+        stage: its name.
+        made: rows that go on.
+        failed: rows that end here.
+        failure: what those have in the index.
+        seconds: that the stage took, more than 0.
+    """
+    rows, busy_seconds, call_seconds = _instruments()
+    for count, status in ((made, SUCCESS), (failed, failure)):
+        if count:
+            rows.inc(count, {"stage": stage, "status": status})
+    busy_seconds.inc(seconds, {"stage": stage})
+    call_seconds.observe(seconds, {"stage": stage})
