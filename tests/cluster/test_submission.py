@@ -5,18 +5,23 @@ Nodes have the package as pip would install it, and no source tree in sight.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tarfile
+import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray.cluster_utils import Cluster
@@ -53,6 +58,7 @@ class Head:
 
     dashboard: str
     environment: dict[str, str]
+    metrics: str
 
     def run(self, *command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=120)
@@ -71,13 +77,16 @@ def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
         # `python` in a job is that of the shell which `ray start` was typed in.
         patch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
         patch.chdir(installed.parent)
+        # Ten seconds elsewhere.
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
         size = {"num_cpus": 4, "object_store_memory": 200 << 20}
         cluster = Cluster(
             initialize_head=True, head_node_args={**size, "include_dashboard": True, "dashboard_port": port}
         )
         try:
             environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-            yield Head(f"http://{cluster.webui_url}", environment)
+            exported = f"http://127.0.0.1:{cluster.head_node.metrics_export_port}/metrics"
+            yield Head(f"http://{cluster.webui_url}", environment, exported)
         finally:
             cluster.shutdown()
 
@@ -123,25 +132,83 @@ def test_what_is_shipped_is_the_source_alone(tmp_path: Path) -> None:
     ]
 
 
-def test_a_script_that_was_copied_alone_to_the_heads_home_runs(head: Head, installed: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
+class Scraper(threading.Thread):
+    """Does what Prometheus does while a run is under way, more often."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._enough = threading.Event()
+        #: By the names that Prometheus stores, what was last seen of every set of labels.
+        self.seen: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+
+    def run(self) -> None:
+        while not self._enough.wait(0.5):
+            with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=5) as answer:
+                for family in text_string_to_metric_families(answer.read().decode()):
+                    for sample in family.samples:
+                        self.seen.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum over processes of what has these labels."""
+        return sum(value for found, value in self.seen[name].items() if labels.items() <= dict(found).items())
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the head: `ray submit` puts the script there, alone."""
+    home = tmp_path_factory.mktemp("home")
     shutil.copy(ROOT / "jobs" / "generate.py", home)
-    # What `ray submit` types there. The command line is read, so the package was found, and it is the installed one.
+    shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", home)
+    write_manifest(home / "m.parquet", ROWS)
+    return home
+
+
+@pytest.fixture(scope="module")
+def copied_run(head: Head, home: Path) -> tuple[subprocess.CompletedProcess[str], Scraper]:
+    """How a script that was copied alone ended, and which metrics its run exported."""
+    scraper = Scraper(head.metrics)
+    scraper.start()
+    command = ["--manifest", "m.parquet", "--output", "out", *SMALL]
+    ended = head.run(sys.executable, "quick_generate.py", *command, folder=home)
+    scraper.stop()
+    return ended, scraper
+
+
+def test_a_script_that_was_copied_alone_runs_on_the_installed_package(
+    head: Head, home: Path, installed: Path, copied_run: tuple[subprocess.CompletedProcess[str], Scraper]
+) -> None:
     refused = head.run(sys.executable, "generate.py", "--manifest", "none.parquet", "--output", "out", folder=home)
     assert refused.returncode == 2
     assert f"{home}/none.parquet" in refused.stderr
+    where = head.run(sys.executable, "-c", "import jobs; print(jobs.__file__)", folder=home)
+    assert where.stdout.strip() == str(installed / "jobs" / "__init__.py")
 
-    shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", home)
-    manifest = write_manifest(home / "m.parquet", ROWS)
-    command = ["--manifest", manifest, "--output", "out", *SMALL]
-    ended = head.run(sys.executable, "quick_generate.py", *command, folder=home)
+    ended, _ = copied_run
     assert ended.returncode == 0, ended.stderr
     assert (home / "out" / "_SUCCESS").exists()
     # A relative output is a place in that home, and the last lines say which.
     assert f"output: {home}/out" in ended.stdout
-    where = head.run(sys.executable, "-c", "import jobs; print(jobs.__file__)", folder=home)
-    assert where.stdout.strip() == str(installed / "jobs" / "__init__.py")
+
+
+def test_a_run_counts_its_rows_and_exports_what_the_dashboard_asks_for(
+    copied_run: tuple[subprocess.CompletedProcess[str], Scraper],
+) -> None:
+    _, scraper = copied_run
+    assert scraper.total("ray_kandinsky_rows_total", stage="encode", status="success") == len(ROWS)
+    assert scraper.total("ray_kandinsky_call_seconds_count", stage="encode") == len(ROWS) / 2
+    assert scraper.total("ray_kandinsky_busy_seconds_total", stage="encode") > 0
+    assert {state for found in scraper.seen["ray_resources"] for name, state in found if name == "State"} == {
+        "AVAILABLE",
+        "USED",
+    }
+    asked = set(re.findall(r"\bray_\w+", (ROOT / "infra" / "grafana.json").read_text()))
+    assert asked
+    assert asked - set(scraper.seen) == set()
 
 
 def test_a_folder_that_was_shipped_runs_its_own_source(head: Head, tmp_path: Path) -> None:
