@@ -125,8 +125,9 @@ def test_the_rayjobs_command_is_one_that_the_job_takes(
     config = cli.parse_config(arguments, "test")
     # A retry is another cluster on other pods.
     assert config.output.startswith("s3://")
-    grace = rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert config.grace < grace
+    (head,) = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    patience = {entry["name"]: entry["value"] for entry in head["env"]}["RAY_JOB_STOP_WAIT_TIME_S"]
+    assert config.grace < float(patience)
 
 
 def test_the_example_config_is_one_that_the_job_takes() -> None:
