@@ -22,6 +22,7 @@ class BucketPlan(BaseModel):
     """One bucket of the plan.
 
     Attributes:
+        copies: of the images, those that are made for another row too (`--dedupe`).
         padding: share of its device slots that no image fills: the last batch of a bucket in a window is rarely full.
         cost: None where nothing was measured.
     """
@@ -30,6 +31,7 @@ class BucketPlan(BaseModel):
 
     bucket: Bucket
     images: int
+    copies: int
     batches: int
     padding: float
     cost: BucketCost | None
@@ -60,6 +62,7 @@ class DryRun(BaseModel):
         seconds: that planning took, without `--check-inputs`.
         rows: of the manifest; `rejected` of them cannot be made, `problems` says why.
         rows_by_task, images_by_task: of those that can be made.
+        copies: of the images, those that are made for another row too (`--dedupe`).
         padding: share of all device slots that no image fills.
         warnings: rows that can be made and may not look as meant.
         unusable: of the rows that can be made, those whose inputs cannot be used after all; None where nobody looked.
@@ -78,6 +81,7 @@ class DryRun(BaseModel):
     rows_by_task: Mapping[str, int]
     images_by_task: Mapping[str, int]
     images: int
+    copies: int
     batch_size: int
     batches: int
     shards: int
@@ -127,8 +131,9 @@ def dry_run(
         BucketPlan(
             bucket=bucket,
             images=count.samples,
+            copies=count.samples - count.made,
             batches=count.batches,
-            padding=1 - count.samples / (count.batches * config.batch_size),
+            padding=1 - count.made / (count.batches * config.batch_size),
             cost=costs.get(bucket),
         )
         for bucket, count in sorted(planned.buckets.items(), key=lambda item: -item[1].samples)
@@ -147,7 +152,8 @@ def dry_run(
         batch_size=config.batch_size,
         batches=planned.batches,
         shards=len(planned.shards),
-        padding=1 - planned.samples / slots if slots else 0.0,
+        copies=sum(bucket.copies for bucket in buckets),
+        padding=1 - (planned.samples - sum(bucket.copies for bucket in buckets)) / slots if slots else 0.0,
         buckets=buckets,
         problems=(*planned.problems, *(inputs.problems if inputs else ())),
         warnings=tuple(inputs.warnings) if inputs else (),

@@ -204,7 +204,7 @@ def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:
 def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:
     """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
     receipt = refused = None
-    batch = Batch.from_block(block)
+    batch = Batch.from_block(block).with_copies()
     if batch.pending:
         batch = guard.run(batch, lambda rows: encode_images(rows, config))
     else:

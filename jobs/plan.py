@@ -110,12 +110,13 @@ def _show_counts(found: DryRun, console: Console) -> None:
     done = found.done
     shards = f"{done.sealed:,} of {done.shards:,} shards committed, {done.staged:,} batches staged"
     padding = f"{100 * found.padding:.2f} % padding"
+    copies = f" ({found.copies:,} of them copies)" if found.copies else ""
     _say(console, f"rows    {found.rows:,}: {found.rows - found.failing:,} can be made, {found.failing:,} cannot")
     for task, rows in found.rows_by_task.items():
         _say(console, f"        {rows:,} {task}, {found.images_by_task[task]:,} images")
     _say(
         console,
-        f"plan    {found.images:,} images, {found.batches:,} batches of up to {found.batch_size}, "
+        f"plan    {found.images:,} images{copies}, {found.batches:,} batches of up to {found.batch_size}, "
         f"{padding}, {found.shards:,} shards",
     )
     _say(console, f"output  {found.output}: {shards}, {done.images_left:,} images left")

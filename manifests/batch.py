@@ -15,6 +15,8 @@ Pixels are raw uint8, row-major: `image_pixels` and `pixels` are (height, width,
 Embeddings are fixed-size lists of float32 or float16, as wide as the prior's embedding_dim.
 With `dump_latents` the decoder also adds `latents`: the bytes of a .npy file, (4, height / 8, width / 8) in the model's
 dtype, which stays until the shard.
+With `dedupe` the plan also adds `same_as`, the key of another sample of the batch whose image the sample gets: stages
+pass it by, and encode copies the pixels first (`Batch.with_copies`).
 A stage works only on samples whose `status` is "success", and sets `status` and `error_message` where it fails one.
 """
 
@@ -34,6 +36,9 @@ from manifests.errors import SUCCESS, RowError
 CONDITION_INPUT_TYPE = pa.list_(
     pa.struct([pa.field("text", pa.string()), pa.field("pixels", pa.binary()), pa.field("weight", pa.float64())])
 )
+
+#: What a copy takes from its original.
+COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents")
 
 
 class Bucket(BaseModel):
@@ -107,8 +112,29 @@ class Batch:
 
     @property
     def pending(self) -> list[int]:
-        """Positions of the samples that no stage has failed."""
-        return [i for i, status in enumerate(self.samples.column("status").to_pylist()) if status == SUCCESS]
+        """Positions of the samples to work on: those that no stage has failed and that are not copied from others."""
+        copies = self._originals()
+        statuses = enumerate(self.samples.column("status").to_pylist())
+        return [i for i, status in statuses if status == SUCCESS and i not in copies]
+
+    def _originals(self) -> dict[int, int]:
+        """Position of each copy -> that of its original; one whose original is not here is worked on like any other."""
+        if "same_as" not in self.samples.column_names:
+            return {}
+        places = {key: place for place, key in enumerate(self.samples.column("key").to_pylist())}
+        same_as = enumerate(self.samples.column("same_as").to_pylist())
+        return {i: places[key] for i, key in same_as if key in places}
+
+    def with_copies(self) -> Batch:
+        """The batch with what became of each original copied to those that are to be the same."""
+        originals = self._originals()
+        rows = pa.array([originals.get(i, i) for i in range(self.samples.num_rows)], pa.int64())
+        samples = self.samples
+        for name in COPIED if originals else ():
+            if name in samples.column_names:
+                place = samples.schema.get_field_index(name)
+                samples = samples.set_column(place, samples.schema.field(name), samples.column(name).take(rows))
+        return replace(self, samples=samples).drop(["same_as"])
 
     def values(self, column: str, positions: Sequence[int]) -> list[Any]:
         """Python values of a column at the given positions."""

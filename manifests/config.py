@@ -88,6 +88,10 @@ class RunConfig(BaseModel):
         float, Field(ge=0, description="seconds that batches in flight may take after SIGTERM or Ctrl-C")
     ] = 60.0
 
+    dedupe: Annotated[
+        bool,
+        Field(description="compute rows with the same content and seed once and write the image for each id"),
+    ] = False
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
     dump_latents: Annotated[

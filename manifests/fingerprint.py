@@ -33,6 +33,9 @@ class Fingerprint:
 
     def __init__(self, config: RunConfig, manifest: Manifest) -> None:
         job = {name: getattr(config, name) for name in _JOB_FIELDS}
+        if config.dedupe:
+            # Left out where it is not used: outputs that were begun before there was such a setting go on.
+            job["dedupe"] = True
         extras = [[field.name, str(field.type)] for field in manifest.extras]
         head = {"version": PLAN_VERSION, "job": job, "extras": extras}
         self._hash = hashlib.sha256(json.dumps(head, sort_keys=True).encode())

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from manifests import casting
 from manifests.hash_runs import Hashes, HashRuns, text_hashes
-from manifests.schema import REQUEST_NAMES, SETTINGS
+from manifests.schema import IMAGE_COLUMNS, REQUEST_NAMES, SETTINGS
 
 #: Columns with so few different values in a window that each is spelled out once.
 _FEW_VALUES = frozenset({"task", "mask_polarity", "num_images", *SETTINGS})
@@ -103,6 +103,26 @@ def _cell(name: str, array: pa.Array) -> pa.Array:
 
 def _length(array: pa.Array) -> pa.Array:
     return pc.binary_length(array).cast(pa.string()).cast(pa.binary())
+
+
+def first_equals(columns: Mapping[str, pa.Array], rows: casting.Positions) -> casting.Positions:
+    """Of each of these rows the first one that asks for the very same images: the same content and a given seed.
+
+    Only rows that give their seed are compared: one that is made from the id is different with every id. Rows with
+    inline images are not, because the driver does not read those.
+
+    Returns:
+        Positions in the columns, the row's own where no earlier one is equal.
+    """
+    alone = ~casting.present(columns["seed"])
+    for name in IMAGE_COLUMNS:
+        alone |= casting.present(pc.struct_field(columns[name], "bytes"))
+    equals = rows.copy()
+    compared = np.flatnonzero(~alone[rows])
+    first: dict[bytes, int] = {}
+    for place, digest in zip(compared.tolist(), content_digests(columns, rows[compared]), strict=True):
+        equals[place] = first.setdefault(digest, int(rows[place]))
+    return equals
 
 
 @dataclass(frozen=True)

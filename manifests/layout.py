@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.batch import Bucket
+from manifests.ids import first_equals
 from manifests.schema import SETTINGS, TASKS
 from manifests.validate import Resolved
 
@@ -67,6 +68,7 @@ class Layout:
         bucket_of: int64, position of each batch's bucket in `buckets`.
         buckets: the buckets and the number of their samples.
         shards: in the order of their numbers.
+        original: int64, position in `rows` of the sample whose image each sample gets; its own where it is made.
     """
 
     rows: npt.NDArray[np.int64]
@@ -76,6 +78,7 @@ class Layout:
     bucket_of: npt.NDArray[np.int64]
     buckets: tuple[tuple[Bucket, int], ...]
     shards: tuple[PlannedShard, ...]
+    original: npt.NDArray[np.int64]
 
     def batches_of(self, shard: int) -> list[PlannedBatch]:
         """The batches of a shard, in order."""
@@ -94,14 +97,21 @@ class Layout:
         return batches
 
 
-def lay_out(resolved: Resolved, rejected: npt.NDArray[np.bool_], batch_size: int, shard_size: int) -> Layout:
+def lay_out(
+    resolved: Resolved, rejected: npt.NDArray[np.bool_], batch_size: int, shard_size: int, dedupe: bool = False
+) -> Layout:
     """Plan one window: sort requests by task and bucket, cut batches, fill shards.
 
     The sort is stable, so within a bucket samples keep the manifest's order. A batch holds one bucket, a
     shard one task. A shard is full where the next batch would bring it above `shard_size`; a batch that is
     larger than that has a shard to itself. Rejected rows are the last batch of the first shard.
+
+    With `dedupe` the batches are cut of the first of equal requests, and each is followed by the others, which get
+    the same images: such a batch has more samples than the device is given.
     """
-    valid = np.flatnonzero(~rejected)
+    wanted = np.flatnonzero(~rejected)
+    equals = first_equals(resolved.given.columns, wanted) if dedupe else wanted
+    valid = wanted[equals == wanted]
     keys = _bucket_keys(resolved, valid)
     changing = [key for key in keys if len(key) and key.min() != key.max()]
     order = np.lexsort(changing[::-1]) if changing else np.arange(len(valid))
@@ -117,6 +127,13 @@ def lay_out(resolved: Resolved, rejected: npt.NDArray[np.bool_], batch_size: int
     buckets = [_bucket(resolved, int(row)) for row in requests[cuts]]
     bucket_stops = np.append((ends - counts)[cuts][1:], ends[-1:])
     stops, bucket_of = _cut_batches(bucket_stops, batch_size)
+    original = np.arange(len(rows))
+    if len(valid) < len(wanted):
+        copies, original = _follow(rows, wanted, equals)
+        firsts = np.flatnonzero(original == np.arange(len(original)))
+        image_index, rows = image_index[np.searchsorted(firsts, original)], copies
+        ends_of = np.append(firsts[1:], len(rows))
+        stops, bucket_stops = ends_of[stops - 1], ends_of[bucket_stops - 1]
     shard_of, shards = _fill_shards(stops, [buckets[place].task for place in bucket_of], shard_size)
     unmade = np.flatnonzero(rejected)
     return Layout(
@@ -127,7 +144,29 @@ def lay_out(resolved: Resolved, rejected: npt.NDArray[np.bool_], batch_size: int
         bucket_of=bucket_of,
         buckets=tuple(zip(buckets, np.diff(bucket_stops, prepend=0).tolist(), strict=True)),
         shards=tuple(_with_rejected(shards, len(unmade))),
+        original=np.append(original, np.arange(len(rows), len(rows) + len(unmade))),
     )
+
+
+def _follow(
+    rows: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64], equals: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Put behind each sample those of the requests that equal its own.
+
+    Args:
+        rows: request of each sample that is made.
+        wanted: all requests; `equals` has of each the one that is made.
+
+    Returns:
+        The request of each sample, and the position of the sample whose image it gets.
+    """
+    together = wanted[np.argsort(equals, kind="stable")]
+    made, first, count = np.unique(np.sort(equals), return_index=True, return_counts=True)
+    group = np.searchsorted(made, rows)
+    sizes = count[group]
+    begins = np.cumsum(sizes) - sizes
+    offset = np.arange(sizes.sum()) - np.repeat(begins, sizes)
+    return together[np.repeat(first[group], sizes) + offset], np.repeat(begins, sizes)
 
 
 def _bucket_keys(resolved: Resolved, valid: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float64]]:

@@ -114,7 +114,7 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
     """
     check_defaults(config)
     manifest = sources.open_manifest(config.manifest)
-    windows = sources.cut_windows(manifest, config.shard_size, ends)
+    windows = sources.cut_windows(manifest, config.shard_size, ends, config.dedupe)
     fingerprint = Fingerprint(config, manifest)
     tallies = []
     rows, fingerprint_at = 0, {}
@@ -211,7 +211,14 @@ def _cut(
         for offset in range(size)
     ]
     places = np.concatenate([np.arange(batch.start, batch.stop) for batch in batches])
-    tables = samples.cut_samples(requests, planned.rows[places], planned.image_index[places], keys, sizes)
+    same_as = None
+    originals = planned.original[places]
+    if (originals != places).any():
+        same_as = [
+            None if original == place else keys[at]
+            for original, place, at in zip(originals, places, np.searchsorted(places, originals), strict=True)
+        ]
+    tables = samples.cut_samples(requests, planned.rows[places], planned.image_index[places], keys, sizes, same_as)
     for batch, table in zip(batches, tables, strict=True):
         yield Batch(shard, batch.number, batch.bucket, table)
 

@@ -67,6 +67,7 @@ RECORD_NAMES: tuple[str, ...] = tuple(field.name for field in RECORD_FIELDS)
 
 #: Columns that stages hand to each other (table in `batch.py`); they never reach the index.
 WORKING_NAMES: frozenset[str] = frozenset(field.name for field in SOURCE_FIELDS) | {
+    "same_as",
     "image_pixels",
     "mask_pixels",
     "condition_inputs",

@@ -117,13 +117,15 @@ def cut_samples(
     image_index: npt.NDArray[np.int32],
     keys: Sequence[str],
     sizes: Sequence[int],
+    same_as: Sequence[str | None] | None = None,
 ) -> Iterator[pa.Table]:
-    """Sample tables of consecutive batches, in the columns of `sample_schema`.
+    """Sample tables of consecutive batches, in the columns of `sample_schema`, and `same_as` where it is given.
 
     Args:
         requests: what `request_table` gave.
         rows, image_index, keys: request, image number and key of each sample, of all batches together.
         sizes: samples of each batch.
+        same_as: key of the sample whose image each gets, None where it is made.
     """
     added = {"key": pa.array(keys, pa.string()), "image_index": pa.array(image_index)}
     sources = [field.name for field in SOURCE_FIELDS]
@@ -145,7 +147,12 @@ def cut_samples(
                 columns.append(images.column(field.name) if there else pa.nulls(size, field.type))
             else:
                 columns.append(part.column(field.name))
-        yield pa.table(columns, schema=schema)
+        table = pa.table(columns, schema=schema)
+        yield (
+            table
+            if same_as is None
+            else table.append_column("same_as", pa.array(same_as[start : start + size], pa.string()))
+        )
         start += size
 
 

@@ -27,6 +27,9 @@ WINDOW_BYTES = 256 << 20
 #: A window holds so many rows at most, or one shard's worth where that is more.
 WINDOW_ROWS = 10_000
 
+#: The same where equal rows are looked for, which is done inside of a window.
+DEDUPE_WINDOW_ROWS = 100_000
+
 #: Rows worth sending to another process to be surveyed.
 STRETCH_ROWS = 100_000
 
@@ -188,7 +191,9 @@ def _join_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return None
 
 
-def cut_windows(manifest: Manifest, shard_size: int, ends: Sequence[int] = ()) -> list[tuple[Piece, ...]]:
+def cut_windows(
+    manifest: Manifest, shard_size: int, ends: Sequence[int] = (), dedupe: bool = False
+) -> list[tuple[Piece, ...]]:
     """Cut the manifest's rows into windows.
 
     A window ends after `WINDOW_ROWS` rows (or `shard_size`, if that is more), or earlier where the footers
@@ -197,8 +202,9 @@ def cut_windows(manifest: Manifest, shard_size: int, ends: Sequence[int] = ()) -
     Args:
         ends: rows after which a window ends in any case, ascending: where the manifest ended before more rows were
             appended to it, so that the windows before that stay what they were.
+        dedupe: up to `DEDUPE_WINDOW_ROWS` instead.
     """
-    most = max(WINDOW_ROWS, shard_size)
+    most = max(DEDUPE_WINDOW_ROWS if dedupe else WINDOW_ROWS, shard_size)
     windows: list[tuple[Piece, ...]] = []
     pieces: list[Piece] = []
     rows_left, bytes_left = most, float(WINDOW_BYTES)

@@ -51,13 +51,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class BucketTally:
-    """Samples of a bucket, and the batches that they fill."""
+    """Samples of a bucket, the batches that they fill, and how many of them are made; the others are copies."""
 
     samples: int = 0
     batches: int = 0
+    made: int = 0
 
     def __add__(self, other: BucketTally) -> BucketTally:
-        return BucketTally(self.samples + other.samples, self.batches + other.batches)
+        return BucketTally(self.samples + other.samples, self.batches + other.batches, self.made + other.made)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _read_ahead(
 
 def lay_out(config: RunConfig, resolved: Resolved, repeats: naming.Repeats) -> Layout:
     """The layout of a window, with every row rejected that has an error or another row's id."""
-    return layout.lay_out(resolved, _rejected(resolved, repeats), config.batch_size, config.shard_size)
+    return layout.lay_out(resolved, _rejected(resolved, repeats), config.batch_size, config.shard_size, config.dedupe)
 
 
 def _rejected(resolved: Resolved, repeats: naming.Repeats) -> npt.NDArray[np.bool_]:
@@ -149,11 +150,13 @@ def tally(config: RunConfig, resolved: Resolved, repeats: naming.Repeats) -> Tal
     planned = lay_out(config, resolved, repeats)
     made = resolved.tasks[~_rejected(resolved, repeats)]
     batches = np.bincount(planned.bucket_of, minlength=len(planned.buckets)).tolist()
+    copies = np.append(0, np.cumsum(planned.original != np.arange(len(planned.original))))
+    stops = np.cumsum([0, *(samples for _, samples in planned.buckets)])
     return Tally(
         shards=planned.shards,
         buckets={
-            bucket: BucketTally(samples, count)
-            for (bucket, samples), count in zip(planned.buckets, batches, strict=True)
+            bucket: BucketTally(samples, count, samples - int(copied))
+            for (bucket, samples), count, copied in zip(planned.buckets, batches, np.diff(copies[stops]), strict=True)
         },
         requests={task: int(count) for task, count in zip(TASKS, np.bincount(made, minlength=len(TASKS)), strict=True)},
         problems=_problems(resolved, repeats),

@@ -148,9 +148,10 @@ class Guard:
         size = len(batch.pending) if copies else 1
         batch = batch.fail({row: RowError(self.status, words) for row, words in orders.killed.items()})
         parts = []
+        pending = set(batch.pending)
         for row in range(batch.samples.num_rows):
             part = replace(batch, samples=batch.samples.slice(row, 1))
-            if part.pending:
+            if row in pending:
                 self._ask("trying", place, row)
                 with self._watched(worker, self.limit):
                     part = work(replace(batch, samples=batch.samples.take([row] * size)))

@@ -23,7 +23,9 @@ def known(planned: Plan) -> tuple[object, ...]:
     return planned.fingerprint, planned.shards, planned.buckets, planned.problems, planned.requests_by_task, repeats
 
 
-def test_tasks_on_ray_make_the_same_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_on_ray_make_the_same_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_environment: dict[str, str]
+) -> None:
     rows = 4_000
     for name in ("a", "b"):
         table = pa.table(
@@ -41,7 +43,7 @@ def test_tasks_on_ray_make_the_same_plan(tmp_path: Path, monkeypatch: pytest.Mon
     alone = plan(config, (4_100,))
     assert alone.problems
     monkeypatch.setattr(planning, "PARALLEL_ROWS", 0)
-    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_ADDRESS", shared_environment["RAY_ADDRESS"])
     with cluster():
         assert known(planning.plan_job(config, (4_100,))) == known(alone)
         whole = sources.open_manifest(config.manifest)

@@ -89,6 +89,7 @@ USUAL: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "num_images": (pa.int8(), st.integers(1, 3)),
     "height": (pa.int32(), st.sampled_from([64, 512, 500])),
     "id": (pa.string(), st.sampled_from(["a", "b", "c", "d", ""])),
+    "seed": (pa.int64(), st.sampled_from([1, 2])),
     "extra": (pa.string(), WORDS),
 }
 
@@ -130,23 +131,23 @@ def test_every_row_is_valid_or_fails_with_a_message_that_names_a_column(table: p
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(tables(), tables(), st.integers(1, 4), st.integers(1, 6), st.integers(2, 7))
+@given(tables(), tables(), st.integers(1, 4), st.integers(1, 6), st.integers(2, 7), st.booleans())
 def test_driver_and_read_tasks_agree_on_any_manifest(
-    first: pa.Table, second: pa.Table, batch_size: int, shard_size: int, window_rows: int
+    first: pa.Table, second: pa.Table, batch_size: int, shard_size: int, window_rows: int, dedupe: bool
 ) -> None:
-    former = sources.WINDOW_ROWS
-    sources.WINDOW_ROWS = window_rows
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "WINDOW_ROWS", window_rows)
+        patch.setattr(sources, "DEDUPE_WINDOW_ROWS", window_rows)
         with tempfile.TemporaryDirectory() as folder:
             pq.write_table(first, Path(folder) / "a.parquet", row_group_size=4)
             # Other columns must agree over files; how they may differ is tested elsewhere.
             theirs = [name for name in EXTRAS if name in first.column_names and name in second.column_names]
             second = second.drop_columns(theirs)
             pq.write_table(second, Path(folder) / "b.parquet", row_group_size=3)
-            job = RunConfig(manifest=(folder,), output="out", batch_size=batch_size, shard_size=shard_size)
+            job = RunConfig(
+                manifest=(folder,), output="out", batch_size=batch_size, shard_size=shard_size, dedupe=dedupe
+            )
             check(job, first.num_rows + second.num_rows, any(map(cannot_be_read, (first, second))))
-    finally:
-        sources.WINDOW_ROWS = former
 
 
 def cannot_be_read(table: pa.Table) -> bool:
@@ -186,6 +187,8 @@ def check(job: RunConfig, rows: int, unreadable: bool) -> None:
         assert sum(batch.samples.num_rows for batch in mine) == shard.rows
         assert {batch.bucket.task for batch in mine if batch.bucket} <= {shard.task}
     assert sum(batch.samples.num_rows for batch in batches if batch.bucket) == planned.samples
+    assert all(len(batch.pending) <= job.batch_size for batch in batches)
+    assert sum(len(batch.pending) for batch in batches) == sum(count.made for count in planned.buckets.values())
 
 
 def test_an_unreadable_column_is_named_also_where_its_name_begins_like_a_requests(tmp_path: Path) -> None:
