@@ -58,7 +58,8 @@ class Decoder:
             assert batch.bucket is not None
             size = (batch.bucket.height, batch.bucket.width, 3)
             pixels[row] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
-        return batch.add("pixels", pa.large_binary(), pixels).drop(["image_pixels", "mask_pixels"]).to_block()
+        batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image_pixels", "mask_pixels"])
+        return batch.took("decoder", self._seconds).to_block()
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
