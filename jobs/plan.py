@@ -2,7 +2,7 @@
 
     python jobs/plan.py --manifest requests.parquet --output images
 
-Takes the options of generate.py and writes nothing. Every row is validated; the table shows what would be made, what
+Takes the options of generate.py and keeps nothing. Every row is validated; the table shows what would be made, what
 the output holds already, and which rows cannot be made and why. Exit code 0: every row can be made. 3: some cannot.
 2: nothing can run: the command line, the manifest, the checkpoint or the output is of no use, or every row is wrong.
 """
@@ -49,7 +49,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="read and decode every input image and mask too, and count the tokens of long prompts",
     )
     parser.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--probe",
+        action="store_true",
+        help="time two batches of each bucket now, on the devices; needs room under OUTPUT/_run/probe meanwhile",
+    )
+    source.add_argument(
         "--times-of",
         metavar="OUTPUT",
         help="output of an earlier run whose measured times to estimate from (default: --output)",
@@ -69,7 +75,17 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
         planned = plan_job(config, runfiles.ends_of(config))
         seconds = time.monotonic() - began
         inputs = _check_inputs(config, planned, progress) if given.check_inputs else None
-    return dry_run(config, planned, seconds, _times(config, given.times_of), inputs)
+        times = _probe(config, planned, progress) if given.probe else _times(config, given.times_of)
+    return dry_run(config, planned, seconds, times, inputs)
+
+
+def _probe(config: RunConfig, planned: Plan, progress: RunProgress) -> tuple[str, StepTimes] | None:
+    if not planned.samples:
+        return None
+    # Here: everything else does without Ray Data.
+    from jobs.probe import BATCHES, probe
+
+    return f"{BATCHES} batches of each bucket, timed now", probe(config, planned, progress)
 
 
 def _check_inputs(config: RunConfig, planned: Plan, progress: RunProgress) -> InputCheck:
@@ -124,7 +140,7 @@ def _show_counts(found: DryRun, console: Console) -> None:
 
 def _show_buckets(found: DryRun, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
-    costs = ("s/batch", "device hours") if found.estimate is not None else ()
+    costs = ("s/batch", "device time") if found.estimate is not None else ()
     for column in ("images", "batches", "padding", *costs):
         table.add_column(column, justify="right", no_wrap=True)
     # The last one, because it is the one that may be broken into lines.
@@ -134,7 +150,7 @@ def _show_buckets(found: DryRun, console: Console) -> None:
         if planned.cost is not None:
             sign = "" if planned.cost.measured else "~"
             seconds = planned.cost.prior_seconds + planned.cost.decoder_seconds
-            cells += [f"{sign}{_number(seconds)}", f"{sign}{_number(planned.cost.device_hours)}"]
+            cells += [f"{sign}{_number(seconds)}", f"{sign}{duration(3600 * planned.cost.device_hours)}"]
         table.add_row(*cells, _name(planned))
     console.print()
     console.print(table, highlight=False)
@@ -169,7 +185,8 @@ def _cost(found: DryRun) -> str:
     if cost is None:
         return "\nestimate: none, because nothing was measured yet (--probe, or --times-of an earlier output)"
     scaled = f"; {cost.scaled_buckets} buckets marked ~ are scaled from others" if cost.scaled_buckets else ""
-    hours = f"prior {_number(cost.prior_hours)} + decoder {_number(cost.decoder_hours)} {cost.device} device hours"
+    prior, decoder = duration(3600 * cost.prior_hours), duration(3600 * cost.decoder_hours)
+    hours = f"prior {prior} + decoder {decoder} of one device ({cost.device})"
     pools = f"{duration(3600 * cost.hours)} on {cost.prior_actors} prior and {cost.decoder_actors} decoder actors"
     left = ""
     if found.done.images_left < found.images:

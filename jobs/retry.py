@@ -24,7 +24,7 @@ from manifests.batch import Batch
 from manifests.commit import Receipt, index_name, parts_url, read_stats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, IncompleteRunError
-from manifests.plan import Plan, Window, batch_sizes
+from manifests.plan import Plan, Window, planned_batches
 from workers.reseal import RETRY_FOLDER, reseal
 
 #: Statuses that trying again cannot change.
@@ -91,9 +91,11 @@ def failed_rows(config: RunConfig, planned: Plan, sealed: Collection[int]) -> Fa
     places: dict[tuple[int, int], tuple[int, ...]] = {}
     for window in planned.windows:
         mine = [shard for shard in range(window.first_shard, window.first_shard + window.shards) if shard in found]
-        sizes = batch_sizes(config, window) if mine else []
+        sizes: dict[int, list[int]] = defaultdict(list)
+        for shard, batch in planned_batches(config, window) if mine else ():
+            sizes[shard].append(batch.stop - batch.start)
         for shard in mine:
-            places.update(_by_batch(shard, found[shard], sizes[shard - window.first_shard]))
+            places.update(_by_batch(shard, found[shard], sizes[shard]))
     return FailedRows(places)
 
 

@@ -161,11 +161,13 @@ def window_batches(
     yield from batches_of(config, [window], wanted)
 
 
-def batch_sizes(config: RunConfig, window: Window) -> list[list[int]]:
-    """Rows of each batch of each shard of a window; reads no inline image."""
+def planned_batches(config: RunConfig, window: Window) -> Iterator[tuple[int, PlannedBatch]]:
+    """The batches of a window with the number of their shard, in order; reads no inline image."""
     with reading.Reader(inline=False) as light:
         planned = lay_out(config, resolve(light.read(window.pieces).tables, config), window.repeats)
-    return [[batch.stop - batch.start for batch in planned.batches_of(shard)] for shard in range(window.shards)]
+    for shard in range(window.shards):
+        for batch in planned.batches_of(shard):
+            yield window.first_shard + shard, batch
 
 
 def batches_of(

@@ -48,8 +48,9 @@ def make_manifests(folder: Path) -> int:
     return sum(rows for _, rows in sources.values())
 
 
-def planned(job: QuickJob, output: Path) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "jobs" / "plan.py"), *job.command(output, "--dedupe", "--json")[2:]]
+def planned(job: QuickJob, output: Path, *more: str) -> dict[str, Any]:
+    script = ROOT / "tests" / "faults" / "quick_plan.py"
+    command = [sys.executable, str(script), *job.command(output, "--dedupe", "--json", *more)[2:]]
     ended = subprocess.run(command, cwd=job.folder, env=job.environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
@@ -59,11 +60,12 @@ def planned(job: QuickJob, output: Path) -> dict[str, Any]:
 def test_sources_of_every_kind_are_planned_made_and_proved(quick_job: QuickJob, tmp_path: Path) -> None:
     rows = make_manifests(tmp_path)
     job = replace(quick_job, manifest=str(tmp_path / "manifests"), options=("--height", "64", "--width", "64"))
+    job = job.with_environment(QUICK_SECONDS="0.05")
     output = tmp_path / "out"
-    before = planned(job, output)
+    before = planned(job, output, "--probe")
     assert (before["rows"], before["images"], before["copies"]) == (rows, rows, 4)
-    assert before["estimate"] is None
-    ended = job.with_environment(QUICK_SECONDS="0.05").run(output, "--dedupe")
+    assert not list(output.rglob("*.arrow"))
+    ended = job.run(output, "--dedupe")
     assert ended.returncode == 0, ended.stderr
     assert job.verify(output).returncode == 0
     after = planned(job, output)
