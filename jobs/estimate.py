@@ -30,8 +30,9 @@ class BucketTimes(BaseModel):
     """What was measured of one bucket.
 
     Attributes:
-        batches, images: how many were measured; images are those that were written.
-        seconds: stage -> median seconds of a batch.
+        batches, images: how many were made; images are those that were written.
+        size: samples of the largest batch that the device was given.
+        seconds: stage -> median seconds of a batch of that size; smaller ones say nothing about full ones.
         bytes_per_image: of image file and record.
     """
 
@@ -40,6 +41,7 @@ class BucketTimes(BaseModel):
     bucket: Bucket
     batches: int
     images: int
+    size: int
     seconds: Mapping[str, float]
     bytes_per_image: float
 
@@ -66,6 +68,7 @@ class _Measured:
     batches: int = 0
     images: int = 0
     bytes: int = 0
+    size: int = 0
     seconds: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT)))
 
 
@@ -83,7 +86,10 @@ class Stopwatch:
         measured.batches += 1
         measured.images += receipt.successes
         measured.bytes += receipt.bytes
-        for stage, seconds in receipt.seconds.items():
+        if receipt.count > measured.size:
+            measured.size = receipt.count
+            measured.seconds.clear()
+        for stage, seconds in receipt.seconds.items() if receipt.count == measured.size else ():
             measured.seconds[stage].append(seconds)
 
     def record(self, device: str, batch_size: int, pools: Pools) -> StepTimes:
@@ -98,6 +104,8 @@ class Stopwatch:
                     bucket=bucket,
                     batches=measured.batches,
                     images=measured.images,
+                    # Copies (--dedupe) make a batch longer than what the device is given.
+                    size=min(measured.size, batch_size),
                     # Of two the lower: the first batch of a bucket carries what is done once.
                     seconds={
                         stage: round(statistics.median_low(times), 6) for stage, times in measured.seconds.items()
@@ -156,7 +164,7 @@ def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: 
     """Times of one bucket; `times` has measured one at least."""
     like = _most_alike(bucket, times.buckets)
     # A batch of another size takes about so much more or less.
-    size = batch_size / times.batch_size
+    size = batch_size / like.size
     prior = like.seconds.get(PRIOR, 0.0) * size * _ratio(_prior_work, bucket, like.bucket)
     decoder = like.seconds[DECODER] * size * _ratio(_decoder_work, bucket, like.bucket)
     pixels = bucket.height * bucket.width / (like.bucket.height * like.bucket.width)

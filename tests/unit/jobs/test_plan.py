@@ -78,6 +78,8 @@ def measured(output: str, decoder: Sequence[float], height: int = 64) -> None:
     for number, seconds in enumerate(decoder):
         receipt = Receipt(shard=0, batch=number, count=2, successes=2, failed_by_status={}, bytes=3000, bucket=bucket)
         watch.add(receipt.model_copy(update={"seconds": {"prior": 1.0, "decoder": seconds}}))
+        # A batch that is not full says nothing about one that is.
+        watch.add(receipt.model_copy(update={"count": 1, "seconds": {"prior": 0.1, "decoder": 0.1}}))
     config = RunConfig(manifest=("m",), output=output)
     runfiles.write_times(config, watch.record("cpu", 2, POOLS))
 
