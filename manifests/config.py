@@ -90,7 +90,10 @@ class RunConfig(BaseModel):
 
     dedupe: Annotated[
         bool,
-        Field(description="compute rows with the same content and seed once and write the image for each id"),
+        Field(
+            description="compute rows of the same content and given seed once, as far as they lie within 100,000 rows, "
+            "and write the image for each id"
+        ),
     ] = False
     image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95

@@ -105,11 +105,15 @@ def _length(array: pa.Array) -> pa.Array:
     return pc.binary_length(array).cast(pa.string()).cast(pa.binary())
 
 
+#: Rows that one image is copied to, at most, before it is computed again: a batch holds the pixels of all its copies.
+MOST_COPIES = 15
+
+
 def first_equals(columns: Mapping[str, pa.Array], rows: casting.Positions) -> casting.Positions:
     """Of each of these rows the first one that asks for the very same images: the same content and a given seed.
 
     Only rows that give their seed are compared: one that is made from the id is different with every id. Rows with
-    inline images are not, because the driver does not read those.
+    inline images are not, because the driver does not read those. After `MOST_COPIES` the next equal row counts as new.
 
     Returns:
         Positions in the columns, the row's own where no earlier one is equal.
@@ -119,9 +123,12 @@ def first_equals(columns: Mapping[str, pa.Array], rows: casting.Positions) -> ca
         alone |= casting.present(pc.struct_field(columns[name], "bytes"))
     equals = rows.copy()
     compared = np.flatnonzero(~alone[rows])
-    first: dict[bytes, int] = {}
+    first: dict[bytes, tuple[int, int]] = {}
     for place, digest in zip(compared.tolist(), content_digests(columns, rows[compared]), strict=True):
-        equals[place] = first.setdefault(digest, int(rows[place]))
+        row, copies = first.get(digest, (int(rows[place]), -1))
+        row, copies = (row, copies + 1) if copies < MOST_COPIES else (int(rows[place]), 0)
+        first[digest] = row, copies
+        equals[place] = row
     return equals
 
 

@@ -106,3 +106,11 @@ def test_a_copy_without_its_original_is_made(tmp_path: Path) -> None:
     alone = Batch(batch.shard, batch.index, batch.bucket, batch.samples.slice(1))
     assert alone.pending == [0]
     assert alone.with_copies().samples.column("id").to_pylist() == ["r1"]
+
+
+def test_after_so_many_copies_an_image_is_computed_anew(tmp_path: Path) -> None:
+    job = config(tmp_path, [{"seed": 7}] * 40, batch_size=2)
+    [count] = plan(job).buckets.values()
+    assert (count.samples, count.made, count.batches) == (40, 3, 2)
+    # A batch never holds the pixels of more images than that.
+    assert [(len(batch.pending), batch.samples.num_rows) for batch in batches_of(job)] == [(2, 32), (1, 8)]
