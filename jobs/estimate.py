@@ -164,7 +164,7 @@ def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: 
     """Times of one bucket; `times` has measured one at least."""
     like = _most_alike(bucket, times.buckets)
     # A batch of another size takes about so much more or less.
-    size = batch_size / like.size
+    size = min(batch_size, planned.made) / like.size
     prior = like.seconds.get(PRIOR, 0.0) * size * _ratio(_prior_work, bucket, like.bucket)
     decoder = like.seconds[DECODER] * size * _ratio(_decoder_work, bucket, like.bucket)
     pixels = bucket.height * bucket.width / (like.bucket.height * like.bucket.width)

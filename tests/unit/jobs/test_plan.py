@@ -155,7 +155,7 @@ def test_the_estimate_is_the_median_of_what_was_measured(tmp_path: Path, run_pla
 
 
 def test_a_bucket_that_was_not_measured_is_scaled_by_its_work(tmp_path: Path, run_plan: Script) -> None:
-    manifest = write(tmp_path / "m.parquet", task=["text2img"], prompt=["x"], height=[512])
+    manifest = write(tmp_path / "m.parquet", task=["text2img"] * 4, prompt=["x"] * 4, height=[512] * 4)
     measured(str(tmp_path / "out"), [2.0])
     found = run_plan.json(manifest, tmp_path / "out", "--batch-size", "4")
     # Eight times the pixels, and twice the rows.
