@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,11 +65,16 @@ class Head:
         return subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
+    port, agent_port = free_port(), free_port()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in clean_environment.items():
             patch.setenv(name, value)
@@ -80,9 +86,9 @@ def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
         # Ten seconds elsewhere.
         patch.setenv("RAY_metrics_report_interval_ms", "500")
         size = {"num_cpus": 4, "object_store_memory": 200 << 20}
-        cluster = Cluster(
-            initialize_head=True, head_node_args={**size, "include_dashboard": True, "dashboard_port": port}
-        )
+        # The agent, which starts the jobs, has the same port in every cluster unless told otherwise.
+        dashboard = {"include_dashboard": True, "dashboard_port": port, "dashboard_agent_listen_port": agent_port}
+        cluster = Cluster(initialize_head=True, head_node_args={**size, **dashboard})
         try:
             environment = {**os.environ, "RAY_ADDRESS": cluster.address}
             exported = f"http://127.0.0.1:{cluster.head_node.metrics_export_port}/metrics"
@@ -221,11 +227,15 @@ def test_a_folder_that_was_shipped_runs_its_own_source(head: Head, tmp_path: Pat
     shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", folder)
     manifest = write_manifest(tmp_path / "m.parquet", ROWS)
     start = f"python quick_generate.py --manifest {manifest} {' '.join(SMALL)} --output"
-    ended = head.run(
+    submit = [
         *(str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.dashboard),
         *("--working-dir", ".", "--", "sh", "-c", f"{start} out; {start} {tmp_path}/out"),
-        folder=folder,
-    )
+    ]
+    ended = head.run(*submit, folder=folder)
+    deadline = time.monotonic() + 60
+    # The head answers before its agent is up, which takes long on a busy machine.
+    while "No available agent to submit job" in ended.stderr and time.monotonic() < deadline:
+        ended = head.run(*submit, folder=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "'out' is relative, and under `ray job submit` that is a place in a temporary copy" in ended.stdout
     assert "6 images written, 0 failed" in ended.stdout
