@@ -128,7 +128,7 @@ def _broken_weights(path: Path) -> str | None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digits of a file's SHA-256; a gigabyte takes about a second."""
+    """Hex digits of a file's SHA-256."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(4 << 20):

@@ -71,7 +71,7 @@ class HubStore:
         return {name: files[name] for name in checkpoint_files.needed(files)}
 
     def read(self, repository: str, name: str) -> bytes:
-        """A small file, from this node's copy where there is one.
+        """A small file, this node's copy of it where there is one.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -81,7 +81,7 @@ class HubStore:
         from huggingface_hub.errors import EntryNotFoundError
 
         copy = self.cached(repository)
-        if copy is not None:
+        if copy is not None and (copy / name).is_file():
             return (copy / name).read_bytes()
         try:
             with self._in_our_words(repository):

@@ -60,7 +60,7 @@ def check(checkpoint: str, tasks: Iterable[str]) -> None:
         return
     store = _store(checkpoint)
     for name in repositories(tasks):
-        copy = Path(checkpoint) / name
+        copy, what = Path(checkpoint) / name, f"--checkpoint {checkpoint}"
         if store is not None:
             try:
                 _refuse_half(store.where(name), checkpoint_files.lacking(store.listed(name), COMPONENTS[name]))
@@ -68,9 +68,9 @@ def check(checkpoint: str, tasks: Iterable[str]) -> None:
             except StorageError as error:
                 here = _copy_here(store, checkpoint, name)
                 if here is None:
-                    raise CheckpointError(f"--checkpoint {checkpoint}: {error}; this node has no copy of it") from error
-                copy = here
-        _check_copy(copy, name, f"--checkpoint {checkpoint}")
+                    raise CheckpointError(f"{what}: {error}; this node has no copy of it") from error
+                copy, what = here, f"{what}: {error}; this node's copy"
+        _check_copy(copy, name, what)
 
 
 def condition_size(checkpoint: str) -> int:

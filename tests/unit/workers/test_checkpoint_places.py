@@ -303,6 +303,8 @@ except KandinskyBatchError as error:
 def test_a_node_without_network_works_with_a_filled_cache_and_says_so_without_one(
     hub: HubServer, cache: Path, tmp_path: Path
 ) -> None:
+    from huggingface_hub import snapshot_download
+
     # In processes of their own, as the Hub's library reads its environment when it is imported.
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
 
@@ -314,6 +316,11 @@ def test_a_node_without_network_works_with_a_filled_cache_and_says_so_without_on
     assert offline.returncode == 1
     assert "CheckpointError: --checkpoint kandinsky-community/: cannot reach" in offline.stderr
     assert "this node has no copy" in offline.stderr
+    # A fetch that was ended, of which the cache holds a part.
+    snapshot_download(f"{OWNER}/{PRIOR}", cache_dir=cache / "hub", allow_patterns="*/*.json")
+    offline = look(HF_HUB_OFFLINE="1")
+    assert "cannot reach" in offline.stderr
+    assert "this node's copy: kandinsky-2-1-prior lacks model_index.json" in offline.stderr
     online = look()
     assert online.returncode == 0, online.stderr
     before = len(hub.got)
