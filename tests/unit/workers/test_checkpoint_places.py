@@ -72,6 +72,8 @@ def hub(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "users-cache"))
+    # Read once, at the import, which may have been in another test that wanted no network.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield server
     server.close()
 
