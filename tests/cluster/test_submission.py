@@ -182,7 +182,7 @@ def copied_run(head: Head, home: Path) -> tuple[subprocess.CompletedProcess[str]
     scraper.start()
     command = ["--manifest", "m.parquet", "--output", "out", *SMALL]
     # Long enough for every process to be seen.
-    ended = head.run(sys.executable, "quick_generate.py", *command, folder=home, QUICK_SECONDS="1")
+    ended = head.run(sys.executable, "quick_generate.py", *command, folder=home, QUICK_SECONDS="3")
     scraper.stop()
     return ended, scraper
 
