@@ -27,7 +27,7 @@ sys.path[:] = [
 ]
 
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
-from manifests import making, storage, tabular  # noqa: E402
+from manifests import image_folder, making, storage, tabular  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.schema import REQUEST_NAMES  # noqa: E402
 from manifests.tabular import Source  # noqa: E402
@@ -82,7 +82,7 @@ def _sources(given: argparse.Namespace) -> Iterator[Source]:
     if given.sample is not None and given.sample < 1:
         raise UsageError("option --sample: give a number of 1 or more")
     if given.images is not None:
-        return tabular.images(given.images, given.masks)
+        return image_folder.images(given.images, given.masks)
     if given.coco is not None:
         return tabular.coco(storage.absolute(given.coco), given.sample, given.seed or 0)
     if given.product is not None:

@@ -392,8 +392,8 @@ def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
 
     Args:
         location: file, glob or folder, local or remote.
-        suffixes: endings that a folder's files must have; hidden names and names that begin with `_` do not
-            count there, as everywhere in the Parquet world.
+        suffixes: endings that a folder's files must have, in lower case, which the files' own need not be; hidden names
+            and names that begin with `_` do not count there, as everywhere in the Parquet world.
 
     Returns:
         Absolute locations, sorted; empty where nothing is there.
@@ -421,4 +421,4 @@ def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def _is_data(name: str, folder: str, suffixes: tuple[str, ...]) -> bool:
     inner = name[len(folder) :].strip("/").split("/")
-    return name.endswith(suffixes) and not any(part.startswith((".", "_")) for part in inner)
+    return name.lower().endswith(suffixes) and not any(part.startswith((".", "_")) for part in inner)

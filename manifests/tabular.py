@@ -1,11 +1,11 @@
 """What a manifest can be made of: each source as a stream of Arrow tables of some thousand rows.
 
     csv, tsv, jsonl, parquet, text      files of any number, globs, URLs; .gz, .bz2 and .zst are unpacked on the way
-    images                              a folder of images, with masks and captions where it has them
     coco                                the captions of the COCO annotation format
     product                             every combination of lists of texts and of seeds
 
-Columns keep the names and the values of the source; `manifests/making.py` brings them into the schema.
+Folders of images are read by `manifests/image_folder.py`. Columns keep the names and the values of the source;
+`manifests/making.py` brings them into the schema.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import json
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from PIL import Image
 
 from manifests import storage
 from manifests.errors import ManifestError, UsageError, first_line
@@ -32,17 +31,10 @@ from manifests.sources import open_parquet
 #: Rows of one table, and of one row group of what is written.
 ROWS = 10_000
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
 #: Of a CSV file, read at a time.
 _BLOCK_BYTES = 4 << 20
 
 _PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-
-#: Values for `masks` that are no folder.
-BESIDE, ALPHA = "beside", "alpha"
-
-_MASK_STEM = re.compile(r"[_-]mask$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -137,7 +129,7 @@ def jsonl(urls: Sequence[str]) -> Iterator[Source]:
     for url in urls:
         row = 0
         with _stream(url) as raw, io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig") as lines:
-            for chunk in _chunks(line for line in lines if line.strip()):
+            for chunk in chunks(line for line in lines if line.strip()):
                 objects = [_object(line, url, row + place) for place, line in enumerate(chunk)]
                 yield Source(_table(objects, url, row), url, row)
                 row += len(chunk)
@@ -194,7 +186,7 @@ def text(urls: Sequence[str]) -> Iterator[Source]:
     """One prompt per line, as column `prompt`; blank lines do not count."""
     for url in urls:
         row = 0
-        for chunk in _chunks(_lines(url)):
+        for chunk in chunks(_lines(url)):
             yield Source(pa.table({"prompt": pa.array(chunk, pa.string())}), url, row)
             row += len(chunk)
 
@@ -207,88 +199,6 @@ def _lines(url: str) -> Iterator[str]:
                     yield line.strip()
     except UnicodeDecodeError as error:
         raise ManifestError(f"{url}: it is not UTF-8 ({error.reason}); write it again as UTF-8") from error
-
-
-def images(folder: str, masks: str | None) -> Iterator[Source]:
-    """Images of a folder and its sub-folders, sorted, as `id` (path in the folder without suffix) and `image`.
-
-    Where a text of the same name lies beside an image (`cat.txt` beside `cat.png`) it is the image's `prompt`.
-
-    Args:
-        masks: a folder with a mask of the same name for each image; 'beside': `cat_mask.png` lies beside `cat.png`;
-            'alpha': what is transparent is to be repainted; None: there are no masks.
-
-    Raises:
-        ManifestError: there are no images, two have one name, or an image has no mask.
-    """
-    found = find([folder], (*IMAGE_SUFFIXES, ".txt"))
-    base = storage.absolute(folder).rstrip("/") + "/"
-    captions = {posixpath.splitext(url)[0] for url in found if url.endswith(".txt")}
-    pictures = [url for url in found if url.lower().endswith(IMAGE_SUFFIXES)]
-    mask_of = _masks(folder, pictures, masks)
-    if masks == BESIDE:
-        pictures = [url for url in pictures if not _MASK_STEM.search(posixpath.splitext(url)[0])]
-    if not pictures:
-        raise ManifestError(f"{folder}: no images there; these count: {', '.join(IMAGE_SUFFIXES)}")
-    _refuse_doubles(pictures)
-    row = 0
-    for chunk in _chunks(pictures):
-        stems = [posixpath.splitext(url)[0] for url in chunk]
-        columns: dict[str, Any] = {"id": [stem.split(base, 1)[-1] for stem in stems], "image": chunk}
-        if captions:
-            prompts = [storage.read_bytes(f"{s}.txt").decode().strip() if s in captions else None for s in stems]
-            columns["prompt"] = pa.array(prompts, pa.string())
-        if masks is not None:
-            columns["mask"] = [mask_of(url) for url in chunk]
-        yield Source(pa.table(columns), folder, row)
-        row += len(chunk)
-
-
-def _refuse_doubles(pictures: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for url in pictures:
-        other = seen.setdefault(posixpath.splitext(url)[0], url)
-        if other != url:
-            raise ManifestError(f"{other} and {url} would have one id; rename one of them")
-
-
-def _masks(folder: str, pictures: Sequence[str], masks: str | None) -> Callable[[str], Any]:
-    """Finds the mask of an image."""
-    if masks is None:
-        return lambda url: None
-    if masks == ALPHA:
-        return _alpha
-    if masks == BESIDE:
-        stems = [(posixpath.splitext(url)[0], url) for url in pictures]
-        by_stem = {_MASK_STEM.sub("", stem): url for stem, url in stems if _MASK_STEM.search(stem)}
-        base, where = "", f"named NAME_mask beside it in {folder}"
-    else:
-        base = storage.absolute(masks).rstrip("/") + "/"
-        by_stem = {posixpath.splitext(url)[0].split(base, 1)[-1]: url for url in find([masks], IMAGE_SUFFIXES)}
-        base, where = storage.absolute(folder).rstrip("/") + "/", f"of the same name in {masks}"
-
-    def mask(url: str) -> str:
-        stem = posixpath.splitext(url)[0]
-        name = stem.split(base, 1)[-1] if base else stem
-        if name not in by_stem:
-            raise ManifestError(f"{url}: no mask {where}; add one, or leave the image out of the folder")
-        return by_stem[name]
-
-    return mask
-
-
-def _alpha(url: str) -> dict[str, Any]:
-    """White where the image is transparent, as an inline mask."""
-    try:
-        with Image.open(io.BytesIO(storage.read_bytes(url))) as picture:
-            if "A" not in picture.getbands() and "transparency" not in picture.info:
-                raise ManifestError(f"{url}: it has no alpha channel to take a mask from; use --masks FOLDER")
-            alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
-    except OSError as error:
-        raise ManifestError(f"{url}: not a readable image ({first_line(error)})") from error
-    sink = io.BytesIO()
-    Image.fromarray(np.where(alpha < 128, 255, 0).astype(np.uint8)).save(sink, "PNG")
-    return {"bytes": sink.getvalue(), "path": None}
 
 
 def coco(url: str, sample: int | None, seed: int) -> Iterator[Source]:
@@ -321,7 +231,7 @@ def coco(url: str, sample: int | None, seed: int) -> Iterator[Source]:
         drawn = rng.choice(np.array(sorted(by_image)), sample, replace=False).tolist()
         captions = [by_image[image][rng.integers(len(by_image[image]))] for image in drawn]
     row = 0
-    for chunk in _chunks(captions):
+    for chunk in chunks(captions):
         image_ids, caption_ids, prompts = zip(*chunk, strict=True)
         columns = {
             "id": [f"coco-{number}" for number in caption_ids],
@@ -361,7 +271,7 @@ def product(words: Sequence[str]) -> Iterator[Source]:
         raise UsageError("option --product: name at least one file of texts, as in `prompts.txt x seeds 0..3`")
     factors: list[Sequence[Any]] = [*texts, seeds if seeds is not None else [None]]
     row = 0
-    for chunk in _chunks(itertools.product(*factors)):
+    for chunk in chunks(itertools.product(*factors)):
         columns = {"prompt": pa.array([", ".join(parts[:-1]) for parts in chunk], pa.string())}
         if seeds is not None:
             columns["seed"] = pa.array([parts[-1] for parts in chunk], pa.uint64())
@@ -369,7 +279,8 @@ def product(words: Sequence[str]) -> Iterator[Source]:
         row += len(chunk)
 
 
-def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+def chunks(items: Iterable[Any], size: int = ROWS) -> Iterator[list[Any]]:
+    """The items in lists of a size, the last one shorter."""
     iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, ROWS)):
+    while chunk := list(itertools.islice(iterator, size)):
         yield chunk

@@ -21,6 +21,7 @@ from manifests.config import RunConfig
 from manifests.errors import ManifestError, UsageError
 from manifests.plan import plan
 from manifests.schema import REQUEST_FIELDS
+from workers.inputs import decode
 
 Maker = Callable[..., list[dict[str, Any]]]
 
@@ -146,6 +147,31 @@ def test_masks_of_the_same_name_or_beside_or_in_the_alpha_channel(make: Maker) -
     assert (mask[:, 32:] == 0).all()
 
 
+def test_a_folder_spells_endings_as_it_likes(make: Maker) -> None:
+    for name in ("a.JPG", "b.Png", "c.avif", "d_mask.PNG", "d.jpeg"):
+        picture(Path("photos") / name)
+    Path("photos/a.TXT").write_bytes("\ufeffa café\n".encode())
+    rows = make("--images", "photos", "--set", "prompt=a hat")
+    assert [(row["id"], row["prompt"]) for row in rows] == [
+        ("a", "a café"),
+        *((name, "a hat") for name in ("b", "c", "d", "d_mask")),
+    ]
+
+
+def test_a_mask_from_the_alpha_channel_is_turned_as_the_job_turns_the_image(make: Maker) -> None:
+    wide = np.full((32, 64, 4), 255, np.uint8)
+    wide[:, :16, 3] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 6  # its top is on the right
+    Path("cut").mkdir()
+    Image.fromarray(wide).save("cut/a.png", exif=exif)
+    (row,) = make("--images", "cut", "--masks", "alpha", "--set", "prompt=a hat")
+    mask = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"])))
+    upright = np.asarray(decode(Path("cut/a.png").read_bytes()))
+    assert mask.shape == (64, 32)
+    assert ((mask == 255) == (upright[..., 3] == 0)).all()
+
+
 def coco(images: int) -> str:
     captions = [{"image_id": i, "id": 10 * i + k, "caption": f" {i}/{k}\n"} for i in range(images) for k in range(5)]
     return json.dumps({"images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(images)], "annotations": captions})
@@ -242,6 +268,8 @@ def test_other_sources_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
     Path("texts/a.txt").write_text("a")
     Path("broken").mkdir()
     Path("broken/a.png").write_bytes(b"no image")
+    picture(Path("latin/a.png"))
+    Path("latin/a.txt").write_bytes(b"caf\xe9")
     Path("coco.json").write_text(coco(3))
     Path("p.txt").write_text("a\n")
     Path("f.parquet").write_text("no Parquet")
@@ -254,6 +282,7 @@ def test_other_sources_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
         "no mask of the same name": ("--images", "photos", "--masks", "twice/a.png", *prompt),
         "no mask named NAME_mask": ("--images", "photos", "--masks", "beside", *prompt),
         "no alpha channel": ("--images", "photos", "--masks", "alpha", *prompt),
+        "a.txt: the caption is not UTF-8": ("--images", "latin"),
         "not a readable image": ("--images", "broken", "--masks", "alpha", *prompt),
         "not COCO captions": ("--coco", "p.txt"),
         "captions of 3 images, so --sample 4": ("--coco", "coco.json", "--sample", "4"),
