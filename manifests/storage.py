@@ -17,6 +17,7 @@ import io
 import os
 import posixpath
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -183,15 +184,16 @@ def read_bytes(url: str) -> bytes:
     return _do("read", url, attempt)
 
 
-def _replace(url: str, fill: Callable[[IO[bytes]], None]) -> None:
-    """Write a local file under a hidden name, sync it, and give it its name in one step."""
+@contextlib.contextmanager
+def _replacing(url: str) -> Iterator[IO[bytes]]:
+    """A local file under a hidden name; at the end it is synced and gets its own name in one step."""
     target = Path(local_path(url))
     target.parent.mkdir(parents=True, exist_ok=True)
     # The random part keeps a writer that was taken for dead from mixing its bytes with its successor's.
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
-            fill(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -207,6 +209,29 @@ def _replace(url: str, fill: Callable[[IO[bytes]], None]) -> None:
         os.close(folder)
 
 
+@contextlib.contextmanager
+def writing(url: str) -> Iterator[IO[bytes]]:
+    """A file to be filled bit by bit; readers see all of it when the block has ended well, and never a part of it.
+
+    What is to become a remote file lies in this machine's folder for temporary files until then.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    try:
+        if is_remote(url):
+            with tempfile.NamedTemporaryFile(prefix="kandinsky-batch-") as file:
+                yield file.file
+                file.flush()
+                put_atomic(file.name, url)
+        else:
+            with _replacing(url) as file:
+                yield file
+    except OSError as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StorageError(f"cannot write {url}: {reason}; {faults.advice(error)}") from error
+
+
 def write_atomic(url: str, data: bytes) -> None:
     """Write a file so that readers see all of it or none; replaces what was there.
 
@@ -216,16 +241,13 @@ def write_atomic(url: str, data: bytes) -> None:
 
     def attempt() -> None:
         if not is_remote(url):
-            _replace(url, lambda file: _write(file, data))
+            with _replacing(url) as file:
+                file.write(data)
             return
         fs, path = _filesystem(url)
         fs.pipe_file(path, data)
 
     _do("write", url, attempt)
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    file.write(data)
 
 
 def put_atomic(local_file: str, url: str) -> None:
@@ -239,8 +261,8 @@ def put_atomic(local_file: str, url: str) -> None:
 
     def attempt() -> None:
         if not is_remote(url):
-            with open(local_file, "rb") as source:
-                _replace(url, lambda file: shutil.copyfileobj(source, file, 16 << 20))
+            with open(local_file, "rb") as source, _replacing(url) as file:
+                shutil.copyfileobj(source, file, 16 << 20)
             return
         fs, path = _filesystem(url)
         fs.put_file(local_file, path)

@@ -22,6 +22,18 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     }[request.param]
 
 
+def test_what_is_filled_bit_by_bit_appears_whole_or_not_at_all(root: str) -> None:
+    url = storage.join(root, "deep", "big.parquet")
+    with storage.writing(url) as file:
+        file.write(b"one ")
+        assert storage.list_names(storage.join(root, "deep")) == []
+        file.write(b"two")
+    with pytest.raises(ZeroDivisionError), storage.writing(url) as file:
+        file.write(b"other" * (1 // 0))
+    assert storage.read_bytes(url) == b"one two"
+    assert storage.list_names(storage.join(root, "deep")) == ["big.parquet"]
+
+
 def test_what_is_written_is_read_back_and_replaced(root: str) -> None:
     url = storage.join(root, "deep", "folder", "part.arrow")
     assert not storage.exists(url)
