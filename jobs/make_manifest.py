@@ -8,7 +8,8 @@
 
 Files may be many, globs or URLs, and packed (.gz, .bz2, .zst). The task of a row is the one it names or --set task=…,
 else what its inputs are for: conditions interpolate, a mask inpaints, an image is img2img, anything else is text2img.
-Columns that no request has travel to the output's index. The manifest appears under its name when it is whole.
+Columns that no request has travel to the output's index. Locations below the manifest's folder are written as seen from
+there, so that both can be moved together. The manifest appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # As in generate.py: this source tree first, this folder not at all.
@@ -27,10 +28,10 @@ sys.path[:] = [
 ]
 
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
-from manifests import image_folder, making, storage, tabular  # noqa: E402
+from manifests import coco, image_folder, making, product, storage, tabular  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.schema import REQUEST_NAMES  # noqa: E402
-from manifests.tabular import Source  # noqa: E402
+from manifests.tabular import Stream  # noqa: E402
 
 #: Option -> the endings of files that count in a folder.
 _TABLES = {
@@ -53,15 +54,27 @@ def _parser() -> argparse.ArgumentParser:
     sources.add_argument("--images", metavar="FOLDER", help="images; texts of the same name are their prompts")
     sources.add_argument("--coco", metavar="FILE", help="COCO captions, such as captions_val2014.json")
     sources.add_argument(
-        "--product", nargs="+", metavar="FACTOR", help="lists of texts, and `seeds A..B`, with x between"
+        "--product",
+        nargs="+",
+        metavar="FACTOR",
+        help="texts, styles (with {prompt} or to follow it), `seeds A..B`, `steps 25,50` and such, with x between",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the manifest, a Parquet file or its URL")
     columns = parser.add_argument_group("columns")
     columns.add_argument(
-        "--map", nargs="+", default=[], metavar="COLUMN=NAME", help="the source's name and the request's"
+        "--map",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN=NAME",
+        help="the source's name and the request's",
     )
-    columns.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="for rows that have no such value")
-    columns.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="of the source, to be left out")
+    columns.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="for rows that have no such value"
+    )
+    columns.add_argument(
+        "--drop", nargs="+", action="extend", default=[], metavar="COLUMN", help="of the source, to be left out"
+    )
     parser.add_argument(
         "--masks", metavar="WHERE", help="with --images: a folder, 'beside' (cat_mask.png by cat.png) or 'alpha'"
     )
@@ -70,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sources(given: argparse.Namespace) -> Iterator[Source]:
+def _source(given: argparse.Namespace) -> Stream:
     """The chosen source.
 
     Raises:
@@ -84,9 +97,9 @@ def _sources(given: argparse.Namespace) -> Iterator[Source]:
     if given.images is not None:
         return image_folder.images(given.images, given.masks)
     if given.coco is not None:
-        return tabular.coco(storage.absolute(given.coco), given.sample, given.seed or 0)
+        return coco.coco(storage.absolute(given.coco), given.sample, given.seed or 0)
     if given.product is not None:
-        return tabular.product(given.product)
+        return product.product(given.product)
     (name,) = (name for name in _TABLES if getattr(given, name) is not None)
     urls = tabular.find(getattr(given, name), _TABLES[name])
     readers = {"jsonl": tabular.jsonl, "parquet": tabular.parquet, "text": tabular.text}
@@ -102,6 +115,7 @@ def _recipe(given: argparse.Namespace) -> making.Recipe:
                 raise UsageError(
                     f"option {option}: {name!r} is no column of a request; there are {', '.join(REQUEST_NAMES)}"
                 )
+    making.check_defaults(defaults)
     return making.Recipe(renames, frozenset(given.drop), defaults)
 
 
@@ -113,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UsageError(
             f"option --output: {given.output!r} does not end in .parquet, so it would not be found in a folder"
         )
-    made = making.make(_sources(given), _recipe(given), output)
+    made = making.make(_source(given), _recipe(given), output)
     tasks = ", ".join(f"{count:,} {task}" for task, count in made.by_task.items())
     unknown = made.rows - sum(made.by_task.values())
     print(f"{made.rows:,} rows ({tasks}{f', {unknown:,} of an unknown task' if unknown else ''}): {output}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,9 @@ from PIL import Image, ImageOps
 
 from manifests import storage
 from manifests.errors import KandinskyBatchError, ManifestError, first_line
-from manifests.tabular import Source, chunks, find
+from manifests.records import IMAGE_TYPE
+from manifests.schema import IMAGE_COLUMNS
+from manifests.tabular import Source, Stream, chunks, find
 
 #: Endings of the formats that the job reads, in lower case; a folder may spell them otherwise.
 IMAGE_SUFFIXES = (
@@ -41,7 +43,7 @@ _READERS = 8
 _ROWS = 500
 
 
-def images(folder: str, masks: str | None) -> Iterator[Source]:
+def images(folder: str, masks: str | None) -> Stream:
     """Images of a folder and its sub-folders, sorted, as `id` (path in the folder without suffix) and `image`.
 
     Where a text of the same name lies beside an image (`cat.txt` beside `cat.png`) it is the image's `prompt`.
@@ -62,18 +64,32 @@ def images(folder: str, masks: str | None) -> Iterator[Source]:
     if not pictures:
         raise ManifestError(f"{folder}: no images there; these count: {', '.join(IMAGE_SUFFIXES)}")
     _refuse_doubles(pictures)
+    names = ["id", "image", *(["prompt"] if captions else []), *(["mask"] if masks is not None else [])]
+    columns = pa.schema([pa.field(name, IMAGE_TYPE if name in IMAGE_COLUMNS else pa.string()) for name in names])
+    return Stream(columns, _tables(folder, pictures, captions, mask_of, columns))
+
+
+def _tables(
+    folder: str,
+    pictures: Sequence[str],
+    captions: Mapping[str, str],
+    mask_of: Callable[[str], dict[str, Any]],
+    columns: pa.Schema,
+) -> Iterator[Source]:
     base = _base(folder)
     row = 0
     with ThreadPoolExecutor(_READERS) as pool:
         for chunk in chunks(pictures, _ROWS):
             stems = [_stem(url) for url in chunk]
-            columns: dict[str, Any] = {"id": [stem.removeprefix(base) for stem in stems], "image": chunk}
-            if captions:
-                prompts = pool.map(_caption, [captions.get(stem) for stem in stems])
-                columns["prompt"] = pa.array(list(prompts), pa.string())
-            if masks is not None:
-                columns["mask"] = list(pool.map(mask_of, chunk))
-            yield Source(pa.table(columns), folder, row)
+            values: dict[str, list[Any]] = {
+                "id": [stem.removeprefix(base) for stem in stems],
+                "image": [_located(url) for url in chunk],
+            }
+            if "prompt" in columns.names:
+                values["prompt"] = list(pool.map(_caption, [captions.get(stem) for stem in stems]))
+            if "mask" in columns.names:
+                values["mask"] = list(pool.map(mask_of, chunk))
+            yield Source(pa.table(values, schema=columns), folder, row)
             row += len(chunk)
 
 
@@ -102,11 +118,13 @@ def _caption(url: str | None) -> str | None:
         raise ManifestError(f"{url}: the caption is not UTF-8 ({error.reason}); write it again as UTF-8") from error
 
 
-def _masks(folder: str, pictures: Sequence[str], masks: str | None) -> Callable[[str], Any]:
+def _located(url: str) -> dict[str, Any]:
+    return {"bytes": None, "path": url}
+
+
+def _masks(folder: str, pictures: Sequence[str], masks: str | None) -> Callable[[str], dict[str, Any]]:
     """Finds the mask of an image."""
-    if masks is None:
-        return lambda url: None
-    if masks == ALPHA:
+    if masks in (None, ALPHA):
         return _alpha
     if masks == BESIDE:
         by_stem = {_MASK_STEM.sub("", _stem(url)): url for url in pictures if _MASK_STEM.search(_stem(url))}
@@ -115,11 +133,11 @@ def _masks(folder: str, pictures: Sequence[str], masks: str | None) -> Callable[
         by_stem = {_stem(url).removeprefix(_base(masks)): url for url in find([masks], IMAGE_SUFFIXES)}
         base, where = _base(folder), f"of the same name in {masks}"
 
-    def mask(url: str) -> str:
+    def mask(url: str) -> dict[str, Any]:
         name = _stem(url).removeprefix(base)
         if name not in by_stem:
             raise ManifestError(f"{url}: no mask {where}; add one, or leave the image out of the folder")
-        return by_stem[name]
+        return _located(by_stem[name])
 
     return mask
 

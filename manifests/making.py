@@ -7,11 +7,9 @@ A value that the schema's type cannot hold stops the making with its row and col
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +20,9 @@ import pyarrow.parquet as pq
 from manifests import casting, storage
 from manifests.errors import ManifestError, UsageError
 from manifests.given import cast_requests
-from manifests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, TASKS
-from manifests.tabular import ROWS, Source
+from manifests.samples import resolve_locations
+from manifests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, RULES, TASKS, complaint
+from manifests.tabular import ROWS, Source, Stream
 
 _TYPES: Mapping[str, pa.DataType] = {field.name: field.type for field in REQUEST_FIELDS}
 
@@ -51,32 +50,25 @@ class Made:
     by_task: Mapping[str, int]
 
 
-def make(sources: Iterable[Source], recipe: Recipe, url: str) -> Made:
-    """Write a manifest of everything that the sources hold; it appears when it is whole.
+def make(stream: Stream, recipe: Recipe, url: str) -> Made:
+    """Write a manifest of everything that a source holds; it appears when it is whole.
 
     Row groups have 10,000 rows, except where images lie inline and make them large earlier.
 
     Raises:
-        ManifestError: a value does not fit its column, or a column changes its type on the way.
+        ManifestError: there are no rows, or a value does not fit its column.
         UsageError: the recipe names columns that are not there.
         StorageError: the manifest cannot be written.
     """
-    writer: pq.ParquetWriter | None = None
     by_task: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="manifest-") as folder:
-        local = str(Path(folder) / "manifest.parquet")
-        try:
-            for table in _groups(shape(source, recipe) for source in sources):
-                if writer is None:
-                    writer = pq.ParquetWriter(local, table.schema, compression="zstd")
-                writer.write_table(table, row_group_size=ROWS)
-                by_task.update(table.column("task").to_pylist())
-        finally:
-            if writer is not None:
-                writer.close()
-        if writer is None:
+    folder = storage.folder_of(url)
+    schema = _settled(shape(Source(stream.columns.empty_table(), url, 0), recipe, folder).schema)
+    with storage.writing(url) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for table in _groups(shape(source, recipe, folder).cast(schema) for source in stream.tables):
+            writer.write_table(table, row_group_size=ROWS)
+            by_task.update(table.column("task").to_pylist())
+        if not by_task:
             raise ManifestError("the source has no rows; nothing was written")
-        storage.put_atomic(local, url)
     return Made(sum(by_task.values()), {task: by_task[task] for task in TASKS if by_task[task]})
 
 
@@ -85,53 +77,33 @@ _GROUP_BYTES = 256 << 20
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows again in tables that are row groups, all of the first one's schema."""
-    schema: pa.Schema | None = None
+    """The rows again in tables that are row groups."""
     waiting: list[pa.Table] = []
+    rows = size = 0
     for table in tables:
-        schema = schema or _settled(table.schema)
-        waiting.append(_conform(table, schema))
-        while sum(part.num_rows for part in waiting) >= ROWS or sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
+        waiting.append(table)
+        rows, size = rows + table.num_rows, size + table.nbytes
+        while rows >= ROWS or size >= _GROUP_BYTES:
             whole = pa.concat_tables(waiting)
             yield whole.slice(0, ROWS).combine_chunks()
-            waiting = [whole.slice(ROWS)] if whole.num_rows > ROWS else []
-    if waiting and sum(part.num_rows for part in waiting):
+            waiting = [whole.slice(ROWS)] if rows > ROWS else []
+            rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
+    if rows:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _settled(schema: pa.Schema) -> pa.Schema:
-    """Text for columns that had no value yet, which is what most of them turn out to be."""
+    """Text for columns that have no value, and what the request schema says of its columns."""
+    described = {field.name: field for field in REQUEST_FIELDS}
     fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema]
-    return pa.schema(fields)
+    return pa.schema([described.get(field.name, field) for field in fields])
 
 
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table in the first one's columns and types; request columns that came later are added by `shape`."""
-    new = [name for name in table.column_names if name not in schema.names and not _is_empty(table.column(name))]
-    if new:
-        raise ManifestError(
-            f"column {new[0]!r} appears after the first {ROWS:,} rows only; give every row the same columns, give it a "
-            f"default with --set {new[0]}=VALUE, or leave it out with --drop {new[0]}"
-        )
-    columns = []
-    for field in schema:
-        column = table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows)
-        try:
-            columns.append(column.cast(field.type))
-        except (pa.ArrowException, ValueError):
-            raise ManifestError(
-                f"column {field.name!r} is {field.type} at first and {column.type} later; give all rows one type, or "
-                f"leave it out with --drop {field.name}"
-            ) from None
-    return pa.table(columns, schema=schema)
-
-
-def _is_empty(column: pa.ChunkedArray) -> bool:
-    return column.null_count == len(column)
-
-
-def shape(source: Source, recipe: Recipe) -> pa.Table:
+def shape(source: Source, recipe: Recipe, folder: str) -> pa.Table:
     """One table of a source, in the schema's columns and types; other columns follow as they are.
+
+    Args:
+        folder: of the manifest; locations below it are written as seen from there, so that it can be moved with them.
 
     Raises:
         ManifestError: a value does not fit its column.
@@ -149,7 +121,7 @@ def shape(source: Source, recipe: Recipe) -> pa.Table:
         )
     for name in IMAGE_COLUMNS:
         if name in raw:
-            raw[name] = _located(casting.to_image(casting.plain(raw[name])).array, source.url)
+            raw[name] = _located(casting.to_image(casting.plain(raw[name])).array, source.url, folder)
     given = cast_requests([pa.table(raw)])
     for name, bad in given.misfits.items():
         if len(bad):
@@ -160,7 +132,7 @@ def shape(source: Source, recipe: Recipe) -> pa.Table:
             )
     columns = {name: given.columns[name] for name in REQUEST_NAMES if name in raw}
     if "conditions" in columns:
-        columns["conditions"] = _located_conditions(columns["conditions"], source.url)
+        columns["conditions"] = _located_conditions(columns["conditions"], source.url, folder)
     columns["task"] = _tasks(columns, table.num_rows)
     ordered = {name: _narrow(name, columns[name], source) for name in REQUEST_NAMES if name in columns}
     extras = {name: table.column(name) for name in table.column_names if name not in REQUEST_NAMES}
@@ -215,21 +187,21 @@ def _text_conditions(column: Any, source: Source) -> Any:
         raise ManifestError(f"{source.url}: conditions: {str(error).splitlines()[0]}; give all rows one form") from None
 
 
-def _located(column: pa.StructArray, url: str) -> pa.StructArray:
-    """Images whose locations count from the source's folder, with locations that count from anywhere."""
-    base = storage.folder_of(url)
-    data, paths = casting.field_of(column, "bytes"), casting.field_of(column, "path")
-    found = [
-        path if path is None or inline else storage.resolve(path, base)
-        for path, inline in zip(paths.to_pylist(), data.is_valid().to_pylist(), strict=True)
-    ]
-    return pa.StructArray.from_arrays([data, pa.array(found, pa.string())], ["bytes", "path"])
+def _located(column: pa.StructArray, url: str, folder: str) -> pa.StructArray:
+    """Images whose locations count from the source's folder, with locations that count from the manifest's."""
+    data, path = casting.field_of(column, "bytes"), casting.field_of(column, "path")
+    inside = folder.rstrip("/") + "/"
+    absolute = resolve_locations(path, storage.folder_of(url))
+    below = pc.utf8_slice_codeunits(absolute, len(inside))
+    found = pc.if_else(pc.starts_with(absolute, inside), below, absolute)
+    # Beside bytes a path is only a name.
+    return pa.StructArray.from_arrays([data, pc.if_else(data.is_valid(), path, found)], ["bytes", "path"])
 
 
-def _located_conditions(column: pa.ListArray, url: str) -> pa.ListArray:
+def _located_conditions(column: pa.ListArray, url: str, folder: str) -> pa.ListArray:
     values = column.values
     fields = {name: casting.field_of(values, name) for name in ("text", "image", "weight")}
-    fields["image"] = _located(fields["image"], url)
+    fields["image"] = _located(fields["image"], url, folder)
     located = pa.StructArray.from_arrays(list(fields.values()), list(fields))
     return pa.ListArray.from_arrays(column.offsets, located, mask=column.is_null())
 
@@ -261,6 +233,19 @@ def _narrow(name: str, column: pa.Array, source: Source) -> pa.Array:
         rows = enumerate(column.to_pylist())
         row = next(row for row, value in rows if value is not None and not low <= value <= high)
         raise ManifestError(f"{source.place(row)}: {name}: {column[row]} is too large a number; correct it") from None
+
+
+def check_defaults(defaults: Mapping[str, str]) -> None:
+    """Refuse a number that no row may have, before it is in all of them.
+
+    Raises:
+        UsageError: it is outside what its column may have.
+    """
+    for name, text in defaults.items():
+        if name in RULES:
+            value = casting.to_number(pa.array([text]), RULES[name].kind).array[0].as_py()
+            if value is None or not RULES[name].holds(value):
+                raise UsageError(f"option --set: {complaint(name, repr(text), value)}")
 
 
 def parse_pairs(option: str, words: Sequence[str]) -> dict[str, str]:

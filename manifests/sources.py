@@ -166,7 +166,7 @@ def _unify_extras(files: Sequence[SourceFile]) -> pa.Schema:
                 kinds[field.name] = (plain_type(field.type), file.url)
                 continue
             kind, first = kinds[field.name]
-            joined = _join_types(kind, plain_type(field.type))
+            joined = join_types(kind, plain_type(field.type))
             if joined is None:
                 raise ManifestError(
                     f"column '{field.name}' is {kind} in {first} but {field.type} in {file.url}; "
@@ -176,7 +176,7 @@ def _unify_extras(files: Sequence[SourceFile]) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, (kind, _) in kinds.items()])
 
 
-def _join_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+def join_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both; None where there is none."""
     if one == other:
         return one

@@ -1,38 +1,40 @@
-"""What a manifest can be made of: each source as a stream of Arrow tables of some thousand rows.
+"""What a manifest can be made of: each source as a stream of Arrow tables of some thousand rows. Here are the files:
 
     csv, tsv, jsonl, parquet, text      files of any number, globs, URLs; .gz, .bz2 and .zst are unpacked on the way
-    coco                                the captions of the COCO annotation format
-    product                             every combination of lists of texts and of seeds
 
-Folders of images are read by `manifests/image_folder.py`. Columns keep the names and the values of the source;
-`manifests/making.py` brings them into the schema.
+`coco.py`, `image_folder.py` and `product.py` beside this file read or make the others. Columns keep the names and the
+values of the source; `making.py` brings them into the schema.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
 import posixpath
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
 from manifests import storage
-from manifests.errors import ManifestError, UsageError, first_line
-from manifests.sources import open_parquet
+from manifests.casting import plain_type
+from manifests.errors import ManifestError, first_line
+from manifests.reading import Reader
+from manifests.sources import Manifest, cut_windows, join_types, open_manifest
 
 #: Rows of one table, and of one row group of what is written.
 ROWS = 10_000
 
-#: Of a CSV file, read at a time.
-_BLOCK_BYTES = 4 << 20
+#: Of a CSV file, read at a time; Arrow keeps some ten times that, and a row must fit in.
+_BLOCK_BYTES = 1 << 20
+
+#: Arrow says which row is wrong only when one thread reads.
+_READ = pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
 
 _PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
@@ -54,6 +56,23 @@ class Source:
     def place(self, row: int) -> str:
         """Where a row of the table is, for messages."""
         return f"{self.url}: row {self.first_row + row}"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source as a whole.
+
+    Attributes:
+        columns: of all tables, known before the first one is read. The types are those of the tables, but for columns
+            that have a request column's name.
+        tables: its rows, in order.
+    """
+
+    columns: pa.Schema
+    tables: Iterable[Source]
+
+
+_PROMPT = pa.schema([pa.field("prompt", pa.string())])
 
 
 def find(locations: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
@@ -81,202 +100,208 @@ def _stream(url: str) -> pa.NativeFile:
     return file if packing is None else pa.CompressedInputStream(file, packing)
 
 
-def csv(urls: Sequence[str], delimiter: str = ",") -> Iterator[Source]:
+def csv(urls: Sequence[str], delimiter: str = ",") -> Stream:
     """Rows of files with a header line; every value is text, nothing between two delimiters is null, "" is empty.
+
+    A column that one of the files lacks is null there.
 
     Raises:
         ManifestError: a file is not UTF-8, or a row has more or fewer values than the header.
     """
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    for url in urls:
+    headers = {url: _header(url, parse) for url in urls}
+    names = dict.fromkeys(itertools.chain.from_iterable(headers.values()))
+    columns = pa.schema([pa.field(name, pa.string()) for name in names])
+    return Stream(columns, (table for url in urls for table in _csv_tables(url, parse, headers[url], columns)))
+
+
+def _csv_tables(url: str, parse: Any, header: Sequence[str], columns: pa.Schema) -> Iterator[Source]:
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(header, pa.string()),
+        include_columns=columns.names,
+        include_missing_columns=True,
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    with _stream(url) as file, _csv_errors(url, header):
         row = 0
-        try:
-            with _stream(url) as file:
-                names = _header(url, parse)
-                convert = pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                )
-                reader = pa.csv.open_csv(
-                    file,
-                    parse_options=parse,
-                    convert_options=convert,
-                    read_options=pa.csv.ReadOptions(block_size=4 << 20),
-                )
-                for batch in reader:
-                    yield Source(pa.Table.from_batches([batch]), url, row)
-                    row += batch.num_rows
-        except pa.ArrowInvalid as error:
-            raise ManifestError(f"{url}: after row {row}: {first_line(error)}; write the file again") from error
+        for batch in pa.csv.open_csv(file, parse_options=parse, convert_options=convert, read_options=_READ):
+            for start in range(0, batch.num_rows, ROWS):
+                part = pa.Table.from_batches([batch.slice(start, ROWS)])
+                yield Source(part.cast(columns), url, row + start)
+            row += batch.num_rows
 
 
-def _header(url: str, parse: pa.csv.ParseOptions) -> list[str]:
-    with _stream(url) as file:
-        try:
-            return list(pa.csv.open_csv(file, parse_options=parse).schema.names)
-        except pa.ArrowInvalid as error:
-            raise ManifestError(f"{url}: {first_line(error)}; it needs a header line and a row") from error
+def _header(url: str, parse: Any) -> list[str]:
+    with _stream(url) as file, _csv_errors(url):
+        names = list(pa.csv.open_csv(file, parse_options=parse, read_options=_READ).schema.names)
+    for name in names:
+        if names.count(name) > 1:
+            raise ManifestError(f"{url}: column {name!r} appears twice in the header; rename one of them")
+    return names
 
 
-def jsonl(urls: Sequence[str]) -> Iterator[Source]:
+@contextlib.contextmanager
+def _csv_errors(url: str, header: Sequence[str] = ()) -> Iterator[None]:
+    """Say what Arrow finds wrong with a file, with rows counted as everywhere here."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        text = first_line(error)
+        if "straddling" in text:
+            advice = f"a row has more than {_BLOCK_BYTES >> 20} MiB; look for a quote that is never closed"
+        elif "Empty" in text:
+            advice = f"{text}; it needs a header line and a row"
+        else:
+            # Arrow counts the header as row 1.
+            text = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 2}", text)
+            if header:
+                text = re.sub(r"CSV column #(\d+)", lambda match: f"column {header[int(match[1])]!r}", text)
+            advice = f"{text}; write the file again, as UTF-8 and with quotes around values that hold a delimiter"
+        raise ManifestError(f"{url}: {advice}") from error
+
+
+def jsonl(urls: Sequence[str]) -> Stream:
     """Objects, one per line; a key that a line lacks is null in it.
 
+    The files are read twice, because only the last line tells which columns there are and what type holds all of their
+    values. Where a column has texts beside numbers, or numbers that no type holds together, all become text.
+
     Raises:
-        ManifestError: a line is not an object.
+        ManifestError: a line is not an object, or a column has values that do not go together.
     """
+    kinds: dict[str, pa.DataType] = {}
+    for url, row, objects in _objects(urls):
+        for name in dict.fromkeys(name for one in objects for name in one):
+            known = kinds.get(name, pa.null())
+            kind = _join(known, [one.get(name) for one in objects])
+            if kind is None:
+                raise ManifestError(
+                    f"{url}: column {name!r} holds values of types that do not go together in rows {row} to "
+                    f"{row + len(objects) - 1}{'' if pa.types.is_null(known) else f' or before, where it is {known}'}; "
+                    f"give all of them one form, or leave it out with --drop {name}"
+                )
+            kinds[name] = kind
+    columns = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    return Stream(columns, (Source(_table(objects, columns), url, row) for url, row, objects in _objects(urls)))
+
+
+def _objects(urls: Sequence[str]) -> Iterator[tuple[str, int, list[Mapping[str, Any]]]]:
+    """File, first row, and objects of some thousand lines at a time."""
     for url in urls:
         row = 0
-        with _stream(url) as raw, io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig") as lines:
-            for chunk in chunks(line for line in lines if line.strip()):
-                objects = [_object(line, url, row + place) for place, line in enumerate(chunk)]
-                yield Source(_table(objects, url, row), url, row)
-                row += len(chunk)
+        for chunk in chunks(_lines(url)):
+            yield url, row, _parse(chunk, url, row)
+            row += len(chunk)
+
+
+def _parse(lines: Sequence[str], url: str, first_row: int) -> list[Mapping[str, Any]]:
+    """The objects of some lines: all in one call, which is much faster; one by one where that fails."""
+    joined = ",".join(lines)
+    try:
+        # Escapes of half a character need a look at each line.
+        values = json.loads(f"[{joined}]") if "\\ud" not in joined.lower() else []
+    except (ValueError, RecursionError):
+        values = []
+    if len(values) == len(lines) and all(isinstance(value, dict) for value in values):
+        return values
+    return [_object(line, url, first_row + place) for place, line in enumerate(lines)]
 
 
 def _object(line: str, url: str, row: int) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{url}: row {row} has half a character ({error.reason}); write the row again") from error
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{url}: row {row} is not JSON ({error}); every line must be one object") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{url}: row {row} is {type(value).__name__}, not an object; every line must be one")
     return value
 
 
-def _table(objects: Sequence[Mapping[str, Any]], url: str, first_row: int) -> pa.Table:
-    names = list(dict.fromkeys(name for one in objects for name in one))
-    columns = []
-    for name in names:
-        values = [one.get(name) for one in objects]
-        try:
-            columns.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            # Numbers beside texts: as text each keeps its meaning, and the schema's cast reads numbers again.
-            if any(isinstance(value, (dict, list)) for value in values):
-                raise ManifestError(
-                    f"{url}: column {name!r} holds values of types that do not go together in rows {first_row} to "
-                    f"{first_row + len(objects) - 1}; give all of them one form, or leave it out with --drop {name}"
-                ) from None
-            columns.append(pa.array([None if value is None else str(value) for value in values], pa.string()))
-    return pa.table(columns, names=names)
+def _join(known: pa.DataType, values: Sequence[Any]) -> pa.DataType | None:
+    """A type that holds these values and those of a known type; None where lists or objects stand beside others."""
+    nested = pa.types.is_nested(known) or any(isinstance(value, (dict, list)) for value in values)
+    try:
+        kind = join_types(known, pa.array(values).type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        kind = None
+    # As text each value keeps its meaning, and the schema's cast reads numbers again.
+    return kind if kind is not None or nested else pa.string()
 
 
-def parquet(urls: Sequence[str]) -> Iterator[Source]:
+def _table(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
+    arrays = []
+    for field in columns:
+        values = [one.get(field.name) for one in objects]
+        if pa.types.is_string(field.type):
+            values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+        elif pa.types.is_floating(field.type):
+            values = [None if value is None else float(value) for value in values]
+        arrays.append(pa.array(values, field.type))
+    return pa.table(arrays, schema=columns)
+
+
+def parquet(urls: Sequence[str]) -> Stream:
     """Rows of Parquet files.
 
     Raises:
-        ManifestError: a file is not Parquet.
+        ManifestError: a file is not Parquet, or two files have a column in types that do not go together.
     """
-    for url in urls:
-        file = open_parquet(url)
-        row = 0
-        try:
-            for batch in file.iter_batches(ROWS):
-                yield Source(pa.Table.from_batches([batch]), url, row)
-                row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise ManifestError(f"{url}: after row {row}: {first_line(error)}; the file is damaged") from error
-        finally:
-            file.close()
+    manifest = open_manifest(urls)
+    kinds = {field.name: plain_type(field.type) for file in manifest.files for field in file.schema}
+    kinds.update((field.name, field.type) for field in manifest.extras)
+    columns = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    return Stream(columns, _parquet_tables(manifest, columns))
 
 
-def text(urls: Sequence[str]) -> Iterator[Source]:
+def _parquet_tables(manifest: Manifest, columns: pa.Schema) -> Iterator[Source]:
+    with Reader(extras=manifest.extras) as reader:
+        for piece in itertools.chain.from_iterable(cut_windows(manifest, ROWS)):
+            fragment = reader.read([piece])
+            assert fragment.extras is not None
+            start = 0
+            # Request columns are in the types of their file, which is one file here, so there is one table.
+            for table in fragment.tables:
+                others = fragment.extras.slice(start, table.num_rows)
+                found = {name: table.column(name) for name in table.column_names} | {
+                    name: others.column(name) for name in others.column_names
+                }
+                arrays = [found.get(name, pa.nulls(table.num_rows)) for name in columns.names]
+                yield Source(pa.table(arrays, names=columns.names), piece.url, piece.start + start)
+                start += table.num_rows
+
+
+def text(urls: Sequence[str]) -> Stream:
     """One prompt per line, as column `prompt`; blank lines do not count."""
+    return Stream(_PROMPT, _text_tables(urls))
+
+
+def _text_tables(urls: Sequence[str]) -> Iterator[Source]:
     for url in urls:
         row = 0
         for chunk in chunks(_lines(url)):
-            yield Source(pa.table({"prompt": pa.array(chunk, pa.string())}), url, row)
+            yield Source(pa.table([pa.array(chunk, pa.string())], schema=_PROMPT), url, row)
             row += len(chunk)
 
 
 def _lines(url: str) -> Iterator[str]:
-    try:
-        with _stream(url) as raw, io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig") as lines:
-            for line in lines:
-                if line.strip():
-                    yield line.strip()
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{url}: it is not UTF-8 ({error.reason}); write it again as UTF-8") from error
-
-
-def coco(url: str, sample: int | None, seed: int) -> Iterator[Source]:
-    """Captions of a COCO annotation file: `id`, `prompt`, and `image_id`, `caption_id`, `file_name` for evaluation.
-
-    Args:
-        sample: so many images, drawn without replacement, each with one of its captions; None: every caption.
-        seed: of the draw (NumPy's default generator).
-
-    Raises:
-        ManifestError: the file is something else, or has fewer images.
-    """
-    try:
-        content = json.loads(storage.read_bytes(url))
-        names = {image["id"]: image.get("file_name") for image in content.get("images", ())}
-        captions = sorted((c["image_id"], c["id"], str(c["caption"]).strip()) for c in content["annotations"])
-    except FileNotFoundError:
-        raise ManifestError(f"{url}: no such file") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"{url}: not COCO captions ({type(error).__name__}: {error}); give captions_val2014.json or its like"
-        ) from error
-    if sample is not None:
-        by_image: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
-        for caption in captions:
-            by_image[caption[0]].append(caption)
-        if sample > len(by_image):
-            raise ManifestError(f"{url}: it has captions of {len(by_image)} images, so --sample {sample} cannot be had")
-        rng = np.random.default_rng(seed)
-        drawn = rng.choice(np.array(sorted(by_image)), sample, replace=False).tolist()
-        captions = [by_image[image][rng.integers(len(by_image[image]))] for image in drawn]
-    row = 0
-    for chunk in chunks(captions):
-        image_ids, caption_ids, prompts = zip(*chunk, strict=True)
-        columns = {
-            "id": [f"coco-{number}" for number in caption_ids],
-            "prompt": list(prompts),
-            "image_id": list(image_ids),
-            "caption_id": list(caption_ids),
-            "file_name": pa.array([names.get(image) for image in image_ids], pa.string()),
-        }
-        yield Source(pa.table(columns), url, row)
-        row += len(chunk)
-
-
-def product(words: Sequence[str]) -> Iterator[Source]:
-    """Every combination of what `prompts.txt x styles.txt x seeds 0..3` names, the last one turning fastest.
-
-    Texts of several files are joined by ", "; `seeds A..B` counts both ends.
-
-    Raises:
-        UsageError: the words do not make a product.
-    """
-    texts: list[list[str]] = []
-    seeds: list[int] | None = None
-    for is_sign, group in itertools.groupby(words, lambda word: word == "x"):
-        if is_sign:
-            continue
-        factor = list(group)
-        if factor[0] == "seeds":
-            span = re.fullmatch(r"(\d+)\.\.(\d+)", factor[1]) if len(factor) == 2 else None
-            if span is None or seeds is not None or int(span[1]) > int(span[2]):
-                raise UsageError(f"option --product: {' '.join(factor)!r} is not `seeds A..B`, given once, A up to B")
-            seeds = list(range(int(span[1]), int(span[2]) + 1))
-        elif len(factor) == 1:
-            texts.append(list(_lines(find(factor, (".txt",))[0])))
-        else:
-            raise UsageError(f"option --product: put an x between the factors, not {' '.join(factor)!r}")
-    if not texts:
-        raise UsageError("option --product: name at least one file of texts, as in `prompts.txt x seeds 0..3`")
-    factors: list[Sequence[Any]] = [*texts, seeds if seeds is not None else [None]]
-    row = 0
-    for chunk in chunks(itertools.product(*factors)):
-        columns = {"prompt": pa.array([", ".join(parts[:-1]) for parts in chunk], pa.string())}
-        if seeds is not None:
-            columns["seed"] = pa.array([parts[-1] for parts in chunk], pa.uint64())
-        yield Source(pa.table(columns), "the product", row)
-        row += len(chunk)
+    """Lines that are not blank, without blanks around them."""
+    with _stream(url) as raw, io.BufferedReader(raw) as lines:
+        row = 0
+        for number, line in enumerate(lines):
+            try:
+                words = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise ManifestError(
+                    f"{url}: row {row} is not UTF-8 ({error.reason}); write the file again as UTF-8"
+                ) from error
+            if words:
+                yield words
+                row += 1
 
 
 def chunks(items: Iterable[Any], size: int = ROWS) -> Iterator[list[Any]]:
