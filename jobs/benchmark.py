@@ -1,9 +1,10 @@
 """Measure this project on this machine: the figures that the README quotes.
 
-    python jobs/benchmark.py kernels   steps of the models on the CPU, beside PyTorch's
-    python jobs/benchmark.py plan      validating and planning manifests of a million and of ten million rows
-    python jobs/benchmark.py resume    starting a finished run of a million images again
-    python jobs/benchmark.py scale     how busy many devices are kept
+    python jobs/benchmark.py kernels         steps of the models on the CPU, beside PyTorch's
+    python jobs/benchmark.py make-manifest   manifests of CSV, JSONL and products, of one and of four million rows
+    python jobs/benchmark.py plan            validating and planning manifests of a million and of ten million rows
+    python jobs/benchmark.py resume          starting a finished run of a million images again
+    python jobs/benchmark.py scale           how busy many devices are kept
 
 Every sub-command prints a Markdown table; `--help` behind its name lists its options.
 """
@@ -22,10 +23,10 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import kernels, plan, resume, scale  # noqa: E402
+from jobs.benchmarks import kernels, make_manifest, plan, resume, scale  # noqa: E402
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 
-BENCHMARKS = (kernels, plan, resume, scale)
+BENCHMARKS = (kernels, make_manifest, plan, resume, scale)
 
 
 def _parser() -> argparse.ArgumentParser:
