@@ -30,7 +30,7 @@ sys.path[:] = [
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 from manifests import coco, image_folder, making, product, storage, tabular  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.schema import REQUEST_NAMES  # noqa: E402
+from manifests.schema import REQUEST_NAMES, TASKS  # noqa: E402
 from manifests.tabular import Stream  # noqa: E402
 
 #: Option -> the endings of files that count in a folder.
@@ -128,9 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"option --output: {given.output!r} does not end in .parquet, so it would not be found in a folder"
         )
     made = making.make(_source(given), _recipe(given), output)
-    tasks = ", ".join(f"{count:,} {task}" for task, count in made.by_task.items())
-    unknown = made.rows - sum(made.by_task.values())
+    tasks = ", ".join(f"{made.by_task[task]:,} {task}" for task in TASKS if made.by_task[task])
+    unknown = made.rows - sum(made.by_task[task] for task in TASKS)
     print(f"{made.rows:,} rows ({tasks}{f', {unknown:,} of an unknown task' if unknown else ''}): {output}")
+    for line in made.told:
+        print(f"  {line}")
+    if made.unusable:
+        more = f", {made.unusable - len(made.told):,} more than these" if made.unusable > len(made.told) else ""
+        print(f"{made.unusable:,} of {made.rows:,} rows cannot be made{more}; a run has them in its index as failed")
     print(f"what it will cost, and which rows cannot be used: python jobs/plan.py --manifest {output} --output FOLDER")
     return EXIT_OK
 

@@ -1,15 +1,16 @@
 """From the columns of any source to a manifest: renamed, filled, in the schema's types, written as Parquet.
 
-A value that the schema's type cannot hold stops the making with its row and column. Whether values make sense together
-(sizes, ranges, missing images) is not asked here: `jobs/plan.py` does that.
+A value that the schema's type cannot hold stops the making with its row and column. Rows whose values make no request
+(sizes, ranges, missing prompts) are written, because a run accounts for them too, and told with their place.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests import casting, storage
+from manifests.config import RunConfig
 from manifests.errors import ManifestError, UsageError
 from manifests.given import cast_requests
 from manifests.samples import resolve_locations
-from manifests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, RULES, TASKS, complaint
+from manifests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, RULES, complaint
 from manifests.tabular import ROWS, Source, Stream
+from manifests.validate import resolve
 
-_TYPES: Mapping[str, pa.DataType] = {field.name: field.type for field in REQUEST_FIELDS}
+_TYPES: Mapping[str, pa.DataType] = {one.name: one.type for one in REQUEST_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,24 @@ class Recipe:
     defaults: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Made:
-    """What was written: rows in all, and by task."""
+    """What was written.
 
-    rows: int
-    by_task: Mapping[str, int]
+    Attributes:
+        rows: in all; `by_task` of each task.
+        unusable: rows that no run can make, whatever its settings; `told` says of the first ones where they are in the
+            source and why.
+    """
+
+    rows: int = 0
+    by_task: Counter[str] = field(default_factory=Counter)
+    unusable: int = 0
+    told: list[str] = field(default_factory=list)
+
+
+#: Rows that cannot be made are all counted; so many are told.
+_TOLD = 10
 
 
 def make(stream: Stream, recipe: Recipe, url: str) -> Made:
@@ -60,16 +75,30 @@ def make(stream: Stream, recipe: Recipe, url: str) -> Made:
         UsageError: the recipe names columns that are not there.
         StorageError: the manifest cannot be written.
     """
-    by_task: Counter[str] = Counter()
+    made = Made()
     folder = storage.folder_of(url)
     schema = _settled(shape(Source(stream.columns.empty_table(), url, 0), recipe, folder).schema)
     with storage.writing(url) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for table in _groups(shape(source, recipe, folder).cast(schema) for source in stream.tables):
+        for table in _groups(_shaped(stream, recipe, schema, folder, made)):
             writer.write_table(table, row_group_size=ROWS)
-            by_task.update(table.column("task").to_pylist())
-        if not by_task:
+        if not made.rows:
             raise ManifestError("the source has no rows; nothing was written")
-    return Made(sum(by_task.values()), {task: by_task[task] for task in TASKS if by_task[task]})
+    return made
+
+
+def _shaped(stream: Stream, recipe: Recipe, schema: pa.Schema, folder: str, made: Made) -> Iterator[pa.Table]:
+    """The tables of a source in the schema, counted on their way."""
+    # Without settings of a job: a row that fails now fails in all of them.
+    config = RunConfig(manifest=(folder,), output=folder)
+    for source in stream.tables:
+        table = shape(source, recipe, folder).cast(schema)
+        errors = resolve([table], config).errors
+        made.rows += table.num_rows
+        made.by_task.update(table.column("task").to_pylist())
+        made.unusable += len(errors)
+        first = itertools.islice(errors.items(), _TOLD - len(made.told))
+        made.told += [f"{source.place(row)}: {reason}" for row, reason in first]
+        yield table
 
 
 #: Inline images make a row group large: it ends at about so many bytes.
@@ -94,9 +123,9 @@ def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _settled(schema: pa.Schema) -> pa.Schema:
     """Text for columns that have no value, and what the request schema says of its columns."""
-    described = {field.name: field for field in REQUEST_FIELDS}
-    fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema]
-    return pa.schema([described.get(field.name, field) for field in fields])
+    described = {one.name: one for one in REQUEST_FIELDS}
+    fields = [one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in schema]
+    return pa.schema([described.get(one.name, one) for one in fields])
 
 
 def shape(source: Source, recipe: Recipe, folder: str) -> pa.Table:
@@ -115,9 +144,11 @@ def shape(source: Source, recipe: Recipe, folder: str) -> pa.Table:
     for name, value in recipe.defaults.items():
         raw[name] = _filled(raw.get(name), value, table.num_rows)
     if not {"prompt", "conditions"} & raw.keys():
+        names = source.table.column_names
+        usual = [name for name in names if name.lower() in ("caption", "captions", "text", "prompts")]
         raise UsageError(
-            f"{source.url}: no column 'prompt'; it has {', '.join(source.table.column_names)}: "
-            "name the one with --map COLUMN=prompt, or give all rows one with --set prompt=…"
+            f"the source has no column 'prompt' but {', '.join(names)}; name the one that holds the prompts with "
+            f"--map {usual[0] if usual else 'COLUMN'}=prompt, or give all rows one with --set prompt=…"
         )
     for name in IMAGE_COLUMNS:
         if name in raw:
@@ -143,12 +174,12 @@ def _renamed(source: Source, recipe: Recipe) -> pa.Table:
     table = source.table
     for name in (*recipe.renames, *recipe.dropped):
         if name not in table.column_names:
-            raise UsageError(f"{source.url}: no column {name!r}; it has {', '.join(table.column_names)}")
+            raise UsageError(f"the source has no column {name!r} but {', '.join(table.column_names)}")
     table = table.select([name for name in table.column_names if name not in recipe.dropped])
     names = [recipe.renames.get(name, name) for name in table.column_names]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"{source.url}: two columns would be {name!r}; leave one of them out with --drop")
+            raise UsageError(f"two columns would be {name!r}; leave one of them out with --drop")
     return table.rename_columns(names)
 
 

@@ -276,6 +276,24 @@ def test_a_product_of_styles_with_a_place_for_the_prompt_and_of_any_numbers(make
     }
 
 
+def test_rows_that_no_run_can_make_are_told_with_their_place_in_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("prompt,height,task\na,512,\nb,500,\nc,,txt2img\n")
+    Path("b.csv").write_text("prompt,height\n" + ",512\n" * 10)
+    assert main(["--csv", "a.csv", "b.csv", "--output", "m.parquet"]) == 0
+    shown = capsys.readouterr().out
+    assert "13 rows (12 text2img, 1 of an unknown task)" in shown
+    assert "a.csv: row 1: height: 500 is not a multiple of 64; use 448 or 512" in shown
+    assert "a.csv: row 2: task: 'txt2img' is not a task" in shown
+    assert "b.csv: row 7: prompt: null is missing" in shown
+    assert "b.csv: row 8" not in shown
+    assert "12 of 13 rows cannot be made, 2 more than these; a run has them in its index as failed" in shown
+    planned = plan(RunConfig(manifest=("m.parquet",), output="out"))
+    assert (planned.requests, planned.rejected) == (13, 12)
+
+
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
@@ -286,7 +304,7 @@ def test_a_product_of_styles_with_a_place_for_the_prompt_and_of_any_numbers(make
         ("prompt,conditions\na,[\n", (), r"f.csv: row 0: conditions: '\[' is not JSON"),
         ("", (), r"f.csv: .*needs a header line"),
         ("prompt\n", (), r"no rows"),
-        ("caption\na\n", (), r"no column 'prompt'; it has caption"),
+        ("caption\na\n", (), r"no column 'prompt' but caption; .*--map caption=prompt"),
         ("caption\na\n", ("--map", "captoin=prompt"), r"no column 'captoin'"),
         ("caption,prompt\na,b\n", ("--map", "caption=prompt"), r"two columns would be 'prompt'"),
         ("prompt\na\n", ("--set", "hieght=64"), r"'hieght' is no column of a request"),
