@@ -166,7 +166,8 @@ def jsonl(urls: Sequence[str]) -> Stream:
     """Objects, one per line; a key that a line lacks is null in it.
 
     The files are read twice, because only the last line tells which columns there are and what type holds all of their
-    values. Where a column has texts beside numbers, or numbers that no type holds together, all become text.
+    values. Where a column has texts beside numbers, or numbers that no type holds together, all become text, and so do
+    objects that are always empty, which Parquet cannot hold.
 
     Raises:
         ManifestError: a line is not an object, or a column has values that do not go together.
@@ -183,7 +184,7 @@ def jsonl(urls: Sequence[str]) -> Stream:
                     f"give all of them one form, or leave it out with --drop {name}"
                 )
             kinds[name] = kind
-    columns = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
+    columns = pa.schema([pa.field(n, pa.string() if _has_empty_object(kind) else kind) for n, kind in kinds.items()])
     return Stream(columns, (Source(_table(objects, columns), url, row) for url, row, objects in _objects(urls)))
 
 
@@ -231,6 +232,12 @@ def _join(known: pa.DataType, values: Sequence[Any]) -> pa.DataType | None:
         kind = None
     # As text each value keeps its meaning, and the schema's cast reads numbers again.
     return kind if kind is not None or nested else pa.string()
+
+
+def _has_empty_object(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _has_empty_object(kind.value_type)
+    return bool(pa.types.is_struct(kind)) and (kind.num_fields == 0 or any(_has_empty_object(one.type) for one in kind))
 
 
 def _table(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:

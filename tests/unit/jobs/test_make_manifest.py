@@ -116,6 +116,11 @@ def test_columns_and_types_may_come_late(make: Maker) -> None:
     assert made[10_001]["y"] == "true"
 
 
+def test_objects_that_are_always_empty_become_text(make: Maker) -> None:
+    Path("f.jsonl").write_text('{"prompt": "a", "x": {}, "y": [{}]}\n{"prompt": "b", "y": []}\n')
+    assert [(row["x"], row["y"]) for row in make("--jsonl", "f.jsonl")] == [("{}", "[{}]"), (None, "[]")]
+
+
 def test_files_may_have_different_columns(make: Maker) -> None:
     Path("a.csv").write_text("prompt,tag\na,1\n")
     Path("b.csv").write_text("seed,prompt,other\n2,b,3\n")
