@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from manifests import storage
-from manifests.config import RunConfig
+from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
 from workers import checkpoint_hub
 
@@ -180,6 +180,8 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
         "output": _absolute(config.output),
         "checkpoint": _checkpoint(config.checkpoint),
     }
+    if config.embeddings not in (None, NO_EMBEDDINGS):
+        update["embeddings"] = _absolute(str(config.embeddings))
     return config.model_copy(update=update)
 
 

@@ -3,6 +3,8 @@
     read a window -> inputs -> prior pool -> decoder pool -> encode and stage -> receipt
     (CPU task)      (CPU)     (device)      (device)        (CPU)               (to the driver)
 
+Batches whose embeddings the store knows have a way of their own to the decoder pool, past the prior; where all are
+known, there is no prior pool.
 Every block is one batch (manifests/batch.py says what it holds after which stage). The stages themselves are
 plain functions and classes in `workers/`; nothing here knows what they do.
 """
@@ -21,8 +23,9 @@ from ray.data.datasource import Datasource, ReadTask
 
 from jobs.cards import Places, card_places
 from jobs.cluster import ACTOR_FAULT_OPTIONS, Watch, nodes, reason, set_up_ray_data
+from jobs.known import Survey, survey
 from jobs.ledger import Wanted
-from jobs.pools import Pools, shrink
+from jobs.pools import Pools, shrink, without_prior
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -31,6 +34,7 @@ from manifests.plan import Window, window_batches
 from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
+from workers.embeddings import IfUnknown, Memory, recall
 from workers.encode import encode_images
 from workers.guard import Guard
 from workers.inputs import load_inputs
@@ -58,6 +62,9 @@ class Setup:
         attempts: the run's books (workers/attempts.py).
         tell: hears what a person should know while the run goes on.
         look: asked every second, from another thread; what it raises ends the run.
+        memory: the embedding store; None without one.
+        trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
+            come back as nothing, and then a line without this trust makes them.
     """
 
     config: RunConfig
@@ -66,6 +73,8 @@ class Setup:
     attempts: Any
     tell: Callable[[str], None]
     look: Callable[[], None]
+    memory: Memory | None = None
+    trust_index: bool = True
 
 
 def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -82,12 +91,27 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    config, pools = setup.config, setup.pools
+    config = setup.config
+    parted = _parted(setup, work)
+    if not parted.with_prior:
+        setup = replace(setup, pools=without_prior(setup.pools, nodes()))
+    pools = setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
     set_up_ray_data(slowest, _look_up(setup), pools.decoder.most)
     with card_places(pools) as places:
-        yield from _receipts(_line(setup, work, places))
+        yield from _receipts(_line(setup, parted, places))
+
+
+def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
+    """What needs the prior, and what does not."""
+    if setup.memory is None or not setup.trust_index:
+        return Survey(with_prior=list(work))
+    parted = survey(setup.config, work, setup.memory)
+    if parted.rows > parted.rows_to_embed:
+        known = f"the embeddings of {parted.rows - parted.rows_to_embed} of {parted.rows} images are known"
+        setup.tell(known if parted.with_prior else f"{known}: no prior is started")
+    return parted
 
 
 def after_loss(setup: Setup) -> Setup:
@@ -106,7 +130,7 @@ def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.devices.remote()))
 
 
-def _line(setup: Setup, work: Sequence[Work], places: Places) -> Any:
+def _line(setup: Setup, parted: Survey, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
 
@@ -116,15 +140,22 @@ def _line(setup: Setup, work: Sequence[Work], places: Places) -> Any:
         arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind, attempts, *more)}
         return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
 
-    # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
-    # of a window one after the other.
-    line = ray.data.read_datasource(
-        PlannedBatches(config, work), override_num_blocks=len(work), num_cpus=pools.cpu_share / 2
-    )
-    loading = Guard("inputs", "failed_to_load", config.device_timeout, attempts)
-    arguments = (condition_size(config.checkpoint), loading)
-    line = line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **BLOCKS)
-    line = line.map_batches(Prior, **pool(pools.prior.least, pools.prior.most), **BLOCKS)
+    def loaded(work: Sequence[Work], if_unknown: IfUnknown) -> Any:
+        # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
+        # of a window one after the other.
+        source = PlannedBatches(config, work, setup.memory, if_unknown)
+        line = ray.data.read_datasource(source, override_num_blocks=len(work), num_cpus=pools.cpu_share / 2)
+        loading = Guard("inputs", "failed_to_load", config.device_timeout, attempts)
+        arguments = (condition_size(config.checkpoint), loading)
+        return line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **BLOCKS)
+
+    ways = []
+    if parted.with_prior:
+        line = loaded(parted.with_prior, "pass")
+        ways.append(line.map_batches(Prior, **pool(pools.prior.least, pools.prior.most), **BLOCKS))
+    if parted.without_prior:
+        ways.append(loaded(parted.without_prior, "leave out"))
+    line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/elastic.py).
     line = line.map_batches(Decoder, **pool(pools.decoder.least, pools.beside_prior, setup.tasks), **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
@@ -167,10 +198,12 @@ def _look_up(setup: Setup) -> Callable[[], None]:
 class PlannedBatches(Datasource):
     """Ray Data's source: one read task per window, which plans it again and streams one block per batch."""
 
-    def __init__(self, config: RunConfig, work: Sequence[Work]) -> None:
+    def __init__(self, config: RunConfig, work: Sequence[Work], memory: Memory | None, if_unknown: IfUnknown) -> None:
         super().__init__()
         self._config = config
         self._work = work
+        self._memory = memory
+        self._if_unknown = if_unknown
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown before the windows are read."""
@@ -181,15 +214,17 @@ class PlannedBatches(Datasource):
     ) -> list[ReadTask]:
         """One task per window, whatever parallelism Ray Data would like."""
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(_reader(self._config, *item), unknown) for item in self._work]
+        return [ReadTask(self._reader(*item), unknown) for item in self._work]
 
+    def _reader(self, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
+        config, memory, if_unknown = self._config, self._memory, self._if_unknown
 
-def _reader(config: RunConfig, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
-    def read() -> Iterator[pa.Table]:
-        for batch in window_batches(config, window, wanted):
-            yield wanted.narrow(batch).to_block()
+        def read() -> Iterator[pa.Table]:
+            batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
+            for batch in batches if memory is None else recall(batches, memory, if_unknown):
+                yield batch.to_block()
 
-    return read
+        return read
 
 
 def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:

@@ -127,6 +127,12 @@ def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
     return _with_cpus(replace(pools, prior=prior, decoder=decoder, beside_prior=beside), nodes)
 
 
+def without_prior(pools: Pools, nodes: Sequence[Node]) -> Pools:
+    """The same pools for a line that has no prior: the decoder may have its devices from the beginning."""
+    beside = pools.beside_prior if pools.shared else pools.decoder.most
+    return _with_cpus(replace(pools, prior=PoolSize(0, 0), beside_prior=beside), nodes)
+
+
 def _with_cpus(pools: Pools, nodes: Sequence[Node]) -> Pools:
     """Share the CPUs out among all processes."""
     cpus = total(nodes, "CPU") or 1.0

@@ -124,7 +124,8 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Recei
     # may be under way in another job (`--shards`).
     for shard in failed.shards:
         storage.remove(parts_url(root, shard), recursive=True)
-    aside = replace(setup, config=config.model_copy(update={"output": root}))
+    # One line only, so it must not leave anything out.
+    aside = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
     sealer = Sealer(config, failed.shards, reseal)
     left = {shard: set(batches) for shard, batches in failed.shards.items()}
     for receipt in run_line(aside, list(failed.by_window(planned.windows))):

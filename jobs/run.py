@@ -7,7 +7,7 @@ import platform
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -27,11 +27,14 @@ from jobs.retry import FailedRows, failed_rows, retry
 from jobs.stopping import Stop, StopNowError
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
+from manifests.embedding_store import tidy_index
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.plan import Plan, share_of
 from workers import checkpoints
 from workers.attempts import start_attempts
-from workers.device import choose_device
+from workers.checkpoint_fingerprint import prior_origin
+from workers.device import DeviceKind, choose_device
+from workers.embeddings import Memory
 from workers.reseal import finish_reseals
 
 #: Packages whose version may change an image or a run.
@@ -45,6 +48,7 @@ class RunReport(BaseModel):
         written, failed: rows of the whole output with and without an image.
         shards: of the output, or of this job's share where `open_shards` others are not known to be done.
         made: rows that this start ended, one way or the other; the others were there before.
+        embedded: of these, rows that the prior embedded; the others' embeddings were known, or they failed before.
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
         images_per_second: from the first batch to the last, without the start; None for less than two batches.
         pools: sizes and shares (jobs/pools.py); devices: what their actors ran on (workers/device.py).
@@ -61,6 +65,7 @@ class RunReport(BaseModel):
     shards: int
     open_shards: int
     made: int
+    embedded: int
     seconds: float
     start_seconds: float | None
     images_per_second: float | None
@@ -76,6 +81,7 @@ class _Done:
 
     def __init__(self) -> None:
         self.made = 0
+        self.embedded = 0
         #: When the first and the last batch came, and how much had been made then.
         self.first: tuple[float, int] | None = None
         self.last: tuple[float, int] | None = None
@@ -89,6 +95,7 @@ class _Done:
         """Count a batch that just came."""
         self.times.add(receipt)
         self.made += receipt.count
+        self.embedded += receipt.embedded
         self.last = (time.monotonic(), self.made)
         self.first = self.first or self.last
 
@@ -144,6 +151,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         shards=len(planned.shards) if whole else len(numbers),
         open_shards=0 if whole else len(planned.shards) - len(numbers),
         made=done.made,
+        embedded=done.embedded,
         seconds=round(time.monotonic() - began, 3),
         start_seconds=round(done.first[0] - began, 3) if done.first else None,
         images_per_second=done.rate,
@@ -182,7 +190,8 @@ def _make_missing(
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
         tasks = tuple(sorted(planned.samples_by_task))
         try:
-            setup = Setup(config, pools, tasks, start_attempts(), progress.note, stop.look)
+            memory = remembered(config, device.kind)
+            setup = Setup(config, pools, tasks, start_attempts(), progress.note, stop.look, memory)
             if ledger.missing:
                 setup = _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
@@ -203,7 +212,15 @@ def _make_missing(
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices = devices(setup)
+        if memory is not None:
+            tidy_index(memory.url)
     progress.finish()
+
+
+def remembered(config: RunConfig, kind: DeviceKind) -> Memory | None:
+    """The embedding store that a run on such devices uses, if it uses one."""
+    url = config.embeddings_url
+    return None if url is None else Memory(url, prior_origin(config.checkpoint, kind))
 
 
 def _run_lines(
@@ -228,6 +245,9 @@ def _run_lines(
                 sealer.poll()
                 if stop.came():
                     return setup
+            if setup.trust_index and ledger.missing:
+                # What came back as nothing may have been known to the store's index only.
+                setup, before = replace(setup, trust_index=False), ledger.missing + 1
         except ClusterShrankError as error:
             setup = after_loss(setup)
             done.pools = asdict(setup.pools)

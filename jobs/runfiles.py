@@ -27,7 +27,7 @@ SUCCESS_NAME = "_SUCCESS"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
-    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout"}
+    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings"}
     | {"append", "grace", "retry_errors", "shards"}
 )
 

@@ -42,6 +42,7 @@ class Receipt(BaseModel):
         bytes: size of the staged part.
         bucket: what its samples share; None for rows that failed validation.
         seconds: how long each guarded stage worked on it.
+        embedded: samples that the prior embedded for it; the others' embeddings were known, or they failed before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class Receipt(BaseModel):
     bytes: int
     bucket: Bucket | None = None
     seconds: Mapping[str, float] = Field(default_factory=dict)
+    embedded: int = 0
 
 
 class FileStats(BaseModel):

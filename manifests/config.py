@@ -10,7 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from manifests import storage
+
 ImageFormat = Literal["png", "jpg", "webp"]
+
+#: As `embeddings`: no store.
+NO_EMBEDDINGS = "none"
 
 
 class RunConfig(BaseModel):
@@ -33,6 +38,15 @@ class RunConfig(BaseModel):
         Literal["auto", "ascend", "cpu"],
         Field(description="'auto' takes Ascend where the cluster has NPU resources, else the CPU"),
     ] = "auto"
+
+    embeddings: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="store of the prior's embeddings, a folder or URL that runs share; 'none' keeps none "
+            "(default: _run/embeddings of the output)",
+        ),
+    ] = None
 
     batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call")] = 4
     shard_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per output shard, at most")] = 1000
@@ -100,6 +114,13 @@ class RunConfig(BaseModel):
     dump_latents: Annotated[
         bool, Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging")
     ] = False
+
+    @property
+    def embeddings_url(self) -> str | None:
+        """Where the embedding store is; None without one."""
+        if self.embeddings is None:
+            return storage.join(self.output, "_run/embeddings")
+        return None if self.embeddings == NO_EMBEDDINGS else self.embeddings
 
     @property
     def share(self) -> tuple[int, int]:

@@ -35,6 +35,9 @@ GROUP_ROWS = 256
 #: Index files beyond so many are merged when a run ends; each costs a lookup one read.
 MANY_INDEX_FILES = 32
 
+#: Larger index files are left as they are then: a run should not end with writing gigabytes.
+SMALL_INDEX_ROWS = 4_000_000
+
 
 @dataclass(frozen=True)
 class Known:
@@ -131,6 +134,18 @@ class EmbeddingStore:
             )
             truncated = table.column("prompt_truncated").fill_null(False).to_numpy()
             found.prompt_truncated[here] = truncated[right]
+
+
+def tidy_index(store_url: str) -> None:
+    """Merge the store's small index files where they have become many.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    files = embedding_index.index_files(store_url)
+    small = {name for name, rows in files.items() if rows < SMALL_INDEX_ROWS}
+    if len(small) > MANY_INDEX_FILES:
+        embedding_index.merge_index(store_url, small)
 
 
 def part_url(store_url: str, name: str) -> str:

@@ -15,6 +15,7 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
 from workers.checkpoints import local_folder, repositories
+from workers.embeddings import only_new
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import decoder_generator
@@ -64,7 +65,7 @@ class Decoder:
                 self._model.load(task)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Add `pixels` to a batch of one block and drop what they were made from."""
+        """Add `pixels` to a batch of one block and drop what they were made from, except new embeddings."""
         batch = Batch.from_block(block)
         bucket = batch.bucket
         if bucket is not None and batch.pending:
@@ -75,7 +76,7 @@ class Decoder:
             batch = self._guard.run(
                 batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
             )
-        return batch.drop(["image_embeds", "negative_image_embeds", "image_pixels", "mask_pixels"]).to_block()
+        return only_new(batch.drop(["image_pixels", "mask_pixels"])).to_block()
 
     def decode(self, batch: Batch, bucket: Bucket) -> Batch:
         """The batch with its pixels; samples with latents that are not finite, or that raise, are failed."""

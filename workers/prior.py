@@ -14,6 +14,7 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
 from workers.checkpoints import PRIOR, condition_size, local_folder
+from workers.embeddings import filled, to_embed
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import prior_generator
@@ -45,16 +46,19 @@ class Prior:
             self._model = kandinsky.PriorModel(folder, device.dtype(kind))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to a batch of one block."""
+        """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to the rows of a block that lack them."""
         batch = Batch.from_block(block)
         bucket = batch.bucket
-        if bucket is not None and batch.pending:
+        if bucket is not None and to_embed(batch):
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
         return batch.drop(["condition_inputs"]).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:
-        """The batch with its embeddings; samples whose embeddings are not finite, or that raise, are failed."""
-        pending = batch.pending
+        """The batch with its embeddings; samples whose embeddings are not finite, or that raise, are failed.
+
+        Rows that have theirs keep them.
+        """
+        pending = to_embed(batch)
         rows = batch.rows(("seed", "image_index", "prompt", "negative_prompt", "condition_inputs"), pending)
         compute = self._interpolate if bucket.task == "interpolate" else self._embed_prompts
         results, errors = call_or_isolate(
@@ -65,9 +69,11 @@ class Prior:
                 errors[position] = RowError("failed_to_embed", "the prior gave embeddings that are not finite numbers")
         if results:
             kind = pa.list_(pa.from_numpy_dtype(next(iter(results.values()))[0].dtype), self._model.width)
-            batch = batch.add("image_embeds", kind, {i: r[0] for i, r in results.items()})
-            batch = batch.add("negative_image_embeds", kind, {i: r[1] for i, r in results.items()})
-            batch = batch.add("prompt_truncated", pa.bool_(), {i: r[2] for i, r in results.items()})
+            truncated = {i: r[2] for i, r in results.items()}
+            batch = filled(batch, "image_embeds", kind, {i: r[0] for i, r in results.items()})
+            batch = filled(batch, "negative_image_embeds", kind, {i: r[1] for i, r in results.items()})
+            batch = filled(batch, "prompt_truncated", pa.bool_(), truncated)
+            batch = batch.add("embedding_truncated", pa.bool_(), truncated)
         return batch.fail(errors)
 
     def probe(self) -> None:

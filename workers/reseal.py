@@ -25,6 +25,7 @@ from manifests import commit, storage
 from manifests.commit import ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, StorageError
+from workers.embeddings import store_new
 from workers.shards import build_shard, read_part
 
 RETRY_FOLDER = "_run/retry"
@@ -46,7 +47,8 @@ def reseal(shard: int, batches: Sequence[int], output_url: str, config: RunConfi
         StorageError: a file is missing or damaged, or the output cannot be written. The old shard stands.
     """
     retry_url = storage.join(output_url, RETRY_FOLDER)
-    again = pa.concat_tables([read_part(shard, batch, retry_url) for batch in batches])
+    parts = (read_part(shard, batch, retry_url) for batch in batches)
+    again = pa.concat_tables(store_new(parts, config.embeddings_url))
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
     with tempfile.TemporaryDirectory(prefix="reseal-") as folder:
         stats = build_shard(shard, _merged(shard, again, output_url, config), folder, config)

@@ -26,6 +26,7 @@ from manifests.commit import FileStats, Receipt, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, RowError, StorageError
 from manifests.records import RECORD_FIELDS, RECORD_NAMES, WORKING_NAMES
+from workers.embeddings import NEW_COLUMNS, store_new
 from workers.sidecar import sidecar_json
 
 #: Records are gathered up to this before they become a row group: a batch alone is too small for a good one,
@@ -66,16 +67,25 @@ def write_part(batch: Batch, output_url: str) -> Receipt:
         bytes=len(data),
         bucket=batch.bucket,
         seconds=batch.seconds,
+        embedded=_embedded(batch.samples),
     )
 
 
+def _embedded(samples: pa.Table) -> int:
+    """Rows that the prior embedded in this run."""
+    name = "embedding_truncated"
+    return samples.num_rows - samples.column(name).null_count if name in samples.column_names else 0
+
+
 def _part_table(samples: pa.Table) -> pa.Table:
-    """The index's columns in their order and types, then `encoded`; what stages left over is cut off."""
+    """The index's columns in their order and types, `encoded`, new embeddings; what stages left over is cut off."""
     fields = list(RECORD_FIELDS)
     fields += [f for f in samples.schema if f.name not in RECORD_NAMES and f.name not in WORKING_NAMES]
     fields.append(pa.field("encoded", pa.large_binary()))
     if "latents" in samples.column_names:
         fields.append(pa.field("latents", pa.large_binary()))
+    if set(NEW_COLUMNS) <= set(samples.column_names):
+        fields += [samples.schema.field(name) for name in NEW_COLUMNS]
     columns = [samples.column(field.name).cast(field.type) for field in fields]
     return pa.table(columns, pa.schema(fields))
 
@@ -112,7 +122,7 @@ def seal(shard: int, batches: int, output_url: str, config: RunConfig) -> ShardS
 def _write_shard(shard: int, batches: int, output_url: str, config: RunConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="seal-") as folder:
         parts = (read_part(shard, batch, output_url) for batch in range(batches))
-        stats = build_shard(shard, parts, folder, config)
+        stats = build_shard(shard, store_new(parts, config.embeddings_url), folder, config)
         for file in filter(None, (stats.tar, stats.parquet)):
             storage.put_atomic(os.path.join(folder, file.name), storage.join(output_url, file.name))
     commit.write_stats(output_url, stats)

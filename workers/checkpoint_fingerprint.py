@@ -1,0 +1,103 @@
+"""What a checkpoint's prior is, as one hash: the same wherever the folder lies, another where other numbers come out.
+
+Settings and tokenizer files count whole. Of weights, which are gigabytes, the names, shapes and sizes count and both
+ends of every tensor: whoever trains or merges a model changes values all over it, so that no tensor keeps both ends.
+A few megabytes are read, in a second or so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from manifests.embeddings import Origin
+from workers import demo_checkpoint
+from workers.checkpoints import COMPONENTS, DEMO, PRIOR
+from workers.device import DeviceKind
+
+#: Files up to this size count whole.
+_WHOLE_BYTES = 4 << 20
+
+#: Read at each end of a tensor.
+_END_BYTES = 4096
+
+#: Of weights in other formats so many pieces are read, evenly spread.
+_PIECES = 256
+
+#: What PriorTransformer's configuration means where it does not say.
+_DEFAULT_WIDTH = 768
+
+
+@lru_cache(maxsize=8)
+def prior_origin(checkpoint: str, kind: DeviceKind) -> Origin:
+    """What the prior of a checkpoint makes on such a device.
+
+    Args:
+        checkpoint: `demo`, or a folder that `checkpoints.check` has approved.
+        kind: decides the dtype, as `device.dtype` does.
+    """
+    dtype = "float16" if kind == "ascend" else "float32"
+    if checkpoint == DEMO:
+        name = f"demo-r{demo_checkpoint.REVISION}"
+        return Origin(hashlib.sha256(name.encode()).hexdigest()[:32], dtype, demo_checkpoint.EMBEDDING)
+    folder = Path(checkpoint) / PRIOR
+    return Origin(_fingerprint(folder), dtype, _width(folder))
+
+
+def _width(folder: Path) -> int:
+    try:
+        settings = json.loads((folder / "prior" / "config.json").read_text())
+        return int(settings.get("embedding_dim", _DEFAULT_WIDTH))
+    except (OSError, ValueError):
+        # Whoever loads the model says what is wrong with it.
+        return _DEFAULT_WIDTH
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    files = [folder / "model_index.json"]
+    for component in (*COMPONENTS[PRIOR], "image_processor"):
+        files += sorted(path for path in (folder / component).rglob("*") if path.is_file())
+    for path in files:
+        if path.name.startswith(".") or not path.exists():
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}/{size}/".encode())
+        for piece in _pieces(path, size):
+            digest.update(piece)
+    return digest.hexdigest()[:32]
+
+
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    """What counts of a file."""
+    with path.open("rb") as file:
+        if size <= _WHOLE_BYTES:
+            yield file.read()
+            return
+        ends = _tensor_ends(file, size) if path.suffix == ".safetensors" else None
+        for start, length in ends or [(size * i // _PIECES, _END_BYTES) for i in range(_PIECES)]:
+            file.seek(start)
+            yield file.read(length)
+
+
+def _tensor_ends(file: Any, size: int) -> list[tuple[int, int]] | None:
+    """(start, length) of a safetensors file's header and of both ends of each tensor; None where it is none."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > size:
+        return None
+    try:
+        tensors = json.loads(file.read(length))
+        spans = sorted(tuple(one["data_offsets"]) for name, one in tensors.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    ends = [(0, 8 + length)]
+    for begin, end in spans:
+        first, last = 8 + length + begin, 8 + length + end
+        ends += [(first, min(_END_BYTES, last - first)), (max(first, last - _END_BYTES), _END_BYTES)]
+    file.seek(0, os.SEEK_SET)
+    return ends
