@@ -15,7 +15,7 @@ import ray
 
 from manifests.batch import Batch
 from manifests.config import RunConfig
-from manifests.embedding_store import EmbeddingStore
+from manifests.errors import UsageError
 from manifests.plan import Window, window_batches
 from workers.embeddings import Memory, recallable
 
@@ -76,20 +76,18 @@ class _Answer:
     rows_to_embed: int
 
 
-def survey(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory) -> Survey:
+def survey(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory, verify: bool = False) -> Survey:
     """Part the work into what needs the prior and what does not.
 
-    The index may know what a damaged part has lost, so that a row turns out unknown later on; whoever reads it then
-    must not take it for known.
+    Args:
+        verify: read all embeddings. Else the index is believed, which may know what a damaged part has lost: a row may
+            turn out unknown later on.
 
     Raises:
         StorageError: the store cannot be read.
     """
     parted = Survey()
-    if not EmbeddingStore(memory.url).index_files:
-        parted.with_prior = list(work)
-        return parted
-    for (window, wanted), answer in zip(work, _answers(config, work, memory), strict=True):
+    for (window, wanted), answer in zip(work, _answers(config, work, memory, verify), strict=True):
         count = sum(mask.bit_count() for mask in answer.known.values())
         if count:
             parted.without_prior.append((window, Chosen(wanted, answer.known, needs_prior=False)))
@@ -100,22 +98,40 @@ def survey(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Mem
     return parted
 
 
-def _answers(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory) -> Iterator[_Answer]:
+def check_known(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory | None) -> None:
+    """That the store holds any embedding of what `--stage decode` is to make.
+
+    Raises:
+        UsageError: it holds none, or there is no store.
+    """
+    if memory is None:
+        raise UsageError("option --stage: 'decode' takes embeddings from a store, so it needs one; give --embeddings")
+    found = survey(config, work, memory)
+    if found.rows and found.rows == found.rows_to_embed:
+        raise UsageError(
+            f"the store {memory.url} has none of the {found.rows} embeddings that are wanted; give --embeddings where "
+            "they are (same checkpoint, same kind of device), or run with --stage prior first, or with --stage all"
+        )
+
+
+def _answers(
+    config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory, verify: bool
+) -> Iterator[_Answer]:
     ask = ray.remote(num_cpus=1, max_retries=3)(_ask)
     most = max(1, int(ray.cluster_resources().get("CPU", 1)) * _PER_CPU)
-    running = [ask.remote(config, *item, memory) for item in work[:most]]
+    running = [ask.remote(config, *item, memory, verify) for item in work[:most]]
     for position in range(len(work)):
         yield ray.get(running[position])
         running[position] = None
         if position + most < len(work):
-            running.append(ask.remote(config, *work[position + most], memory))
+            running.append(ask.remote(config, *work[position + most], memory, verify))
 
 
-def _ask(config: RunConfig, window: Window, wanted: Wanted, memory: Memory) -> _Answer:
+def _ask(config: RunConfig, window: Window, wanted: Wanted, memory: Memory, verify: bool) -> _Answer:
     known: dict[int, int] = defaultdict(int)
     batches = rows = rows_to_embed = 0
     wanted_batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
-    for batch, left in recallable(wanted_batches, memory):
+    for batch, left in recallable(wanted_batches, memory, verify):
         batches += 1
         rows += len(batch.pending)
         rows_to_embed += left

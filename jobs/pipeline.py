@@ -12,6 +12,7 @@ plain functions and classes in `workers/`; nothing here knows what they do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,13 +25,14 @@ from ray.data.datasource import Datasource, ReadTask
 from jobs.cards import Places, card_places
 from jobs.cluster import ACTOR_FAULT_OPTIONS, Watch, nodes, reason, set_up_ray_data
 from jobs.known import Survey, survey
-from jobs.ledger import Wanted
-from jobs.pools import Pools, shrink, without_prior
+from jobs.ledger import Ledger, Wanted
+from jobs.pools import Pools, PoolSize, shrink, without_prior
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
+from manifests.embedding_store import EmbeddingStore
 from manifests.errors import KandinskyBatchError, StorageError
-from manifests.plan import Window, window_batches
+from manifests.plan import Plan, Window, window_batches
 from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
@@ -91,21 +93,29 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    config = setup.config
     parted = _parted(setup, work)
     if not parted.with_prior:
         setup = replace(setup, pools=without_prior(setup.pools, nodes()))
-    pools = setup.pools
+    with begin_line(setup) as places:
+        yield from _receipts(_line(setup, parted, places))
+
+
+@contextmanager
+def begin_line(setup: Setup) -> Iterator[Places]:
+    """Set Ray Data up for a line, and hold the places of its actors while it runs."""
+    config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
-    set_up_ray_data(slowest, _look_up(setup), pools.decoder.most)
+    set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
     with card_places(pools) as places:
-        yield from _receipts(_line(setup, parted, places))
+        yield places
 
 
 def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
     """What needs the prior, and what does not."""
-    if setup.memory is None or not setup.trust_index:
+    if setup.config.stage == "decode":
+        return Survey(without_prior=list(work))
+    if setup.memory is None or not setup.trust_index or not EmbeddingStore(setup.memory.url).index_files:
         return Survey(with_prior=list(work))
     parted = survey(setup.config, work, setup.memory)
     if parted.rows > parted.rows_to_embed:
@@ -125,6 +135,17 @@ def after_loss(setup: Setup) -> Setup:
     return replace(setup, pools=shrink(setup.pools, nodes()))
 
 
+def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
+    """The windows that something is missing of, each with what that is."""
+    left: list[Work] = []
+    for window in planned.windows:
+        shards = range(window.first_shard, window.first_shard + window.shards)
+        missing = ledger.missing_of(shard for shard in shards if shard in ledger.batches)
+        if missing.count:
+            left.append((window, missing))
+    return left
+
+
 def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
     """What the pools' actors have run on so far."""
     return tuple(ray.get(setup.attempts.devices.remote()))
@@ -133,43 +154,64 @@ def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
 def _line(setup: Setup, parted: Survey, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
-
-    def pool(least: int, most: int, *more: object) -> dict[str, Any]:
-        # A device context may belong to the thread that made it: calls stay on the actor's main thread.
-        strategy = ActorPoolStrategy(min_size=least, max_size=most, enable_true_multi_threading=True)
-        arguments = {"compute": strategy, "fn_constructor_args": (config, pools.kind, attempts, *more)}
-        return {**arguments, **pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
-
-    def loaded(work: Sequence[Work], if_unknown: IfUnknown) -> Any:
-        # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
-        # of a window one after the other.
-        source = PlannedBatches(config, work, setup.memory, if_unknown)
-        line = ray.data.read_datasource(source, override_num_blocks=len(work), num_cpus=pools.cpu_share / 2)
-        loading = Guard("inputs", "failed_to_load", config.device_timeout, attempts)
-        arguments = (condition_size(config.checkpoint), loading)
-        return line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **BLOCKS)
-
     ways = []
     if parted.with_prior:
-        line = loaded(parted.with_prior, "pass")
-        ways.append(line.map_batches(Prior, **pool(pools.prior.least, pools.prior.most), **BLOCKS))
+        ways.append(embedded(setup, parted.with_prior, places))
     if parted.without_prior:
-        ways.append(loaded(parted.without_prior, "leave out"))
+        if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
+        ways.append(_loaded(setup, parted.without_prior, if_unknown))
     line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/elastic.py).
-    line = line.map_batches(Decoder, **pool(pools.decoder.least, pools.beside_prior, setup.tasks), **BLOCKS)
+    actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
+    line = line.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
     return line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **BLOCKS)
 
 
+def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
+    """The line as far as the prior: batches with their embeddings."""
+    actors = _actors(setup, places, setup.pools.prior)
+    return _loaded(setup, work, "pass").map_batches(Prior, **actors, **BLOCKS)
+
+
+def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
+    """The line as far as the inputs, with the embeddings that are known."""
+    config, pools = setup.config, setup.pools
+    # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
+    # of a window one after the other.
+    source = PlannedBatches(config, work, setup.memory, if_unknown)
+    line = ray.data.read_datasource(source, override_num_blocks=len(work), num_cpus=pools.cpu_share / 2)
+    loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
+    arguments = (condition_size(config.checkpoint), loading)
+    return line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **BLOCKS)
+
+
+def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict[str, Any]:
+    """Ray Data's arguments for a pool of device actors."""
+    # A device context may belong to the thread that made it: calls stay on the actor's main thread.
+    strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
+    constructor = (setup.config, setup.pools.kind, setup.attempts, *more)
+    options = {**setup.pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
+    return {"compute": strategy, "fn_constructor_args": constructor, **options}
+
+
 def _receipts(line: Any) -> Iterator[Receipt]:
     """Run the line."""
+    for block in blocks_of(line):
+        for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
+            if refused is not None:
+                raise StorageError(refused)
+            yield Receipt.model_validate_json(text)
+
+
+def blocks_of(line: Any) -> Iterator[pa.Table]:
+    """Run a line.
+
+    Raises:
+        KandinskyBatchError: as `run_line`.
+    """
     try:
-        for block in line.iter_batches(**BLOCKS):
-            for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
-                if refused is not None:
-                    raise StorageError(refused)
-                yield Receipt.model_validate_json(text)
+        yield from line.iter_batches(**BLOCKS)
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
             raise

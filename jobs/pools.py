@@ -99,10 +99,12 @@ def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node]) -> Po
     """
     prior = _asked("prior_actors", config.prior_actors)
     decoder = _asked("decoder_actors", config.decoder_actors)
+    cards = npus(nodes) if kind == "ascend" else 0
+    if config.stage != "all":
+        return _with_cpus(_one_pool(config.stage, kind, cards, prior, decoder), nodes)
     if kind == "cpu":
         prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
         return _with_cpus(Pools(kind, prior, decoder, decoder.most, 0, 0), nodes)
-    cards = npus(nodes)
     if config.share_devices:
         return _with_cpus(_on_shared_cards(cards, prior, decoder, config.device_memory), nodes)
     return _with_cpus(_on_own_cards(cards, prior, decoder), nodes)
@@ -118,9 +120,11 @@ def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
     beside = pools.beside_prior
     if pools.kind == "ascend":
         left = npus(nodes)
-        if left < (1 if pools.shared else 2):
-            raise IncompleteRunError(f"the cluster has lost nodes; of its NPUs {left} are left, too few for both pools")
-        most = min(prior.most, left if pools.shared else left - 1)
+        # One card for each pool that there is, or one for both where they share.
+        for_decoder = 0 if pools.shared or not decoder.most else 1
+        if left < for_decoder + (1 if prior.most else 0):
+            raise IncompleteRunError(f"the cluster has lost nodes; of its NPUs {left} are left, too few for the pools")
+        most = min(prior.most, left - for_decoder)
         prior = PoolSize(min(prior.least, most), most)
         beside = min(beside, left if pools.shared else left - most)
         decoder = PoolSize(min(decoder.least, beside), min(decoder.most, left))
@@ -156,6 +160,18 @@ def _asked(name: str, value: str) -> PoolSize | None:
         option = "--" + name.replace("_", "-")
         raise UsageError(f"option {option}: {value!r} asks for at least {size.least}, at most {size.most}")
     return size
+
+
+def _one_pool(stage: str, kind: DeviceKind, cards: int, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:
+    """The one pool of `--stage prior` or `--stage decode`, on all devices unless told otherwise."""
+    all_cards = PoolSize(max(1, cards), max(1, cards))
+    size = (prior if stage == "prior" else decoder) or all_cards
+    if kind == "ascend" and size.least > cards:
+        option = "--prior-actors" if stage == "prior" else "--decoder-actors"
+        raise UsageError(f"option {option}: asks for {size.least} NPUs, but the cluster has {cards}")
+    most = min(size.most, max(1, cards)) if kind == "ascend" else size.most
+    size, none = PoolSize(size.least, most), PoolSize(0, 0)
+    return Pools(kind, size, none, 0, 0, 0) if stage == "prior" else Pools(kind, none, size, size.most, 0, 0)
 
 
 def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:

@@ -16,10 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from jobs import runfiles
 from jobs.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.estimate import Stopwatch
+from jobs.filling import FillReport, fill_store
+from jobs.filling import describe as describe_filling
+from jobs.known import check_known
 from jobs.lease import Lease
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
-from jobs.pipeline import EngineStoppedError, Setup, Work, after_loss, devices, run_line
+from jobs.pipeline import EngineStoppedError, Setup, after_loss, devices, run_line, windows_left
 from jobs.planning import plan_job
 from jobs.pools import npus, size_pools
 from jobs.progress import RunProgress, duration
@@ -32,9 +35,8 @@ from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageErr
 from manifests.plan import Plan, share_of
 from workers import checkpoints
 from workers.attempts import start_attempts
-from workers.checkpoint_fingerprint import prior_origin
-from workers.device import DeviceKind, choose_device
-from workers.embeddings import Memory
+from workers.device import choose_device
+from workers.embeddings import remembered
 from workers.reseal import finish_reseals
 
 #: Packages whose version may change an image or a run.
@@ -107,7 +109,7 @@ class _Done:
         return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
 
 
-def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
+def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
     """Do the whole job; returns its report, which is written to the output as well.
 
     Raises:
@@ -119,10 +121,11 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport:
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
         planned = plan_job(config, runfiles.ends_of(config))
-        checkpoints.check(config.checkpoint, planned.samples_by_task)
+        checkpoints.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
-            return _run_share(config, planned, progress, stop, began)
+            run = fill_store if config.stage == "prior" else _run_share
+            return run(config, planned, progress, stop, began)
 
 
 def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
@@ -192,6 +195,8 @@ def _make_missing(
         try:
             memory = remembered(config, device.kind)
             setup = Setup(config, pools, tasks, start_attempts(), progress.note, stop.look, memory)
+            if config.stage == "decode":
+                check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
                 setup = _run_lines(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
@@ -217,12 +222,6 @@ def _make_missing(
     progress.finish()
 
 
-def remembered(config: RunConfig, kind: DeviceKind) -> Memory | None:
-    """The embedding store that a run on such devices uses, if it uses one."""
-    url = config.embeddings_url
-    return None if url is None else Memory(url, prior_origin(config.checkpoint, kind))
-
-
 def _run_lines(
     setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
 ) -> Setup:
@@ -236,7 +235,7 @@ def _run_lines(
         progress.phase("starting the pools")
         stop.wait_for(setup.pools.decoder.most)
         try:
-            for receipt in run_line(setup, _windows_left(planned, ledger)):
+            for receipt in run_line(setup, windows_left(planned, ledger)):
                 progress.phase("making images")
                 progress.add(receipt.successes, receipt.count - receipt.successes)
                 done.add(receipt)
@@ -292,17 +291,6 @@ def _incomplete(
     )
 
 
-def _windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
-    """The windows that something is missing of, each with what that is."""
-    left: list[Work] = []
-    for window in planned.windows:
-        shards = range(window.first_shard, window.first_shard + window.shards)
-        missing = ledger.missing_of(shard for shard in shards if shard in ledger.batches)
-        if missing.count:
-            left.append((window, missing))
-    return left
-
-
 def _rows_left(planned: Plan, ledger: Ledger, batch_size: int) -> int:
     """Rows still to make; of a shard under way an estimate, because its batches differ in size."""
     left = 0
@@ -324,8 +312,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def describe(report: RunReport) -> str:
+def describe(report: RunReport | FillReport) -> str:
     """The report in a few lines for the person who waited."""
+    if isinstance(report, FillReport):
+        return describe_filling(report)
     rate = f", {report.images_per_second:.2f} images/s" if report.images_per_second else ""
     now = f"{report.made} now in {duration(report.seconds)}{rate}" if report.made else "all of them before"
     lines = [f"{report.written} images written, {report.failed} failed ({now})"]

@@ -4,6 +4,7 @@ _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/estimate.py)
+_run/prior.json    the report of the last start with `--stage prior`
 _run/error.log     what the engine said where it stopped early
 _SUCCESS           every planned row is written or failed, counted
 """
@@ -27,7 +28,7 @@ SUCCESS_NAME = "_SUCCESS"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
-    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings"}
+    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "retry_errors", "shards"}
 )
 
@@ -105,6 +106,11 @@ def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = 
     if not whole:
         return
     storage.write_atomic(storage.join(config.output, SUCCESS_NAME), b"")
+
+
+def write_report(config: RunConfig, name: str, report: dict[str, Any]) -> None:
+    """Keep the report of a stage that makes no images."""
+    _write(config, name, report)
 
 
 def write_error(config: RunConfig, text: str) -> str:

@@ -48,6 +48,11 @@ class RunConfig(BaseModel):
         ),
     ] = None
 
+    stage: Annotated[
+        Literal["all", "prior", "decode"],
+        Field(description="'prior' fills the embedding store and stops, 'decode' makes images of what is in it"),
+    ] = "all"
+
     batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call")] = 4
     shard_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per output shard, at most")] = 1000
     seed: Annotated[int, Field(ge=0, le=2**64 - 1, description="job seed, for rows without a seed of their own")] = 0

@@ -27,9 +27,12 @@ import pyarrow.compute as pc
 
 from manifests import storage
 from manifests.batch import Batch
+from manifests.config import RunConfig
 from manifests.embedding_store import EmbeddingStore, Known
 from manifests.embeddings import KEY_TYPE, VECTORS, Origin, image_hash, key_of, part_schema, vector_array, vectors
 from manifests.errors import RowError, StorageError
+from workers.checkpoint_fingerprint import prior_origin
+from workers.device import DeviceKind
 
 #: What `recall` does with a batch that has rows without an embedding: pass it on for the prior, leave it out, or
 #: fail those rows.
@@ -54,6 +57,12 @@ class Memory:
 
     url: str
     origin: Origin
+
+
+def remembered(config: RunConfig, kind: DeviceKind) -> Memory | None:
+    """The embedding store that a run on such devices uses, if it uses one."""
+    url = config.embeddings_url
+    return None if url is None else Memory(url, prior_origin(config.checkpoint, kind))
 
 
 @dataclass(frozen=True)
@@ -89,12 +98,17 @@ def recall(batches: Iterable[Batch], memory: Memory, if_unknown: IfUnknown) -> I
             yield filled.fail({row: _unknown_error(memory.url) for row in unknown} if if_unknown == "fail" else {})
 
 
-def recallable(batches: Iterable[Batch], memory: Memory) -> Iterator[tuple[Batch, int]]:
-    """Each batch with the number of its rows that need the prior, by the store's index alone."""
+def recallable(batches: Iterable[Batch], memory: Memory, verify: bool) -> Iterator[tuple[Batch, int]]:
+    """Each batch with the number of its rows that need the prior.
+
+    Args:
+        verify: read and check the embeddings; else the store's index is believed.
+    """
     store = EmbeddingStore(memory.url)
     for group in _groups(batches):
         asked = [_questions(batch, memory.origin) for batch in group]
-        has = store.has([question.key for row in asked for question in row.values()])
+        keys = [question.key for row in asked for question in row.values()]
+        has = store.get(keys, memory.origin).found if verify else store.has(keys)
         start = 0
         for batch, questions in zip(group, asked, strict=True):
             found = int(has[start : start + len(questions)].sum())
@@ -141,6 +155,12 @@ def only_new(batch: Batch) -> Batch:
         place = samples.schema.get_field_index(name)
         samples = samples.set_column(place, name, samples.column(name).take(take))
     return Batch(batch.shard, batch.index, batch.bucket, samples)
+
+
+def newly_embedded(samples: pa.Table) -> int:
+    """Rows that the prior embedded in this run."""
+    name = "embedding_truncated"
+    return samples.num_rows - samples.column(name).null_count if name in samples.column_names else 0
 
 
 def store_new(parts: Iterable[pa.Table], store_url: str | None) -> Iterator[pa.Table]:

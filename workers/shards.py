@@ -26,7 +26,7 @@ from manifests.commit import FileStats, Receipt, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, RowError, StorageError
 from manifests.records import RECORD_FIELDS, RECORD_NAMES, WORKING_NAMES
-from workers.embeddings import NEW_COLUMNS, store_new
+from workers.embeddings import NEW_COLUMNS, newly_embedded, store_new
 from workers.sidecar import sidecar_json
 
 #: Records are gathered up to this before they become a row group: a batch alone is too small for a good one,
@@ -67,14 +67,8 @@ def write_part(batch: Batch, output_url: str) -> Receipt:
         bytes=len(data),
         bucket=batch.bucket,
         seconds=batch.seconds,
-        embedded=_embedded(batch.samples),
+        embedded=newly_embedded(batch.samples),
     )
-
-
-def _embedded(samples: pa.Table) -> int:
-    """Rows that the prior embedded in this run."""
-    name = "embedding_truncated"
-    return samples.num_rows - samples.column(name).null_count if name in samples.column_names else 0
 
 
 def _part_table(samples: pa.Table) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pools import TASK_KINDS, PoolSize, shrink, size_pools
+from jobs.pools import TASK_KINDS, PoolSize, shrink, size_pools, without_prior
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, UsageError
 
@@ -106,3 +106,27 @@ def test_pools_shrink_with_the_cluster(left: int, prior: int, decoder: int, late
     assert small.needs["NPU"] <= left
     with pytest.raises(IncompleteRunError, match="1 are left, too few"):
         shrink(pools, [{"NPU": 1, "CPU": 16}])
+
+
+@pytest.mark.parametrize("stage", ["prior", "decode"])
+def test_a_stage_alone_has_all_devices_and_shrinks_to_what_is_left(stage: str) -> None:
+    given = {"manifest": ("m",), "output": "o", "stage": stage}
+    one = size_pools(RunConfig.model_validate(given), "ascend", [{"NPU": 1, "CPU": 8}])
+    assert one.prior.most + one.decoder.most == 1
+    pools = size_pools(RunConfig.model_validate(given), "ascend", [{"NPU": 8, "CPU": 64}])
+    mine, other = (pools.prior, pools.decoder) if stage == "prior" else (pools.decoder, pools.prior)
+    assert (mine, other) == (PoolSize(8, 8), PoolSize(0, 0))
+    assert pools.needs["NPU"] == 8
+    left = shrink(pools, [{"NPU": 3, "CPU": 24}])
+    assert (left.prior.most, left.decoder.most) == ((3, 0) if stage == "prior" else (0, 3))
+    assert left.needs["NPU"] == 3
+    with pytest.raises(UsageError, match="asks for 9 NPUs, but the cluster has 8"):
+        size_pools(
+            RunConfig.model_validate({**given, "prior_actors": "9", "decoder_actors": "9"}), "ascend", [{"NPU": 8}]
+        )
+
+
+def test_without_a_prior_the_decoder_has_all_cards_at_once() -> None:
+    nodes = [{"NPU": 8, "CPU": 64}]
+    pools = without_prior(size_pools(config(), "ascend", nodes), nodes)
+    assert (pools.prior.most, pools.beside_prior, pools.needs["NPU"]) == (0, 8, 8)

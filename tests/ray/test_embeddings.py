@@ -1,0 +1,129 @@
+"""The embedding store in real runs: nothing known is embedded again, nothing damaged is decoded, images stay the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.ray.conftest import ROOT, SMALL, Job, picture
+from tests.ray.test_pipeline import shard_bytes
+
+pytestmark = [pytest.mark.ray, pytest.mark.models]
+
+Ended = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def cluster_address(clean_environment: dict[str, str]) -> Iterator[str]:
+    """Another cluster than the one that the store was filled in; all runs here share it, which saves their starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False},
+        )
+        yield cluster.address
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def larger_job(make_job: Callable[[Sequence[dict[str, Any]]], Job], cluster_address: str) -> Job:
+    """The prompts of the mixed job at another size."""
+    prompts = ["a cat", "a dog", "a fox", "a hen", "an owl"]
+    rows = [{"id": f"text-{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
+    rows[0]["num_images"] = 2
+    rows += [{"id": "img", "task": "img2img", "prompt": "a cat", "seed": 0, "image": picture("red"), "strength": 1.0}]
+    job = make_job([{**SMALL, **row, "width": 128} for row in rows])
+    return replace(job, environment={**job.environment, "RAY_ADDRESS": cluster_address})
+
+
+@pytest.fixture(scope="module")
+def without_store(larger_job: Job, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Its shards, made without a store."""
+    output = tmp_path_factory.mktemp("plain") / "out"
+    ended = larger_job.run(output, "--embeddings", "none")
+    assert ended.returncode == 0, ended.stderr
+    assert not (output / "_run" / "embeddings").exists()
+    assert report_of(output)["embedded"] == 7
+    return shard_bytes(output)
+
+
+@pytest.fixture
+def store(finished: tuple[Path, Ended], tmp_path: Path) -> Path:
+    """A copy of the store that the mixed job filled at another size, in another cluster."""
+    return Path(shutil.copytree(finished[0] / "_run" / "embeddings", tmp_path / "store"))
+
+
+def report_of(output: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((output / "_run" / "run.json").read_text())
+    return report
+
+
+def largest(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda path: path.stat().st_size, reverse=True)
+
+
+def flip(path: Path) -> None:
+    """One byte in the middle of what is mostly vectors."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 8
+    path.write_bytes(data)
+
+
+def test_images_are_decoded_from_the_store_of_another_job_and_equal_those_made_without_it(
+    larger_job: Job, store: Path, without_store: dict[str, bytes], tmp_path: Path
+) -> None:
+    ended = larger_job.run(tmp_path / "out", "--embeddings", str(store))
+    assert ended.returncode == 0, ended.stderr
+    assert "the embeddings of 7 of 7 images are known: no prior is started" in ended.stderr
+    report = report_of(tmp_path / "out")
+    assert report["embedded"] == 0
+    assert {device["stage"] for device in report["devices"]} == {"decoder"}
+    assert shard_bytes(tmp_path / "out") == without_store
+
+
+def test_what_the_store_lacks_or_has_lost_is_computed_again(
+    larger_job: Job, store: Path, without_store: dict[str, bytes], tmp_path: Path
+) -> None:
+    # One part is not in the index any more, of another one every vector is damaged: some batches go by the prior at
+    # once, others only when their embeddings turn out to be wrong.
+    for path in largest(store / "index")[1:]:
+        path.unlink()
+    flip(largest(store / "parts")[0])
+    ended = larger_job.run(tmp_path / "out", "--embeddings", str(store))
+    assert ended.returncode == 0, ended.stderr
+    assert 0 < report_of(tmp_path / "out")["embedded"] <= 7
+    assert shard_bytes(tmp_path / "out") == without_store
+
+
+def test_prior_and_decoder_run_as_two_jobs_and_a_damaged_store_is_mended(
+    larger_job: Job, store: Path, without_store: dict[str, bytes], tmp_path: Path
+) -> None:
+    flip(largest(store / "parts")[0])
+    output = tmp_path / "out"
+    ended = larger_job.run(output, "--embeddings", str(store), "--stage", "prior")
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads((output / "_run" / "prior.json").read_text())
+    assert 0 < report["embedded"] < 7
+    assert report["embedded"] + report["known"] == report["images"] == 7
+    assert f"{report['embedded']} embeddings computed" in ended.stdout
+    assert not list(output.glob("*.parquet"))
+    ended = larger_job.run(output, "--embeddings", str(store), "--stage", "decode")
+    assert ended.returncode == 0, ended.stderr
+    assert report_of(output)["embedded"] == 0
+    assert shard_bytes(output) == without_store
+
+
+def test_decoding_from_a_store_that_knows_nothing_is_refused(larger_job: Job, tmp_path: Path) -> None:
+    ended = larger_job.run(tmp_path / "out", "--stage", "decode")
+    assert ended.returncode == 2
+    assert "has none of the 7 embeddings that are wanted" in ended.stderr.splitlines()[-1]
