@@ -34,7 +34,8 @@ from manifests.errors import SUCCESS, IncompleteRunError, StorageError, UsageErr
 from manifests.plan import Plan, share_of
 from workers.attempts import start_attempts
 from workers.device import choose_device
-from workers.embeddings import newly_embedded, remembered, store_new
+from workers.embeddings import remembered
+from workers.new_embeddings import newly_embedded, store_new
 
 #: Rows that are stored together, as far as they come from one line.
 STORED_ROWS = 4096
@@ -77,7 +78,8 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         IncompleteRunError: some rows are neither stored nor failed; starting again goes on.
         StorageError: the store cannot be written or read.
     """
-    if config.embeddings_url is None:
+    store_url = config.embeddings_url
+    if store_url is None:
         raise UsageError("option --stage: 'prior' fills the embedding store, so it needs one; leave --embeddings out")
     runfiles.begin(config, planned)
     # Of every batch, sealed or not: the store may be another one than the images were made with.
@@ -91,7 +93,6 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         pools = size_pools(config, device.kind, found)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory = remembered(config, device.kind)
-        assert memory is not None
         setup = Setup(config, pools, (), start_attempts(), progress.note, stop.look, memory)
         progress.phase("asking the store")
         first = survey(config, work, memory, verify=True)
@@ -106,10 +107,10 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
             raise IncompleteRunError(
                 f"{left}: {reason(str(error))} (more in {log}); the same command goes on from here"
             ) from error
-        tidy_index(memory.url)
+        tidy_index(store_url)
     progress.finish()
     report = FillReport(
-        embeddings=config.embeddings_url,
+        embeddings=store_url,
         images=first.rows,
         known=first.rows - first.rows_to_embed,
         embedded=done.embedded,
@@ -147,7 +148,6 @@ def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop:
             setup = after_loss(setup)
             progress.note(f"{error}; going on with {setup.pools.prior.most} prior actors")
             before += 1
-        assert setup.memory is not None
         found = survey(setup.config, found.with_prior, setup.memory, verify=True)
         if found.rows_to_embed == sum(done.failed.values()):
             return
@@ -159,12 +159,11 @@ def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str,
     with begin_line(setup) as places:
         line = embedded(setup, work, places)
         together = max(1, STORED_ROWS // config.batch_size)
-        assert setup.memory is not None
         line = line.map_batches(
             store_batches,
             batch_size=together,
             batch_format="pyarrow",
-            fn_args=(setup.memory.url,),
+            fn_args=(config.embeddings_url,),
             num_cpus=setup.pools.cpu_share,
         )
         for block in blocks_of(line):

@@ -98,19 +98,18 @@ def survey(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Mem
     return parted
 
 
-def check_known(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory | None) -> None:
+def check_known(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory) -> None:
     """That the store holds any embedding of what `--stage decode` is to make.
 
     Raises:
-        UsageError: it holds none, or there is no store.
+        UsageError: it holds none, and no row brings its own.
     """
-    if memory is None:
-        raise UsageError("option --stage: 'decode' takes embeddings from a store, so it needs one; give --embeddings")
     found = survey(config, work, memory)
     if found.rows and found.rows == found.rows_to_embed:
         raise UsageError(
-            f"the store {memory.url} has none of the {found.rows} embeddings that are wanted; give --embeddings where "
-            "they are (same checkpoint, same kind of device), or run with --stage prior first, or with --stage all"
+            f"the embedding store ({memory.url or 'none'}) has none of the {found.rows} embeddings that are wanted; "
+            "give --embeddings where they are (same checkpoint, same kind of device), or run with --stage prior first, "
+            "or with --stage all"
         )
 
 

@@ -33,6 +33,7 @@ from manifests.config import RunConfig
 from manifests.embedding_store import EmbeddingStore
 from manifests.errors import KandinskyBatchError, StorageError
 from manifests.plan import Plan, Window, window_batches
+from manifests.records import GIVEN_EMBEDDINGS
 from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
@@ -64,7 +65,7 @@ class Setup:
         attempts: the run's books (workers/attempts.py).
         tell: hears what a person should know while the run goes on.
         look: asked every second, from another thread; what it raises ends the run.
-        memory: the embedding store; None without one.
+        memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a line without this trust makes them.
     """
@@ -75,7 +76,7 @@ class Setup:
     attempts: Any
     tell: Callable[[str], None]
     look: Callable[[], None]
-    memory: Memory | None = None
+    memory: Memory
     trust_index: bool = True
 
 
@@ -115,7 +116,9 @@ def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
     """What needs the prior, and what does not."""
     if setup.config.stage == "decode":
         return Survey(without_prior=list(work))
-    if setup.memory is None or not setup.trust_index or not EmbeddingStore(setup.memory.url).index_files:
+    brings_some = any(name in GIVEN_EMBEDDINGS for name in work[0][0].extras.names)
+    knows_some = setup.memory.url is not None and EmbeddingStore(setup.memory.url).index_files
+    if not setup.trust_index or not (brings_some or knows_some):
         return Survey(with_prior=list(work))
     parted = survey(setup.config, work, setup.memory)
     if parted.rows > parted.rows_to_embed:
@@ -240,7 +243,7 @@ def _look_up(setup: Setup) -> Callable[[], None]:
 class PlannedBatches(Datasource):
     """Ray Data's source: one read task per window, which plans it again and streams one block per batch."""
 
-    def __init__(self, config: RunConfig, work: Sequence[Work], memory: Memory | None, if_unknown: IfUnknown) -> None:
+    def __init__(self, config: RunConfig, work: Sequence[Work], memory: Memory, if_unknown: IfUnknown) -> None:
         super().__init__()
         self._config = config
         self._work = work
@@ -263,7 +266,7 @@ class PlannedBatches(Datasource):
 
         def read() -> Iterator[pa.Table]:
             batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
-            for batch in batches if memory is None else recall(batches, memory, if_unknown):
+            for batch in recall(batches, memory, if_unknown):
                 yield batch.to_block()
 
         return read

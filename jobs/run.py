@@ -217,7 +217,7 @@ def _make_missing(
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices = devices(setup)
-        if memory is not None:
+        if memory.url is not None:
             tidy_index(memory.url)
     progress.finish()
 

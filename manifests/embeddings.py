@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from manifests.records import GIVEN_EMBEDDINGS
+
 Array = npt.NDArray[Any]
 
 #: Raise it when the prior's answer to the same question changes, so that earlier answers are not found any more.
@@ -26,7 +28,7 @@ KEY_VERSION = 1
 KEY_TYPE = pa.binary(16)
 
 #: The vectors, in the order that the checksum takes them.
-VECTORS = ("image_embeds", "negative_image_embeds")
+VECTORS = GIVEN_EMBEDDINGS
 
 #: What a key is made of, beside the origin. `condition_hashes` is None except for interpolations.
 QUESTION = (

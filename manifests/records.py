@@ -83,9 +83,16 @@ WORKING_NAMES: frozenset[str] = frozenset(field.name for field in SOURCE_FIELDS)
 }
 
 
+#: Columns of a manifest that bring embeddings along. The driver never reads them; they keep their names on the way
+#: to the prior and do not reach the index.
+GIVEN_EMBEDDINGS: tuple[str, ...] = ("image_embeds", "negative_image_embeds")
+
+
 def extra_column_name(column: str) -> str:
-    """Name in the index of a manifest column that is not part of the request schema.
+    """Name in the sample table of a manifest column that is not part of the request schema.
 
     A name that the index or a stage already uses gets the prefix `manifest_`, so that neither is lost.
     """
+    if column in GIVEN_EMBEDDINGS:
+        return column
     return f"manifest_{column}" if column in RECORD_NAMES or column in WORKING_NAMES else column

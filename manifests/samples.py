@@ -16,6 +16,7 @@ from manifests.ids import derive_seed
 from manifests.reading import Fragment
 from manifests.records import (
     CONDITION_TYPE,
+    GIVEN_EMBEDDINGS,
     IMAGE_TYPE,
     RECORD_FIELDS,
     RECORD_NAMES,
@@ -36,7 +37,7 @@ def sample_schema(extras: pa.Schema) -> pa.Schema:
     Args:
         extras: the manifest's other columns; those whose names are taken get the prefix `manifest_`.
     """
-    taken = {*RECORD_NAMES, *WORKING_NAMES}
+    taken = {*RECORD_NAMES, *WORKING_NAMES} - {*GIVEN_EMBEDDINGS}
     fields = []
     for field in extras:
         name = extra_column_name(field.name)

@@ -15,9 +15,9 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
 from workers.checkpoints import local_folder, repositories
-from workers.embeddings import only_new
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
+from workers.new_embeddings import only_new
 from workers.noise import decoder_generator
 
 Row = dict[str, Any]

@@ -1,17 +1,8 @@
-"""Between the line and the embedding store: batches get what is known, finished parts give what is new.
+"""From the embedding store into batches: what is known, in one lookup for some thousand rows.
 
-    read task   recall(): the keys of some thousand rows, one lookup, the vectors of those that are known
-    prior       computes the rows of a batch that have none
-    staging     keeps what is new in the batch's part, beside the image
-    seal        store_new(): the new rows of a shard's parts as one part of the store
-
-So a store is written once per shard and read once per window of the plan, never per row; what a killed run had
-computed and staged is stored by the run that goes on. Columns that travel for this, beside both vectors:
-
-    embedding_key          under which the row is stored; null where it is known already or has no key
-    embedding_checkpoint   fingerprint of the prior's repository
-    embedding_conditions   JSON of an interpolation's conditions, images as SHA-256
-    embedding_truncated    whether CLIP cut the prompt; not null where the prior embedded the row in this run
+read task   recall(): keys, one lookup, the vectors of the rows that are known
+prior       computes the rows of a batch that have none
+later on    workers/new_embeddings.py
 """
 
 from __future__ import annotations
@@ -23,46 +14,39 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests import storage
 from manifests.batch import Batch
 from manifests.config import RunConfig
 from manifests.embedding_store import EmbeddingStore, Known
-from manifests.embeddings import KEY_TYPE, VECTORS, Origin, image_hash, key_of, part_schema, vector_array, vectors
+from manifests.embeddings import KEY_TYPE, VECTORS, Origin, image_hash, key_of, vector_array, vectors
 from manifests.errors import RowError, StorageError
 from workers.checkpoint_fingerprint import prior_origin
 from workers.device import DeviceKind
+from workers.given_embeddings import adopt
 
 #: What `recall` does with a batch that has rows without an embedding: pass it on for the prior, leave it out, or
 #: fail those rows.
 IfUnknown = Literal["pass", "leave out", "fail"]
 
-#: Columns of a batch that lead to its part of the store.
-NEW_COLUMNS = ("embedding_key", "embedding_checkpoint", "embedding_conditions", "embedding_truncated", *VECTORS)
-
 #: Rows and bytes of batches that are looked up together.
 _LOOKUP_ROWS = 4096
 _LOOKUP_BYTES = 64 << 20
-
-#: New rows are stored in parts of at most so many bytes of vectors.
-_PART_BYTES = 64 << 20
 
 _READ = ("prompt", "negative_prompt", "condition_sources", "seed", "image_index", "prior_steps", "prior_guidance_scale")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A store, and what makes embeddings in this run."""
+    """A store, if there is one, and what makes embeddings in this run."""
 
-    url: str
+    url: str | None
     origin: Origin
 
 
-def remembered(config: RunConfig, kind: DeviceKind) -> Memory | None:
-    """The embedding store that a run on such devices uses, if it uses one."""
-    url = config.embeddings_url
-    return None if url is None else Memory(url, prior_origin(config.checkpoint, kind))
+def remembered(config: RunConfig, kind: DeviceKind) -> Memory:
+    """What a run on such devices knows of embeddings."""
+    return Memory(config.embeddings_url, prior_origin(config.checkpoint, kind))
 
 
 @dataclass(frozen=True)
@@ -74,7 +58,7 @@ class _Asked:
 
 
 def recall(batches: Iterable[Batch], memory: Memory, if_unknown: IfUnknown) -> Iterator[Batch]:
-    """Batches with NEW_COLUMNS: vectors for the rows that the store knows, keys for those it does not.
+    """Batches with NEW_COLUMNS: vectors for the rows that bring them or the store knows, keys for those it does not.
 
     Args:
         batches: from the plan, in order; some are looked up together.
@@ -82,6 +66,11 @@ def recall(batches: Iterable[Batch], memory: Memory, if_unknown: IfUnknown) -> I
     Raises:
         StorageError: the store cannot be read; what is damaged in it counts as unknown.
     """
+    batches = (adopt(batch, memory.origin) for batch in batches)
+    if memory.url is None:
+        for batch in batches:
+            yield from _settled(batch, if_unknown, "there is no embedding store")
+        return
     store = EmbeddingStore(memory.url)
     for group in _groups(batches):
         asked = [_questions(batch, memory.origin) for batch in group]
@@ -91,11 +80,8 @@ def recall(batches: Iterable[Batch], memory: Memory, if_unknown: IfUnknown) -> I
         for batch, questions in zip(group, asked, strict=True):
             rows = range(start, start + len(questions))
             start = rows.stop
-            filled = _with_known(batch, questions, known, rows, memory.origin)
-            unknown = to_embed(filled)
-            if unknown and if_unknown == "leave out":
-                continue
-            yield filled.fail({row: _unknown_error(memory.url) for row in unknown} if if_unknown == "fail" else {})
+            recalled = _with_known(batch, questions, known, rows, memory.origin)
+            yield from _settled(recalled, if_unknown, f"the store {memory.url} has no embedding for this row")
 
 
 def recallable(batches: Iterable[Batch], memory: Memory, verify: bool) -> Iterator[tuple[Batch, int]]:
@@ -104,6 +90,11 @@ def recallable(batches: Iterable[Batch], memory: Memory, verify: bool) -> Iterat
     Args:
         verify: read and check the embeddings; else the store's index is believed.
     """
+    batches = (adopt(batch, memory.origin) for batch in batches)
+    if memory.url is None:
+        for batch in batches:
+            yield batch, len(to_embed(batch))
+        return
     store = EmbeddingStore(memory.url)
     for group in _groups(batches):
         asked = [_questions(batch, memory.origin) for batch in group]
@@ -113,7 +104,18 @@ def recallable(batches: Iterable[Batch], memory: Memory, verify: bool) -> Iterat
         for batch, questions in zip(group, asked, strict=True):
             found = int(has[start : start + len(questions)].sum())
             start += len(questions)
-            yield batch, (0 if batch.bucket is None else len(batch.pending) - found)
+            yield batch, len(to_embed(batch)) - found
+
+
+def _settled(batch: Batch, if_unknown: IfUnknown, why: str) -> Iterator[Batch]:
+    """What becomes of a batch that may have rows without embeddings."""
+    unknown = to_embed(batch)
+    if if_unknown == "pass" or not unknown:
+        yield batch
+    elif if_unknown == "fail":
+        advice = "run the same with --stage prior first, or with --stage all; a row that gives one of image_embeds and "
+        advice += "negative_image_embeds must give both"
+        yield batch.fail(dict.fromkeys(unknown, RowError("failed_to_embed", f"{why}; {advice}")))
 
 
 def to_embed(batch: Batch) -> list[int]:
@@ -128,89 +130,26 @@ def to_embed(batch: Batch) -> list[int]:
     return [row for row in batch.pending if row in missing]
 
 
+def given_rows(batch: Batch, rows: Sequence[int]) -> list[int]:
+    """Those of the rows whose image embedding is there, so that they lack at most the negative one."""
+    name = VECTORS[0]
+    if name not in batch.samples.column_names:
+        return []
+    there = batch.samples.column(name).is_valid().to_numpy()
+    return [row for row in rows if there[row]]
+
+
 def filled(batch: Batch, column: str, kind: pa.DataType, values: dict[int, Any]) -> Batch:
-    """The batch with values put into a column, which keeps those that it has in other rows."""
+    """The batch with values put into a column, which keeps what it has in other rows; vectors stay in any row."""
     if column in batch.samples.column_names:
         there = batch.samples.column(column).combine_chunks()
         rows = np.flatnonzero(there.is_valid().to_numpy(zero_copy_only=False))
         kept = there.take(pa.array(rows))
-        values = (
-            dict(zip(rows.tolist(), vectors(kept) if column in VECTORS else kept.to_pylist(), strict=True)) | values
-        )
+        if column in VECTORS:
+            values = values | dict(zip(rows.tolist(), vectors(kept), strict=True))
+        else:
+            values = dict(zip(rows.tolist(), kept.to_pylist(), strict=True)) | values
     return batch.add(column, kind, values)
-
-
-def only_new(batch: Batch) -> Batch:
-    """The batch with vectors only where they are to be stored; without NEW_COLUMNS where there is nothing to store."""
-    names = batch.samples.column_names
-    if not set(NEW_COLUMNS) <= set(names):
-        return batch.drop([name for name in NEW_COLUMNS if name != "embedding_truncated"])
-    new = pc.and_(batch.samples.column("embedding_key").is_valid(), batch.samples.column(VECTORS[1]).is_valid())
-    flags = new.to_numpy(zero_copy_only=False)
-    if not flags.any():
-        return batch.drop([name for name in NEW_COLUMNS if name != "embedding_truncated"])
-    take = pa.array(np.arange(len(flags)), mask=~flags)
-    samples = batch.samples
-    for name in (*VECTORS, "embedding_key"):
-        place = samples.schema.get_field_index(name)
-        samples = samples.set_column(place, name, samples.column(name).take(take))
-    return Batch(batch.shard, batch.index, batch.bucket, samples)
-
-
-def newly_embedded(samples: pa.Table) -> int:
-    """Rows that the prior embedded in this run."""
-    name = "embedding_truncated"
-    return samples.num_rows - samples.column(name).null_count if name in samples.column_names else 0
-
-
-def store_new(parts: Iterable[pa.Table], store_url: str | None) -> Iterator[pa.Table]:
-    """Staged parts without NEW_COLUMNS; what was new in them is in the store when the last one has been taken.
-
-    Args:
-        store_url: None stores nothing.
-
-    Raises:
-        StorageError: the store cannot be written.
-    """
-    waiting: list[pa.Table] = []
-    for part in parts:
-        new = _store_rows(part) if store_url is not None else None
-        if new is not None:
-            # Rows of another dtype are of a start on another device.
-            if waiting and waiting[0].schema != new.schema:
-                waiting = _flush(waiting, store_url)
-            waiting.append(new)
-            if sum(table.nbytes for table in waiting) > _PART_BYTES:
-                waiting = _flush(waiting, store_url)
-        yield part.drop_columns([name for name in NEW_COLUMNS if name in part.column_names])
-    _flush(waiting, store_url)
-
-
-def _flush(waiting: Sequence[pa.Table], store_url: str | None) -> list[pa.Table]:
-    if waiting and store_url is not None:
-        EmbeddingStore(store_url).add(pa.concat_tables(waiting))
-    return []
-
-
-def _store_rows(part: pa.Table) -> pa.Table | None:
-    """The rows of a staged part or a batch that are to be stored, in the store's columns."""
-    if not set(NEW_COLUMNS) <= set(part.column_names):
-        return None
-    part = part.filter(pc.and_(part.column("embedding_key").is_valid(), part.column(VECTORS[1]).is_valid()))
-    if not part.num_rows:
-        return None
-    conditions = part.column("embedding_conditions")
-    columns = {
-        "key": part.column("embedding_key"),
-        "checksum": pa.nulls(part.num_rows, KEY_TYPE),
-        "checkpoint": part.column("embedding_checkpoint"),
-        "prompt": pc.if_else(conditions.is_valid(), part.column("caption"), part.column("prompt")),
-        "conditions": conditions,
-        "prompt_truncated": part.column("embedding_truncated"),
-    }
-    schema = part_schema(part.schema.field("image_embeds").type)
-    arrays = [columns[name] if name in columns else part.column(name) for name in schema.names]
-    return pa.table([array.cast(field.type) for array, field in zip(arrays, schema, strict=True)], schema=schema)
 
 
 def _groups(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
@@ -228,13 +167,15 @@ def _groups(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
 
 
 def _questions(batch: Batch, origin: Origin) -> dict[int, _Asked]:
-    """What each pending row asks; rows with an image that cannot be read are left out, they fail later on."""
+    """What each row asks; left out are rows that bring an embedding, or name an image that cannot be read."""
     if batch.bucket is None:
         return {}
+    names = [name for name in VECTORS if name in batch.samples.column_names]
+    given = {row for name in names for row in np.flatnonzero(batch.samples.column(name).is_valid()).tolist()}
     interpolates = batch.bucket.task == "interpolate"
     images: dict[str, str | None] = {}
     found = {}
-    for position, row in batch.rows(_READ, batch.pending).items():
+    for position, row in batch.rows(_READ, [row for row in batch.pending if row not in given]).items():
         hashes = None
         if interpolates:
             hashes = [_condition(condition, images) for condition in row["condition_sources"] or ()]
@@ -275,8 +216,13 @@ def _with_known(batch: Batch, questions: dict[int, _Asked], known: Known, rows: 
     new = {row: question for row, question in questions.items() if missing[row]}
     for name, values in zip(VECTORS, (known.image_embeds, known.negative_image_embeds), strict=True):
         column = np.zeros((count, origin.width), origin.dtype)
+        absent = missing.copy()
+        if name in batch.samples.column_names:
+            given = batch.samples.column(name).combine_chunks()
+            there = given.is_valid().to_numpy(zero_copy_only=False)
+            column[there], absent[there] = vectors(given.drop_null()), False
         column[positions] = values[rows.start : rows.stop]
-        batch = _set(batch, name, vector_array(column, missing))
+        batch = _set(batch, name, vector_array(column, absent))
     truncated = known.prompt_truncated[rows.start : rows.stop]
     batch = filled(
         batch,
@@ -291,10 +237,3 @@ def _with_known(batch: Batch, questions: dict[int, _Asked], known: Known, rows: 
 
 def _set(batch: Batch, column: str, array: pa.Array) -> Batch:
     return Batch(batch.shard, batch.index, batch.bucket, batch.drop([column]).samples.append_column(column, array))
-
-
-def _unknown_error(url: str) -> RowError:
-    return RowError(
-        "failed_to_embed",
-        f"the store {url} has no embedding for this row; run the same with --stage prior first, or with --stage all",
-    )

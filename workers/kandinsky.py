@@ -163,6 +163,11 @@ class PriorModel:
         """Whether CLIP's tokenizer cuts each prompt."""
         return _is_truncated(self._pipeline.tokenizer, prompts)
 
+    def zeros(self, rows: int) -> Array:
+        """The embedding of the all-zero image, which stands for a missing negative prompt: (rows, width)."""
+        zeros: Array = self._pipeline.get_zero_embed(rows).asnumpy()
+        return zeros
+
     def embed(
         self, prompts: Sequence[str], negatives: Sequence[str] | None, generators: Generators, bucket: Bucket
     ) -> tuple[Array, Array]:

@@ -14,14 +14,15 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
 from workers.checkpoints import PRIOR, condition_size, local_folder
-from workers.embeddings import filled, to_embed
+from workers.embeddings import filled, given_rows, to_embed
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import prior_generator
 
 Row = dict[str, Any]
-#: image_embeds and negative_image_embeds of one sample, each (width,), and whether CLIP cut its prompt.
-Embedded = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]
+#: image_embeds and negative_image_embeds of one sample, each (width,), and whether CLIP cut its prompt; None where it
+#: was not looked at.
+Embedded = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool | None]
 
 
 class Prior:
@@ -61,15 +62,24 @@ class Prior:
         pending = to_embed(batch)
         rows = batch.rows(("seed", "image_index", "prompt", "negative_prompt", "condition_inputs"), pending)
         compute = self._interpolate if bucket.task == "interpolate" else self._embed_prompts
-        results, errors = call_or_isolate(
-            lambda positions: compute([rows[i] for i in positions], bucket), pending, "failed_to_embed"
+        # Rows that bring an embedding, and want none of a text beside it, need no prior run.
+        simple = [] if bucket.has_negative else given_rows(batch, pending)
+        sampled = [row for row in pending if row not in simple]
+        results, errors = (
+            call_or_isolate(lambda positions: compute([rows[i] for i in positions], bucket), sampled, "failed_to_embed")
+            if sampled
+            else ({}, {})
         )
+        if simple:
+            results |= {
+                row: (zero, zero, None) for row, zero in zip(simple, self._model.zeros(len(simple)), strict=True)
+            }
         for position, (positive, negative, _) in results.items():
             if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
                 errors[position] = RowError("failed_to_embed", "the prior gave embeddings that are not finite numbers")
         if results:
             kind = pa.list_(pa.from_numpy_dtype(next(iter(results.values()))[0].dtype), self._model.width)
-            truncated = {i: r[2] for i, r in results.items()}
+            truncated = {i: r[2] for i, r in results.items() if r[2] is not None}
             batch = filled(batch, "image_embeds", kind, {i: r[0] for i, r in results.items()})
             batch = filled(batch, "negative_image_embeds", kind, {i: r[1] for i, r in results.items()})
             batch = filled(batch, "prompt_truncated", pa.bool_(), truncated)

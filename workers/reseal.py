@@ -25,7 +25,7 @@ from manifests import commit, storage
 from manifests.commit import ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, StorageError
-from workers.embeddings import store_new
+from workers.new_embeddings import store_new
 from workers.shards import build_shard, read_part
 
 RETRY_FOLDER = "_run/retry"

@@ -26,7 +26,7 @@ from manifests.commit import FileStats, Receipt, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, RowError, StorageError
 from manifests.records import RECORD_FIELDS, RECORD_NAMES, WORKING_NAMES
-from workers.embeddings import NEW_COLUMNS, newly_embedded, store_new
+from workers.new_embeddings import NEW_COLUMNS, newly_embedded, store_new
 from workers.sidecar import sidecar_json
 
 #: Records are gathered up to this before they become a row group: a batch alone is too small for a good one,

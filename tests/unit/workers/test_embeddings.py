@@ -17,7 +17,8 @@ from manifests.embedding_store import EmbeddingStore, part_url
 from manifests.embeddings import VECTORS, Origin, vectors
 from manifests.errors import RowError
 from tests.unit.workers.sample_batches import make_batch
-from workers.embeddings import NEW_COLUMNS, Memory, filled, only_new, recall, recallable, store_new, to_embed
+from workers.embeddings import Memory, filled, recall, recallable, to_embed
+from workers.new_embeddings import NEW_COLUMNS, only_new, store_new
 
 ORIGIN = Origin("a" * 32, "float32", 8)
 
@@ -150,7 +151,7 @@ def test_a_part_of_an_older_start_without_these_columns_stores_nothing(memory: M
 
 
 def test_a_large_shard_is_stored_in_several_parts(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.embeddings._PART_BYTES", 300)
+    monkeypatch.setattr("workers.new_embeddings._PART_BYTES", 300)
     remember([cats([1, 2]), cats([3, 4]), cats([5, 6])], memory)
     files = EmbeddingStore(memory.url).index_files
     assert sum(files.values()) == 6

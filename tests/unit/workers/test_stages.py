@@ -134,3 +134,21 @@ def test_a_prompt_over_77_tokens_is_marked(prior_stage: Prior, decoder_stage: De
     batch = _embedded(prior_stage, [{"prompt": "cat " * 90}, {"prompt": "cat"}])
     result = Batch.from_block(decoder_stage(batch.to_block()))
     assert result.samples.column("prompt_truncated").to_pylist() == [True, False]
+
+
+def test_embeddings_that_rows_bring_stay_and_only_what_they_lack_is_computed(
+    prior_stage: Prior, decoder_stage: Decoder
+) -> None:
+    plain = _embedded(prior_stage, _rows(3))
+    kind = plain.samples.schema.field("image_embeds").type
+    embeds = {name: plain.samples.column(name).to_pylist() for name in ("image_embeds", "negative_image_embeds")}
+    batch = _quick(load_inputs(make_batch("text2img", _rows(3)), 224))
+    batch = batch.add("image_embeds", kind, {0: embeds["image_embeds"][1], 1: embeds["image_embeds"][1]})
+    batch = batch.add("negative_image_embeds", kind, {1: embeds["negative_image_embeds"][0]})
+    mixed = Batch.from_block(prior_stage(batch.to_block()))
+    # The first row lacks the negative one only: that is the embedding of the all-zero image.
+    assert mixed.values("negative_image_embeds", [0, 1]) == [embeds["negative_image_embeds"][0]] * 2
+    assert mixed.values("image_embeds", [0, 1]) == [embeds["image_embeds"][1]] * 2
+    assert np.abs(np.subtract(mixed.values("image_embeds", [2]), [embeds["image_embeds"][2]])).max() < 1e-5
+    assert mixed.samples.column("embedding_truncated").to_pylist() == [None, None, False]
+    assert len(Batch.from_block(decoder_stage(mixed.to_block())).pending) == 3
