@@ -1,5 +1,6 @@
 """Measure this project on this machine: the figures that the README quotes.
 
+    python jobs/benchmark.py embeddings      lookups in a store of five million embeddings
     python jobs/benchmark.py kernels         steps of the models on the CPU, beside PyTorch's
     python jobs/benchmark.py make-manifest   manifests of CSV, JSONL and products, of one and of four million rows
     python jobs/benchmark.py plan            validating and planning manifests of a million and of ten million rows
@@ -23,10 +24,10 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import kernels, make_manifest, plan, resume, scale  # noqa: E402
+from jobs.benchmarks import embeddings, kernels, make_manifest, plan, resume, scale  # noqa: E402
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 
-BENCHMARKS = (kernels, make_manifest, plan, resume, scale)
+BENCHMARKS = (embeddings, kernels, make_manifest, plan, resume, scale)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -77,6 +77,8 @@ class Prior:
         for position, (positive, negative, _) in results.items():
             if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
                 errors[position] = RowError("failed_to_embed", "the prior gave embeddings that are not finite numbers")
+        # What is not finite must not reach the store either.
+        results = {row: result for row, result in results.items() if row not in errors}
         if results:
             kind = pa.list_(pa.from_numpy_dtype(next(iter(results.values()))[0].dtype), self._model.width)
             truncated = {i: r[2] for i, r in results.items() if r[2] is not None}

@@ -1,0 +1,133 @@
+"""What the embedding store costs: bytes per embedding, and seconds and memory of looking a fragment up.
+
+The embeddings are noise, which shrinks less than real ones would. Every store is looked up in a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import KandinskyBatchError, UsageError
+
+NAME = "embeddings"
+HELP = "look fragments up in embedding stores; the last size is held against the first"
+
+#: Width of the published checkpoint's embeddings.
+REAL_WIDTH = 768
+
+#: Rows that the size of one embedding is taken from.
+_RATIO_ROWS = 4000
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One store.
+
+    Attributes:
+        rows: embeddings, each with its negative one.
+        raw_ratio: bytes of the whole store by the bytes of the bare vectors.
+        first, together, scattered: seconds of a lookup of one fragment: the process's first one, a later one of
+            neighbours in the store, and one of rows all over it.
+        peak_bytes: most memory that the process held (resident).
+    """
+
+    rows: int
+    raw_ratio: float
+    first: float
+    together: float
+    scattered: float
+    peak_bytes: int
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 5_000_000], help="sizes of the stores")
+    parser.add_argument("--fragment", type=int, default=1000, help="rows of one lookup")
+    parser.add_argument("--lookups", type=int, default=5, help="of each kind, the best of all but the first counts")
+    parser.add_argument("--width", type=int, default=64, help="of a vector; 768 needs 15 GB for five million")
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of a vector")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure every size in turn and print the table."""
+    if min(*arguments.rows, arguments.fragment, arguments.width) < 1 or arguments.lookups < 2:
+        raise UsageError("options --rows, --fragment and --width: give 1 or more; --lookups: 2 or more")
+    measured = []
+    for rows in arguments.rows:
+        with tempfile.TemporaryDirectory(prefix="embeddings-") as folder:
+            measured.append(measure(folder, rows, arguments))
+    ratios = [f"{dtype} {_ratio(dtype, REAL_WIDTH):.2f}" for dtype in ("float16", "float32")]
+    print(f"bytes of an embedding of the real width ({REAL_WIDTH}) with all that belongs to it, its bare vectors = 1:")
+    print(f"{', '.join(ratios)}\n")
+    print(f"{arguments.dtype} x {arguments.width}, lookups of {arguments.fragment} rows, seconds\n")
+    print(table(measured, arguments.fragment))
+
+
+def measure(folder: str, rows: int, arguments: argparse.Namespace) -> Lookup:
+    """Fill a store in an empty folder and look fragments up.
+
+    Raises:
+        KandinskyBatchError: an embedding was not found.
+    """
+    raw_ratio = _filled_store(folder, rows, arguments.dtype, arguments.width)
+    numbers = (arguments.width, arguments.fragment, arguments.lookups)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.benchmarks.embedding_lookups", folder, str(rows), arguments.dtype]
+        + [str(number) for number in numbers],
+        env={**os.environ, "PYTHONPATH": _ROOT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    told = process.stdout.read()
+    # Of this child alone; `getrusage` would give the largest of all.
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise KandinskyBatchError(f"the lookups ended with {process.returncode}:\n{told}")
+    # Linux counts it in KiB, macOS in bytes.
+    peak = used.ru_maxrss << (0 if sys.platform == "darwin" else 10)
+    return Lookup(rows, raw_ratio, peak_bytes=peak, **json.loads(told))
+
+
+def table(measured: Sequence[Lookup], fragment: int) -> str:
+    """The sizes side by side, in Markdown."""
+    lines = ["| embeddings | bytes, raw = 1 | first | together | scattered | hits/s | peak MiB | peak, first = 1 |"]
+    lines.append("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for one in measured:
+        times = f"{one.first:.3f} | {one.together:.3f} | {one.scattered:.3f} | {fragment / one.together:,.0f}"
+        peak = f"{one.peak_bytes / 2**20:.0f} | {one.peak_bytes / measured[0].peak_bytes:.2f}"
+        lines.append(f"| {one.rows:,} | {one.raw_ratio:.2f} | {times} | {peak} |")
+    return "\n".join(lines)
+
+
+def _ratio(dtype: str, width: int) -> float:
+    with tempfile.TemporaryDirectory(prefix="embeddings-") as folder:
+        return _filled_store(folder, _RATIO_ROWS, dtype, width)
+
+
+def _filled_store(folder: str, rows: int, dtype: str, width: int) -> float:
+    """Fill a store as runs and a last merge of its index would; bytes by those of the bare vectors."""
+    # Here: `--help` should not wait for them.
+    from jobs.benchmarks.embedding_rows import CHECKPOINT, PART_ROWS, part_rows
+    from manifests.embedding_index import merge_index
+    from manifests.embedding_store import EmbeddingStore
+    from manifests.embeddings import Origin
+
+    store, origin = EmbeddingStore(folder), Origin(CHECKPOINT, dtype, width)
+    for part in range(-(-rows // PART_ROWS)):
+        store.add(part_rows(part, min(PART_ROWS, rows - part * PART_ROWS), origin))
+    merge_index(folder, store.index_files)
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
+    return size / (rows * 2 * width * int(dtype.removeprefix("float")) / 8)
