@@ -97,8 +97,8 @@ class Stopwatch:
         return StepTimes(
             device=device,
             batch_size=batch_size,
-            prior_actors=pools.prior.most,
-            decoder_actors=pools.decoder.most,
+            prior_actors=max(1, pools.prior.most),
+            decoder_actors=max(1, pools.decoder.most),
             buckets=tuple(
                 BucketTimes(
                     bucket=bucket,

@@ -15,7 +15,7 @@ import ray
 
 from manifests.batch import Batch
 from manifests.config import RunConfig
-from manifests.errors import UsageError
+from manifests.errors import KandinskyBatchError, UsageError
 from manifests.plan import Window, window_batches
 from workers.embeddings import Memory, recallable
 
@@ -120,7 +120,12 @@ def _answers(
     most = max(1, int(ray.cluster_resources().get("CPU", 1)) * _PER_CPU)
     running = [ask.remote(config, *item, memory, verify) for item in work[:most]]
     for position in range(len(work)):
-        yield ray.get(running[position])
+        try:
+            yield ray.get(running[position])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, KandinskyBatchError):
+                raise error.cause from error
+            raise
         running[position] = None
         if position + most < len(work):
             running.append(ask.remote(config, *work[position + most], memory, verify))

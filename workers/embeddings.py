@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -236,4 +236,4 @@ def _with_known(batch: Batch, questions: dict[int, _Asked], known: Known, rows: 
 
 
 def _set(batch: Batch, column: str, array: pa.Array) -> Batch:
-    return Batch(batch.shard, batch.index, batch.bucket, batch.drop([column]).samples.append_column(column, array))
+    return replace(batch, samples=batch.drop([column]).samples.append_column(column, array))

@@ -7,6 +7,7 @@ image does.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def adopt(batch: Batch, origin: Origin) -> Batch:
     for name in VECTORS:
         given = batch.samples.column(name) if name in batch.samples.column_names else pa.nulls(batch.samples.num_rows)
         array, wrong = _vectors(given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given, origin)
-        batch = Batch(batch.shard, batch.index, batch.bucket, batch.drop([name]).samples.append_column(name, array))
+        batch = replace(batch, samples=batch.drop([name]).samples.append_column(name, array))
         for row, what in wrong.items():
             errors.setdefault(row, RowError("failed_to_load", f"{name}: {what}"))
     pending = set(batch.pending)

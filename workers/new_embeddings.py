@@ -17,6 +17,7 @@ vectors:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ def only_new(batch: Batch) -> Batch:
     for name in (*VECTORS, "embedding_key"):
         place = samples.schema.get_field_index(name)
         samples = samples.set_column(place, name, samples.column(name).take(take))
-    return Batch(batch.shard, batch.index, batch.bucket, samples)
+    return replace(batch, samples=samples)
 
 
 def newly_embedded(samples: pa.Table) -> int:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# As a script, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jobs.benchmarks.embedding_rows import CHECKPOINT, PART_ROWS, part_keys
 from manifests.embedding_store import EmbeddingStore

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.benchmarks import child
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "embeddings"
@@ -26,7 +25,7 @@ REAL_WIDTH = 768
 #: Rows that the size of one embedding is taken from.
 _RATIO_ROWS = 4000
 
-_ROOT = str(Path(__file__).resolve().parents[2])
+_SCRIPT = Path(__file__).resolve().parent / "embedding_lookups.py"
 
 
 @dataclass(frozen=True)
@@ -81,24 +80,11 @@ def measure(folder: str, rows: int, arguments: argparse.Namespace) -> Lookup:
     """
     raw_ratio = _filled_store(folder, rows, arguments.dtype, arguments.width)
     numbers = (arguments.width, arguments.fragment, arguments.lookups)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.benchmarks.embedding_lookups", folder, str(rows), arguments.dtype]
-        + [str(number) for number in numbers],
-        env={**os.environ, "PYTHONPATH": _ROOT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    told = process.stdout.read()
-    # Of this child alone; `getrusage` would give the largest of all.
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise KandinskyBatchError(f"the lookups ended with {process.returncode}:\n{told}")
-    # Linux counts it in KiB, macOS in bytes.
-    peak = used.ru_maxrss << (0 if sys.platform == "darwin" else 10)
-    return Lookup(rows, raw_ratio, peak_bytes=peak, **json.loads(told))
+    command = [sys.executable, str(_SCRIPT), folder, str(rows), arguments.dtype]
+    ended = child.run(command + [str(number) for number in numbers])
+    if ended.returncode:
+        raise KandinskyBatchError(f"the lookups ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+    return Lookup(rows, raw_ratio, peak_bytes=ended.peak_bytes, **json.loads(ended.stdout))
 
 
 def table(measured: Sequence[Lookup], fragment: int) -> str:
