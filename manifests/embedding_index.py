@@ -1,6 +1,6 @@
 """The store's index: where each key lies, as Parquet files sorted by key, of which a lookup reads a few row groups.
 
-    STORE/index/{name}-{rows}.parquet    key_high, key_low: the key as two big-endian numbers
+    STORE/index/{name}-{rows}.parquet    key_high: the first half of the key as a big-endian number
                                          part: position in the file's list of parts (schema metadata `parts`, JSON)
                                          row: position in that part
 
@@ -33,7 +33,10 @@ from manifests import storage
 INDEX_FOLDER = "index"
 
 #: Entries of a row group: what is read at least for one key.
-GROUP_ROWS = 8192
+GROUP_ROWS = 2048
+
+#: Row groups read in one go; what a lookup holds at least.
+_GROUPS_AT_ONCE = 128
 
 #: Entries of all files that are sorted together while merging.
 _MERGE_ROWS = 1 << 21
@@ -49,17 +52,16 @@ _UNUSABLE = (OSError, pa.ArrowException, KeyError, ValueError, AttributeError)
 
 _NAME = re.compile(r"^([0-9a-f]{32})-(\d+)\.parquet$")
 _SCHEMA = pa.schema(
-    [("key_high", pa.uint64()), ("key_low", pa.uint64()), ("part", pa.int32()), ("row", pa.int32())],
+    [("key_high", pa.uint64()), ("part", pa.int32()), ("row", pa.int32())],
 )
 
 Numbers = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 
 
-def split_keys(keys: Sequence[bytes]) -> tuple[Numbers, Numbers]:
-    """Keys as their high and low halves, which sort like the keys."""
-    pairs = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).astype(np.uint64)
-    return pairs[:, 0], pairs[:, 1]
+def high_halves(keys: Sequence[bytes]) -> Numbers:
+    """First halves of keys, which is what the index knows of them: the part has the whole key."""
+    return np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
 
 
 def index_files(store_url: str) -> dict[str, int]:
@@ -74,10 +76,9 @@ def write_part_index(store_url: str, part: str, keys: Sequence[bytes]) -> str:
     Raises:
         StorageError: the storage refused.
     """
-    high, low = split_keys(keys)
-    order = np.lexsort([low, high])
-    rows = np.arange(len(keys), dtype=np.int32)[order]
-    table = pa.table([high[order], low[order], np.zeros(len(rows), np.int32), rows], schema=_SCHEMA)
+    high = high_halves(keys)
+    order = np.argsort(high, kind="stable").astype(np.int32)
+    table = pa.table([high[order], np.zeros(len(order), np.int32), order], schema=_SCHEMA)
     return _write(store_url, [part], iter([table]))
 
 
@@ -147,25 +148,22 @@ class _File:
 
 @dataclass(frozen=True)
 class _Group:
-    """Entries of one row group, sorted by key."""
+    """Entries of one row group, or of some in a row, sorted by key."""
 
     high: Numbers
-    low: Numbers
     part: npt.NDArray[np.int32]
     row: npt.NDArray[np.int32]
 
     @property
     def nbytes(self) -> int:
-        return self.high.nbytes + self.low.nbytes + self.part.nbytes + self.row.nbytes
+        return self.high.nbytes + self.part.nbytes + self.row.nbytes
 
-    def find(self, high: Numbers, low: Numbers) -> tuple[Positions, Positions]:
+    def find(self, high: Numbers) -> tuple[Positions, Positions]:
         """Pairs (position of the key asked for, position of the entry)."""
         begin, end = (np.searchsorted(self.high, high, side) for side in ("left", "right"))
         asked = np.repeat(np.arange(len(high)), end - begin)
         shift = np.arange(len(asked)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
-        entry = np.repeat(begin, end - begin) + shift
-        same = self.low[entry] == low[asked]
-        return asked[same], entry[same]
+        return asked, np.repeat(begin, end - begin) + shift
 
 
 class _Cache:
@@ -241,9 +239,9 @@ def find(store_url: str, files: Collection[str], keys: Sequence[bytes]) -> Place
     """
     if not keys or not files:
         return Places({})
-    high, low = split_keys(keys)
+    high = high_halves(keys)
     with ThreadPoolExecutor(min(READERS, len(files))) as pool:
-        answers = list(pool.map(lambda name: _find_in(store_url, name, high, low), sorted(files)))
+        answers = list(pool.map(lambda name: _find_in(store_url, name, high), sorted(files)))
     merged: dict[str, list[tuple[Positions, Positions]]] = defaultdict(list)
     for answer in answers:
         for part, pair in (answer or {}).items():
@@ -256,21 +254,26 @@ def _joined(pairs: Sequence[tuple[Positions, Positions]], which: int) -> Positio
     return np.concatenate([pair[which] for pair in pairs])
 
 
-def _find_in(store_url: str, name: str, high: Numbers, low: Numbers) -> dict[str, tuple[Positions, Positions]] | None:
+def _find_in(store_url: str, name: str, high: Numbers) -> dict[str, tuple[Positions, Positions]] | None:
     """What one file knows; None where it is gone."""
     try:
         file = _cache.file(storage.join(store_url, INDEX_FOLDER, name))
-        groups = _cache.groups(file, file.groups_for(high).tolist())
+        asked, part, row = [], [], []
+        wanted = file.groups_for(high).tolist()
+        for start in range(0, len(wanted), _GROUPS_AT_ONCE):
+            some = wanted[start : start + _GROUPS_AT_ONCE]
+            groups = _cache.groups(file, some)
+            # Neighbours in order, so together they are sorted as well.
+            columns = [[getattr(groups[g], name) for g in some] for name in ("high", "part", "row")]
+            entries = _Group(*(np.concatenate(column) for column in columns))
+            positions, places = entries.find(high)
+            asked.append(positions)
+            part.append(entries.part[places])
+            row.append(entries.row[places].astype(np.int64))
     except FileNotFoundError:
         return None
     except _UNUSABLE:
         return {}
-    asked, part, row = [], [], []
-    for group in groups.values():
-        positions, entries = group.find(high, low)
-        asked.append(positions)
-        part.append(group.part[entries])
-        row.append(group.row[entries].astype(np.int64))
     if not asked:
         return {}
     all_asked, all_parts, all_rows = np.concatenate(asked), np.concatenate(part), np.concatenate(row)
@@ -298,7 +301,7 @@ def _open_files(store_url: str, names: Collection[str]) -> dict[str, _File]:
 def merge_index(store_url: str, names: Collection[str], without: Collection[str] = ()) -> str | None:
     """Make one index file of several, then remove those; killed anywhere, all entries are still there.
 
-    Memory holds some two million entries; the new file is built on the local disk, 24 bytes per entry.
+    Memory holds some two million entries; the new file is built on the local disk, 16 bytes per entry.
 
     Args:
         names: files to merge; one that cannot be read is removed: `prune` finds the parts that none covers.
@@ -336,7 +339,7 @@ def _merged(files: Sequence[_File], parts: Sequence[str]) -> Iterator[pa.Table]:
     slices = max(1, -(-sum(file.metadata.num_rows for file in files) // _MERGE_ROWS))
     bounds = [(1 << 64) * i // slices for i in range(1, slices)]
     for low, high in zip([0, *bounds], [*bounds, 1 << 64], strict=True):
-        columns: list[list[npt.NDArray[np.generic]]] = [[], [], [], []]
+        columns: list[list[npt.NDArray[np.generic]]] = [[], [], []]
         for file, new in zip(files, renumber, strict=True):
             ends = np.array([low, min(high, (1 << 64) - 1)], np.uint64)
             if not len(file.first):
@@ -349,9 +352,9 @@ def _merged(files: Sequence[_File], parts: Sequence[str]) -> Iterator[pa.Table]:
             for group in groups.values():
                 part = np.where((group.part >= 0) & (group.part < len(new)), new[group.part % len(new)], -1)
                 mine = (group.high >= np.uint64(low)) & (group.high <= np.uint64(high - 1)) & (part >= 0)
-                for column, values in zip(columns, (group.high, group.low, part, group.row), strict=True):
+                for column, values in zip(columns, (group.high, part, group.row), strict=True):
                     column.append(values[mine])
         if columns[0]:
             joined = [np.concatenate(column) for column in columns]
-            order = np.lexsort([joined[1], joined[0]])
+            order = np.argsort(joined[0], kind="stable")
             yield pa.table([column[order] for column in joined], schema=_SCHEMA)

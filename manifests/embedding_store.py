@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,9 @@ PARTS_FOLDER = "parts"
 
 #: Rows of a row group: what is decoded at least for one row, 0.8 MB for float16 of the real width.
 GROUP_ROWS = 256
+
+#: Parts read at the same time.
+PARTS_AT_ONCE = 8
 
 #: Index files beyond so many are merged when a run ends; each costs a lookup one read.
 MANY_INDEX_FILES = 32
@@ -111,15 +115,26 @@ class EmbeddingStore:
         """Look up what is not found yet; False where a file has vanished."""
         places = embedding_index.find(self.url, self.index_files, keys)
         whole = not places.vanished
-        # Those with most of the keys first: where a key lies twice, fewer parts are opened.
-        for part, (asked, rows) in sorted(places.by_part.items(), key=lambda place: (-len(place[1][0]), place[0])):
-            left = ~found.found[asked]
-            if not left.any():
-                continue
-            try:
-                self._take(found, part, asked[left], rows[left], keys, origin)
-            except FileNotFoundError:
-                whole = False
+        # The parts with most of the keys come first: where a key lies twice, fewer are opened. What one of them has
+        # lost is looked for in the others.
+        left = sorted(places.by_part.items(), key=lambda place: (-len(place[1][0]), place[0]))
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+            while left:
+                taken = found.found.copy()
+                reads, later = [], []
+                for part, (asked, rows) in left:
+                    mine, others = ~taken[asked], taken[asked] & ~found.found[asked]
+                    taken[asked] = True
+                    if mine.any():
+                        reads.append(pool.submit(self._take, found, part, asked[mine], rows[mine], keys, origin))
+                    if others.any():
+                        later.append((part, (asked[others], rows[others])))
+                for read in reads:
+                    try:
+                        read.result()
+                    except FileNotFoundError:
+                        whole = False
+                left = later
         return whole
 
     def _take(

@@ -52,7 +52,7 @@ def _vectors(given: pa.Array, origin: Origin) -> tuple[pa.Array, dict[int, str]]
         return vector_array(values, missing), dict.fromkeys(there.tolist(), what)
     lengths = pc.list_value_length(given).fill_null(-1).to_numpy(zero_copy_only=False)
     wrong = {
-        int(row): f"has {lengths[row]} numbers, but this checkpoint's embeddings have {origin.width}; use its own kind"
+        int(row): f"has {lengths[row]} numbers, but this checkpoint's embeddings have {origin.width}; use such"
         for row in there
         if lengths[row] != origin.width
     }

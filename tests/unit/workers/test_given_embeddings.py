@@ -56,9 +56,7 @@ def test_wrong_embeddings_fail_their_rows_with_the_reason() -> None:
     status = batch.samples.column("status").to_pylist()
     assert status == [*["failed_to_load"] * 4, "success", "failed_to_load"]
     messages = batch.samples.column("error_message").to_pylist()
-    assert messages[0] == (
-        "negative_image_embeds: has 2 numbers, but this checkpoint's embeddings have 3; use its own kind"
-    )
+    assert messages[0] == ("negative_image_embeds: has 2 numbers, but this checkpoint's embeddings have 3; use such")
     assert all("every one must be finite" in message for message in messages[1:4])
     assert "beyond float16" in messages[3]
     assert "has 0 numbers" in messages[5]
