@@ -59,6 +59,16 @@ def test_manifest_takes_several_values_and_relative_paths_become_absolute(
     assert config.output == str(tmp_path.parent / "out")
 
 
+def test_the_embedding_store_is_the_outputs_own_another_one_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.parse_config(NEEDED, "t").embeddings_url == f"{tmp_path}/out/_run/embeddings"
+    assert cli.parse_config([*NEEDED, "--embeddings", "store"], "t").embeddings_url == f"{tmp_path}/store"
+    assert cli.parse_config([*NEEDED, "--embeddings", "s3://b/store"], "t").embeddings_url == "s3://b/store"
+    assert cli.parse_config([*NEEDED, "--embeddings", "none"], "t").embeddings_url is None
+
+
 @pytest.mark.parametrize("url", ["s3://bucket/x", "memory://m", "simplecache::s3://bucket/x"])
 def test_urls_are_left_alone(url: str) -> None:
     config = cli.parse_config(["--manifest", url, "--output", url], "t")
