@@ -13,12 +13,13 @@ from jobs.pools import npus, size_pools
 from jobs.progress import RunProgress
 from manifests import storage
 from manifests.batch import Batch, Bucket
-from manifests.config import RunConfig
+from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.errors import IncompleteRunError
 from manifests.plan import Plan, Window, planned_batches
 from workers import checkpoints
 from workers.attempts import start_attempts
 from workers.device import choose_device
+from workers.embeddings import remembered
 
 #: Batches of each bucket: one that compiles and loads, and one that is timed.
 BATCHES = 2
@@ -47,6 +48,8 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
     work, images = _choose(config, planned)
     url = storage.join(config.output, FOLDER)
     alone = config.model_copy(update={"output": url, "prior_actors": "1", "decoder_actors": "1"})
+    # The prior is to be timed as well, whatever is known already.
+    alone = alone.model_copy(update={"embeddings": NO_EMBEDDINGS, "stage": "all"})
     watch = Stopwatch()
     progress.phase("starting Ray")
     with engine_log() as said, cluster() as nodes:
@@ -56,9 +59,8 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
         progress.phase("timing batches:")
         progress.start(images, 0)
         tasks = tuple(sorted(planned.samples_by_task))
-        setup = Setup(
-            alone, size_pools(alone, device.kind, nodes), tasks, start_attempts(), progress.note, lambda: None
-        )
+        pools_alone, memory = size_pools(alone, device.kind, nodes), remembered(alone, device.kind)
+        setup = Setup(alone, pools_alone, tasks, start_attempts(), progress.note, lambda: None, memory)
         try:
             for receipt in run_line(setup, work):
                 progress.add(receipt.successes, receipt.count - receipt.successes)

@@ -19,9 +19,11 @@ from manifests import ids as naming
 from manifests import layout, reading, samples, sources
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
+from manifests.errors import UsageError
 from manifests.fingerprint import Fingerprint
 from manifests.given import cast_requests
 from manifests.layout import Layout, PlannedBatch, PlannedShard
+from manifests.records import GIVEN_EMBEDDINGS
 from manifests.sources import Manifest, Piece
 from manifests.survey import BucketTally, Problem, Survey, Tally, join_problems, lay_out, survey, tally
 from manifests.validate import Resolved, check_defaults, resolve
@@ -114,6 +116,8 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
     """
     check_defaults(config)
     manifest = sources.open_manifest(config.manifest)
+    if config.dedupe and set(GIVEN_EMBEDDINGS) & set(manifest.extras.names):
+        raise UsageError("option --dedupe: rows that bring embeddings are not told apart by their texts; leave it out")
     windows = sources.cut_windows(manifest, config.shard_size, ends, config.dedupe)
     fingerprint = Fingerprint(config, manifest)
     tallies = []

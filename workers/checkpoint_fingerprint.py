@@ -2,7 +2,8 @@
 
 Settings and tokenizer files count whole. Of weights, which are gigabytes, the names, shapes and sizes count and both
 ends of every tensor: whoever trains or merges a model changes values all over it, so that no tensor keeps both ends.
-A few megabytes are read, in a second or so.
+A few megabytes are read, in a second or so. Of a checkpoint at a URL or on the Hub what that place says of its files
+counts instead, so it is another one than a folder with the same content.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from manifests.embeddings import Origin
 from workers import demo_checkpoint
-from workers.checkpoints import COMPONENTS, DEMO, PRIOR
+from workers.checkpoint_files import Listed
+from workers.checkpoints import COMPONENTS, DEMO, PRIOR, prior_content, prior_setting
 from workers.device import DeviceKind
 
 #: Files up to this size count whole.
@@ -38,24 +40,22 @@ def prior_origin(checkpoint: str, kind: DeviceKind) -> Origin:
     """What the prior of a checkpoint makes on such a device.
 
     Args:
-        checkpoint: `demo`, or a folder that `checkpoints.check` has approved.
+        checkpoint: `demo`, or a folder, URL or prefix of the Hub that `checkpoints.check` has approved.
         kind: decides the dtype, as `device.dtype` does.
     """
     dtype = "float16" if kind == "ascend" else "float32"
     if checkpoint == DEMO:
         name = f"demo-r{demo_checkpoint.REVISION}"
         return Origin(hashlib.sha256(name.encode()).hexdigest()[:32], dtype, demo_checkpoint.EMBEDDING)
-    folder = Path(checkpoint) / PRIOR
-    return Origin(_fingerprint(folder), dtype, _width(folder))
+    content = prior_content(checkpoint)
+    fingerprint = _fingerprint(content) if isinstance(content, Path) else _listed_fingerprint(content)
+    return Origin(fingerprint, dtype, int(prior_setting(checkpoint, "prior", "embedding_dim") or _DEFAULT_WIDTH))
 
 
-def _width(folder: Path) -> int:
-    try:
-        settings = json.loads((folder / "prior" / "config.json").read_text())
-        return int(settings.get("embedding_dim", _DEFAULT_WIDTH))
-    except (OSError, ValueError):
-        # Whoever loads the model says what is wrong with it.
-        return _DEFAULT_WIDTH
+def _listed_fingerprint(files: Mapping[str, Listed]) -> str:
+    """Of files that are not here: their SHA-256 where their place says it, else what it calls their version."""
+    state = sorted((name, file.size, file.sha256 or file.version) for name, file in files.items())
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
 
 
 def _fingerprint(folder: Path) -> str:

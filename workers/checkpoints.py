@@ -20,14 +20,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from manifests import storage
 from manifests.errors import CheckpointError, StorageError
 from workers import checkpoint_files, checkpoint_hub, demo_checkpoint
+from workers.checkpoint_files import Listed
 from workers.checkpoint_hub import HubStore
 from workers.checkpoint_url import UrlStore
 
@@ -98,6 +100,43 @@ def condition_size(checkpoint: str) -> int:
             f"{settings}"
         )
     return edge
+
+
+def prior_content(checkpoint: str) -> Path | Mapping[str, Listed]:
+    """What tells one prior from another: its folder on this machine, or what its place says of the files in it.
+
+    Args:
+        checkpoint: a folder, a URL or a prefix of the Hub.
+
+    Raises:
+        CheckpointError: there is no such prior.
+        StorageError: its place cannot be reached, and this node has no copy.
+    """
+    store = _store(checkpoint)
+    if store is None:
+        return Path(checkpoint) / PRIOR
+    try:
+        return store.listed(PRIOR)
+    except StorageError:
+        copy = _copy_here(store, checkpoint, PRIOR)
+        if copy is None:
+            raise
+        return copy
+
+
+def prior_setting(checkpoint: str, component: str, name: str) -> Any:
+    """One setting of a component of the prior's repository; None where it says nothing, or nothing that can be read.
+
+    Raises:
+        StorageError: the place of the checkpoint cannot be reached.
+    """
+    store, file = _store(checkpoint), f"{component}/config.json"
+    try:
+        text = (Path(checkpoint) / PRIOR / file).read_bytes() if store is None else _read(store, checkpoint, file)
+        return json.loads(text).get(name)
+    except (OSError, ValueError, AttributeError):
+        # Whoever loads the model says what is wrong with it.
+        return None
 
 
 def cache_folder() -> Path:

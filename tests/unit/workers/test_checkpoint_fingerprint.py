@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -71,3 +73,22 @@ def test_a_damaged_checkpoint_has_some_fingerprint_and_fails_where_it_is_loaded(
     (prior / "config.json").write_text("no json")
     (prior / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0" + bytes(90_000))
     assert prior_origin(str(folder), "cpu").width == 768
+
+
+def test_a_checkpoint_elsewhere_is_told_by_what_its_place_says(folder: Path) -> None:
+    files = fsspec.filesystem("memory")
+    found = []
+    for name, vocabulary in (("one", b"[]"), ("two", b"{}!")):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                files.pipe_file(f"/{name}/{path.relative_to(folder)}", path.read_bytes())
+        files.pipe_file(f"/{name}/kandinsky-2-1-prior/tokenizer/vocab.json", vocabulary)
+        sums = {
+            file.removeprefix(f"/{name}/"): hashlib.sha256(files.cat_file(file)).hexdigest()
+            for file in files.find(f"/{name}")
+        }
+        files.pipe_file(f"/{name}/checksums.json", json.dumps(sums).encode())
+        origin = prior_origin(f"memory://{name}", "cpu")
+        assert origin.width == 32
+        found.append(origin.checkpoint)
+    assert len(set(found)) == 2

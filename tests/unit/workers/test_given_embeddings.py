@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from manifests.batch import Batch
+from manifests.config import RunConfig
 from manifests.embedding_store import EmbeddingStore
 from manifests.embeddings import Origin, vectors
+from manifests.errors import UsageError
+from manifests.plan import plan
 from tests.unit.workers.sample_batches import make_batch
 from workers.embeddings import Memory, recall, recallable, to_embed
 from workers.given_embeddings import adopt
@@ -85,3 +90,10 @@ def test_rows_that_bring_both_embeddings_need_no_prior_and_those_with_one_do(sto
     (failed,) = recall([batch], memory, "fail")
     assert failed.pending == [0]
     assert "must give both" in failed.values("error_message", [1])[0]
+
+
+def test_deduplication_does_not_take_rows_with_other_embeddings_for_equal(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"prompt": ["a", "a"], "image_embeds": [[1.0], [2.0]]}), manifest)
+    with pytest.raises(UsageError, match="rows that bring embeddings are not told apart"):
+        plan(RunConfig(manifest=(str(manifest),), output="o", dedupe=True))
