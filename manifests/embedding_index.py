@@ -352,7 +352,8 @@ def _merged(files: Sequence[_File], parts: Sequence[str]) -> Iterator[pa.Table]:
             for group in groups.values():
                 part = np.where((group.part >= 0) & (group.part < len(new)), new[group.part % len(new)], -1)
                 mine = (group.high >= np.uint64(low)) & (group.high <= np.uint64(high - 1)) & (part >= 0)
-                for column, values in zip(columns, (group.high, part, group.row), strict=True):
+                entries: tuple[npt.NDArray[np.generic], ...] = (group.high, part, group.row)
+                for column, values in zip(columns, entries, strict=True):
                     column.append(values[mine])
         if columns[0]:
             joined = [np.concatenate(column) for column in columns]
