@@ -24,6 +24,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
+from jobs.affinity import ShapeAffinity
 from jobs.elastic import BACKPRESSURE, GrowDecoder
 from jobs.pools import Node, total
 from manifests.errors import KandinskyBatchError
@@ -197,7 +198,7 @@ def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None], most_de
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S + slowest_batch_s
     LookUp.ask = look_up
     GrowDecoder.most = most_decoders
-    context.custom_execution_callback_classes = [LookUp, GrowDecoder]
+    context.custom_execution_callback_classes = [LookUp, GrowDecoder, ShapeAffinity]
     context.set_config(*BACKPRESSURE)
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -30,7 +30,7 @@ class RunAhead(BackpressurePolicy):
 
     def can_add_input(self, op: Any) -> bool:
         """Asked before every batch of every stage."""
-        pools = list(_pools(self._topology))
+        pools = list(actor_pools(self._topology))
         if len(pools) < 2 or pools[0][0] is not op:
             return True
         decoder, pool = pools[1]
@@ -50,7 +50,7 @@ class GrowDecoder(ExecutionCallback):
         """Called many times a second."""
         if self._grown:
             return
-        pools = list(_pools(executor._topology))
+        pools = list(actor_pools(executor._topology))
         if len(pools) == 2 and not pools[0][0].has_completed():
             return
         self._grown = True
@@ -63,7 +63,7 @@ class GrowDecoder(ExecutionCallback):
 BACKPRESSURE = (ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, RunAhead])
 
 
-def _pools(topology: Any) -> Iterator[tuple[Any, Any]]:
+def actor_pools(topology: Any) -> Iterator[tuple[Any, Any]]:
     """The operators that have actors, in the order of the line, each with its pool."""
     for op in topology:
         for pool in op.get_autoscaling_actor_pools():

@@ -42,6 +42,9 @@ CONDITION_INPUT_TYPE = pa.list_(
 #: What a copy takes from its original.
 COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents")
 
+#: Under which a block's schema has its bucket's shape.
+SHAPE_KEY = b"shape"
+
 
 class Bucket(BaseModel):
     """What one device call must share. `strength` is None outside img2img."""
@@ -57,6 +60,12 @@ class Bucket(BaseModel):
     prior_guidance_scale: float
     strength: float | None
     has_negative: bool
+
+    @property
+    def shape(self) -> str:
+        """What a decoder is compiled and loaded for, beside the number of rows; equal for what can share that."""
+        model = "text2img" if self.task == "interpolate" else self.task
+        return f"{model} {self.width}x{self.height}{' guided' if self.guidance_scale > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,8 @@ class Batch:
         with pa.ipc.new_stream(sink, self.samples.schema) as writer:
             writer.write_table(self.samples)
         bucket = None if self.bucket is None else self.bucket.model_dump_json()
+        # The driver sees a block's schema and not its rows, and hands batches out by shape (jobs/affinity.py).
+        metadata = {} if self.bucket is None else {SHAPE_KEY: self.bucket.shape.encode()}
         return pa.table(
             {
                 "shard": pa.array([self.shard], pa.int64()),
@@ -94,7 +105,8 @@ class Batch:
                     1,
                     [None, pa.array([0, sink.tell()], pa.int64()).buffers()[1], sink.getvalue()],
                 ),
-            }
+            },
+            metadata=metadata,
         )
 
     @classmethod
