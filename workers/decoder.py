@@ -14,6 +14,7 @@ from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
+from workers.batch_shape import rows_per_call
 from workers.checkpoints import local_folder, repositories
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
@@ -41,7 +42,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint` and `dump_latents` are read here.
+        config: `checkpoint`, `batch_size` and `dump_latents` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's books (workers/attempts.py), if it keeps any.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
@@ -60,7 +61,7 @@ class Decoder:
             # The first one is the prior's.
             wanted = repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, wanted)
-            self._model = kandinsky.DecoderModel(folder, device.dtype(kind))
+            self._model = kandinsky.DecoderModel(folder, device.dtype(kind), rows_per_call(config, kind))
             for task in tasks[:1]:
                 self._model.load(task)
 

@@ -36,6 +36,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from manifests.batch import Bucket
+from workers.batch_shape import filled
 from workers.checkpoints import DECODER, INPAINT, PRIOR
 
 Array = np.ndarray[Any, Any]
@@ -149,10 +150,12 @@ class PriorModel:
     Args:
         folder: the checkpoint's folder.
         dtype: MindSpore dtype of the weights and the embeddings.
+        rows: of every call, where the device compiles for each number of them; fewer are filled up with copies.
     """
 
-    def __init__(self, folder: Path, dtype: Any) -> None:
+    def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
+        self._rows = rows
 
     @property
     def width(self) -> int:
@@ -188,16 +191,17 @@ class PriorModel:
     def _embed(
         self, prompts: list[str], negatives: Sequence[str] | None, generators: Generators, bucket: Bucket
     ) -> tuple[ms.Tensor, ms.Tensor]:
+        generators = filled(generators, self._rows)
         # A negative prompt doubles the rows; the same generator serves both rows of a sample, as in a single run.
-        rows = list(generators) if negatives is None else [*generators, *generators]
-        result: tuple[ms.Tensor, ms.Tensor] = self._pipeline(
-            prompts,
-            negative_prompt=None if negatives is None else list(negatives),
+        rows = generators if negatives is None else [*generators, *generators]
+        positive, negative = self._pipeline(
+            filled(prompts, self._rows),
+            negative_prompt=None if negatives is None else filled(negatives, self._rows),
             num_inference_steps=bucket.prior_steps,
             guidance_scale=bucket.prior_guidance_scale,
             generator=rows,
         )
-        return result
+        return positive[: len(prompts)], negative[: len(prompts)]
 
     def interpolate(
         self,
@@ -253,8 +257,11 @@ class PriorModel:
         return self._embed([""] * count, prompts, generators, bucket)[1]
 
     def _encode(self, images: Sequence[Image.Image]) -> ms.Tensor:
-        pixels = self._pipeline.image_processor(list(images), return_tensors="np").pixel_values
-        return self._pipeline.image_encoder(ms.tensor(pixels).to(self._pipeline.image_encoder.dtype))[0]
+        size = self._rows or len(images)
+        parts = [filled(images[start : start + size], self._rows) for start in range(0, len(images), size)]
+        encoder, processor = self._pipeline.image_encoder, self._pipeline.image_processor
+        pixels = [processor(part, return_tensors="np").pixel_values for part in parts]
+        return mint.cat([encoder(ms.tensor(part).to(encoder.dtype))[0] for part in pixels])[: len(images)]
 
 
 @dataclass(frozen=True)
@@ -285,10 +292,14 @@ class Decoded:
 
 
 class DecoderModel:
-    """Embeddings to images, for all tasks; loads the inpainting UNet only when a mask comes."""
+    """Embeddings to images, for all tasks; loads the inpainting UNet only when a mask comes.
 
-    def __init__(self, folder: Path, dtype: Any) -> None:
-        self._folder, self._dtype = folder, dtype
+    Args:
+        folder, dtype, rows: as of `PriorModel`.
+    """
+
+    def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
+        self._folder, self._dtype, self._rows = folder, dtype, rows
         self._pipelines: dict[str, Any] = {}
 
     def is_loaded(self, task: str) -> bool:
@@ -320,9 +331,9 @@ class DecoderModel:
         pipeline = self._pipeline(bucket.task)
         extra: dict[str, Any] = {}
         if bucket.task in ("img2img", "inpaint"):
-            extra["image"] = list(inputs.images)
+            extra["image"] = filled(inputs.images, self._rows)
         if bucket.task == "inpaint":
-            extra["mask_image"] = list(inputs.masks)
+            extra["mask_image"] = filled(inputs.masks, self._rows)
         if bucket.task == "img2img":
             extra["strength"] = bucket.strength
         latents: list[ms.Tensor] = []
@@ -331,23 +342,26 @@ class DecoderModel:
             latents[:] = [value]
 
         (images,) = pipeline(
-            list(inputs.prompts),
-            negative_prompt=list(inputs.negatives),
+            filled(inputs.prompts, self._rows),
+            negative_prompt=filled(inputs.negatives, self._rows),
             # Without guidance the pipeline does not cast the embeddings itself.
-            image_embeds=ms.tensor(inputs.image_embeds).to(self._dtype),
-            negative_image_embeds=ms.tensor(inputs.negative_image_embeds).to(self._dtype),
+            image_embeds=self._embeds(inputs.image_embeds),
+            negative_image_embeds=self._embeds(inputs.negative_image_embeds),
             height=bucket.height,
             width=bucket.width,
             num_inference_steps=bucket.steps,
             guidance_scale=bucket.guidance_scale,
-            generator=list(inputs.generators),
+            generator=filled(inputs.generators, self._rows),
             output_type="np",
             callback=keep_last,
             **extra,
         )
         # Rounded as the pipelines' own conversion to PIL does; non-finite rows are failed by the caller.
-        pixels = (np.nan_to_num(images) * 255).round().astype(np.uint8)
-        return Decoded(pixels=pixels, latents=latents[0].asnumpy())
+        pixels = (np.nan_to_num(images[: len(inputs.prompts)]) * 255).round().astype(np.uint8)
+        return Decoded(pixels=pixels, latents=latents[0].asnumpy()[: len(inputs.prompts)])
+
+    def _embeds(self, embeds: Array) -> ms.Tensor:
+        return ms.tensor(np.stack(filled(embeds, self._rows))).to(self._dtype)
 
 
 def component(class_name: str, config: Mapping[str, Any]) -> Any:

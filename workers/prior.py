@@ -13,6 +13,7 @@ from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers import device
+from workers.batch_shape import rows_per_call
 from workers.checkpoints import PRIOR, condition_size, local_folder
 from workers.embeddings import filled, given_rows, to_embed
 from workers.guard import PROBE_BUCKET, Guard
@@ -44,7 +45,7 @@ class Prior:
             self._batch_size = config.batch_size
             folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, [PRIOR])
             self._condition_size = condition_size(str(folder))
-            self._model = kandinsky.PriorModel(folder, device.dtype(kind))
+            self._model = kandinsky.PriorModel(folder, device.dtype(kind), rows_per_call(config, kind))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to the rows of a block that lack them."""

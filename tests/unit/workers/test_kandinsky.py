@@ -132,6 +132,31 @@ def test_batch_sizes_one_two_and_four_agree(kandinsky: ModuleType, prior: Any, d
         _assert_same(np.concatenate(parts), together)
 
 
+@pytest.mark.parametrize("task", ["text2img", "img2img", "inpaint", "interpolate"])
+def test_a_tail_is_filled_up_to_the_one_shape_and_its_images_stay_the_same(
+    kandinsky: ModuleType, prior: Any, decoder: Any, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = _bucket(task, has_negative=task == "text2img")
+    rows = [_row(bucket, index) for index in range(3)]
+    as_they_are = _make(kandinsky, prior, decoder, bucket, rows)
+    calls: dict[str, set[tuple[int, ...]]] = {}
+    for name, model in (("prior", prior._pipeline.prior), ("unet", decoder._pipelines[task].unet)):
+        shapes, original = calls.setdefault(name, set()), type(model).construct
+
+        def construct(self: Any, *given: Any, shapes: Any = shapes, call: Any = original, **named: Any) -> Any:
+            shapes.add([*given, *named.values()][0].shape)
+            return call(self, *given, **named)
+
+        monkeypatch.setattr(type(model), "construct", construct)
+    monkeypatch.setattr(prior, "_rows", 4)
+    monkeypatch.setattr(decoder, "_rows", 4)
+    _assert_same(_make(kandinsky, prior, decoder, bucket, rows), as_they_are)
+    _assert_same(_make(kandinsky, prior, decoder, bucket, rows[:1]), as_they_are[:1])
+    channels = 9 if task == "inpaint" else 4
+    # Guidance doubles the rows, and a negative prompt those of the prior once more.
+    assert calls == {"prior": {(16 if bucket.has_negative else 8, 64)}, "unet": {(8, channels, 8, 8)}}
+
+
 def test_img2img_starts_from_its_image_also_when_the_batch_is_as_large_as_the_latents_are_wide(
     kandinsky: ModuleType, prior: Any, decoder: Any
 ) -> None:

@@ -1,0 +1,27 @@
+"""Filling tails up to the batch shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from manifests.config import RunConfig
+from workers.batch_shape import filled, rows_per_call
+from workers.device import DeviceKind
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("ascend", 3), ("cpu", None)])
+def test_only_a_device_that_compiles_asks_for_whole_batches(kind: DeviceKind, rows: int | None) -> None:
+    assert rows_per_call(RunConfig(manifest=("m",), output="o", batch_size=3), kind) == rows
+
+
+def test_copies_of_the_last_item_fill_up() -> None:
+    assert filled(["a", "b"], 4) == ["a", "b", "b", "b"]
+    assert filled(["a", "b"], 2) == filled(("a", "b"), None) == ["a", "b"]
+
+
+def test_a_generator_is_not_drawn_from_by_its_copies() -> None:
+    generators = filled([np.random.default_rng(7)], 3)
+    first, *copies = [generator.standard_normal(2).tolist() for generator in generators]
+    assert copies == [first, first]
+    assert generators[0].standard_normal() == np.random.default_rng(7).standard_normal(3)[2]
