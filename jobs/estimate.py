@@ -163,8 +163,9 @@ class Estimate(BaseModel):
 def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: int) -> BucketCost:
     """Times of one bucket; `times` has measured one at least."""
     like = _most_alike(bucket, times.buckets)
-    # A batch of another size takes about so much more or less.
-    size = min(batch_size, planned.made) / like.size
+    # A batch of another size takes about so much more or less; Ascend fills every one up (workers/batch_shape.py).
+    filled = times.device == "ascend"
+    size = batch_size / times.batch_size if filled else min(batch_size, planned.made) / like.size
     prior = like.seconds.get(PRIOR, 0.0) * size * _ratio(_prior_work, bucket, like.bucket)
     decoder = like.seconds[DECODER] * size * _ratio(_decoder_work, bucket, like.bucket)
     pixels = bucket.height * bucket.width / (like.bucket.height * like.bucket.width)
@@ -195,6 +196,15 @@ def total(
         bytes=sum(cost.bytes for cost in costs.values()),
         scaled_buckets=sum(not cost.measured for cost in costs.values()),
     )
+
+
+def prior_share(planned: Mapping[Bucket, BucketTally], times: StepTimes, batch_size: int) -> float | None:
+    """What part of the device time of a plan is the prior's; None where nothing says."""
+    if not planned or not times.buckets:
+        return None
+    cost = total({b: cost_of(b, count, times, batch_size) for b, count in planned.items()}, planned, times, "")
+    seconds = cost.prior_hours + cost.decoder_hours
+    return cost.prior_hours / seconds if seconds else None
 
 
 def _most_alike(bucket: Bucket, measured: Iterable[BucketTimes]) -> BucketTimes:

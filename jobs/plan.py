@@ -49,16 +49,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="read and decode every input image and mask too, and count the tokens of long prompts",
     )
     parser.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
+    parser.add_argument(
         "--probe",
         action="store_true",
         help="time two batches of each bucket now, on the devices; needs room under OUTPUT/_run/probe meanwhile",
-    )
-    source.add_argument(
-        "--times-of",
-        metavar="OUTPUT",
-        help="output of an earlier run whose measured times to estimate from (default: --output)",
     )
 
 
@@ -69,13 +63,15 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
         UsageError: a setting or the manifest cannot be used.
         StorageError: manifest or output cannot be read.
     """
+    if given.probe and config.times_of is not None:
+        raise UsageError("options --probe and --times-of: both say where times come from; give one")
     with RunProgress() as progress:
         progress.phase("planning")
         began = time.monotonic()
         planned = plan_job(config, runfiles.ends_of(config))
         seconds = time.monotonic() - began
         inputs = _check_inputs(config, planned, progress) if given.check_inputs else None
-        times = _probe(config, planned, progress) if given.probe else _times(config, given.times_of)
+        times = _probe(config, planned, progress) if given.probe else runfiles.known_times(config)
     return dry_run(config, planned, seconds, times, inputs)
 
 
@@ -94,17 +90,6 @@ def _check_inputs(config: RunConfig, planned: Plan, progress: RunProgress) -> In
     progress.phase("checking inputs of")
     progress.start(planned.samples, 0)
     return check_inputs(config, planned, lambda images: progress.add(images, 0))
-
-
-def _times(config: RunConfig, output: str | None) -> tuple[str, StepTimes] | None:
-    """Measured step times, and where they are from."""
-    source = output or config.output
-    times = runfiles.read_times(source)
-    if times is None:
-        if output is not None:
-            raise UsageError(f"option --times-of: {output} has no _run/times.json; no run has measured anything there")
-        return None
-    return f"{source}/{runfiles.FOLDER}/times.json", times
 
 
 def show(found: DryRun, console: Console) -> None:

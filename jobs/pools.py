@@ -3,7 +3,8 @@
 Pure arithmetic over the cluster's resources, so that a request that cannot fit is refused with its sum in
 words before anything starts. Ray Data itself does not count NPUs: an actor that finds none waits for ever.
 
-    own cards:     prior 1, decoder 7 of 8 NPUs; when the prior's work is done the decoder grows to 8
+    own cards:     prior 1, decoder 7 of 8 NPUs; when the prior's work is done the decoder grows to 8. Where an
+                   earlier run has measured both, they get devices in proportion to their work
     shared cards:  decoder 8 of 8 NPUs, and beside some of them a prior actor (`--share-devices`)
 """
 
@@ -18,8 +19,8 @@ from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, UsageError
 from workers.device import PROCESS_ENVIRONMENT, DeviceKind
 
-#: One NPU for the prior per this many: a prior step costs a small part of what a decoder run costs.
-NPUS_PER_PRIOR = 8
+#: Of the device time, what the prior takes where nothing was measured: a small part of what a decoder run costs.
+PRIOR_SHARE = 1 / 8
 
 #: Kinds of CPU tasks that run beside the pools: reading, inputs, encoding.
 TASK_KINDS = 3
@@ -86,13 +87,14 @@ def npus(nodes: Sequence[Node]) -> int:
     return int(total(nodes, "NPU"))
 
 
-def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node]) -> Pools:
+def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node], prior_share: float | None = None) -> Pools:
     """Sizes of both pools for this cluster.
 
     Args:
         config: its `prior_actors`, `decoder_actors`, `share_devices` and `device_memory`.
         kind: 'ascend' or 'cpu'.
         nodes: of the cluster, those that are alive.
+        prior_share: of the device time of this run, what the prior will take; None: nothing was measured.
 
     Raises:
         UsageError: the pools cannot run at the same time on what the cluster has.
@@ -105,9 +107,10 @@ def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node]) -> Po
     if kind == "cpu":
         prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
         return _with_cpus(Pools(kind, prior, decoder, decoder.most, 0, 0), nodes)
+    share = PRIOR_SHARE if prior_share is None else prior_share
     if config.share_devices:
-        return _with_cpus(_on_shared_cards(cards, prior, decoder, config.device_memory), nodes)
-    return _with_cpus(_on_own_cards(cards, prior, decoder), nodes)
+        return _with_cpus(_on_shared_cards(cards, prior, decoder, share, config.device_memory), nodes)
+    return _with_cpus(_on_own_cards(cards, prior, decoder, share), nodes)
 
 
 def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
@@ -174,11 +177,12 @@ def _one_pool(stage: str, kind: DeviceKind, cards: int, prior: PoolSize | None, 
     return Pools(kind, size, none, 0, 0, 0) if stage == "prior" else Pools(kind, none, size, size.most, 0, 0)
 
 
-def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:
+def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, share: float) -> Pools:
     """Both pools on so many NPUs, one NPU per actor; the decoder gets most, and later all."""
     if prior is None:
         room = npus - (decoder.least if decoder else 1)
-        size = max(1, min(round(npus / NPUS_PER_PRIOR), room))
+        # The pool that is done last sets the pace. Of equals fewer, because the decoder cannot give any back.
+        size = min(range(1, room + 1), key=lambda n: max(share / n, (1 - share) / (npus - n)), default=1)
         prior = PoolSize(size, size)
     # The prior at its largest, because an actor that has to start again needs its NPU back.
     room = npus - prior.most
@@ -193,7 +197,9 @@ def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None) -
     return Pools("ascend", prior, replace(decoder, most=min(decoder.most, npus)), min(decoder.most, room), 0, 0)
 
 
-def _on_shared_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, memory: float | None) -> Pools:
+def _on_shared_cards(
+    npus: int, prior: PoolSize | None, decoder: PoolSize | None, share: float, memory: float | None
+) -> Pools:
     """A decoder actor on each of so many NPUs, and beside some of them a prior actor."""
     if memory is None:
         raise UsageError(
@@ -205,7 +211,7 @@ def _on_shared_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None
             raise UsageError(f"option --{name}-actors: shared cards have fixed pools; give one number or auto")
     decoder = decoder or PoolSize(max(1, npus), max(1, npus))
     if prior is None:
-        few = min(decoder.most, max(1, round(decoder.most / NPUS_PER_PRIOR)))
+        few = min(decoder.most, max(1, round(decoder.most * share)))
         prior = PoolSize(few, few)
     if decoder.most > npus or prior.most > decoder.most:
         raise UsageError(

@@ -24,9 +24,10 @@ from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
 from jobs.pipeline import EngineStoppedError, Setup, after_loss, devices, run_line, windows_left
 from jobs.planning import plan_job
-from jobs.pools import npus, size_pools
+from jobs.pools import npus
 from jobs.progress import RunProgress, duration
 from jobs.retry import FailedRows, failed_rows, retry
+from jobs.split import split_devices
 from jobs.stopping import Stop, StopNowError
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
@@ -182,7 +183,7 @@ def _make_missing(
     with engine_log() as said, cluster() as nodes:
         stop.listen()
         device = choose_device(config, npus(nodes))
-        pools = size_pools(config, device.kind, nodes)
+        pools = split_devices(config, planned, device.kind, nodes, progress.note)
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")

@@ -25,11 +25,12 @@ from manifests.plan import Plan
 
 FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
+TIMES = "times.json"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
-    | {"append", "grace", "retry_errors", "shards"}
+    | {"append", "grace", "retry_errors", "shards", "times_of"}
 )
 
 
@@ -123,20 +124,31 @@ def write_error(config: RunConfig, text: str) -> str:
 def write_times(config: RunConfig, times: StepTimes) -> None:
     """Keep what a start has measured; one that measured nothing leaves the last one's."""
     if times.buckets:
-        _write(config, "times.json", times.model_dump(mode="json"))
+        _write(config, TIMES, times.model_dump(mode="json"))
 
 
-def read_times(output: str) -> StepTimes | None:
-    """What the last start of an output measured; None where none did.
+def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
+    """What was measured last at the output that `--times-of` names, else at the job's own, and where that stands.
+
+    Returns:
+        None where the job's own output has no record, or one that cannot be used.
 
     Raises:
-        UsageError: the record cannot be read.
+        UsageError: the output that was named has none, or one that cannot be read.
     """
-    known = _read(output, "times.json")
+    output = config.times_of or config.output
+    place, trouble = f"{output}/{FOLDER}/{TIMES}", "no run has measured anything there"
     try:
-        return None if known is None else StepTimes.model_validate(known)
-    except ValidationError as error:
-        raise UsageError(f"{output}/{FOLDER}/times.json is not of this version; remove it") from error
+        known = _read(output, TIMES)
+        if known is not None:
+            return place, StepTimes.model_validate(known)
+    except ValidationError:
+        trouble = "it is not of this version"
+    except UsageError as error:
+        trouble = str(error)
+    if config.times_of is not None:
+        raise UsageError(f"option --times-of: {output} has no {FOLDER}/{TIMES} that can be used: {trouble}")
+    return None
 
 
 def _counts(plan: Plan) -> dict[str, Any]:

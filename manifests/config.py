@@ -75,6 +75,13 @@ class RunConfig(BaseModel):
     decoder_actors: Annotated[
         str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX")
     ] = "auto"
+    times_of: Annotated[
+        str | None,
+        Field(
+            description="output of an earlier run whose measured times give the price (plan.py) and decide how many "
+            "devices the prior gets (default: --output, where it has any)"
+        ),
+    ] = None
     share_devices: Annotated[
         bool,
         Field(description="Ascend: prior actors share the cards of decoder actors; needs --device-memory"),

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.pools import NPUS_PER_PRIOR
+from jobs.pools import PRIOR_SHARE
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "scale"
@@ -93,7 +93,7 @@ def measure(actors: int, seconds: float, batches: int) -> Scale:
             *(sys.executable, "-m", "jobs.benchmarks.sleeping", "--device", "cpu"),
             *("--manifest", str(folder / "m.parquet"), "--output", str(folder / "out")),
             *("--height", "64", "--width", "64", "--batch-size", str(_BATCH_SIZE), "--shard-size", "200"),
-            *("--decoder-actors", str(actors), "--prior-actors", str(max(1, round(actors / NPUS_PER_PRIOR)))),
+            *("--decoder-actors", str(actors), "--prior-actors", str(max(1, round(actors * PRIOR_SHARE)))),
         ]
         environment = {
             **os.environ,

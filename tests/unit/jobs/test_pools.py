@@ -20,6 +20,20 @@ def test_auto_gives_the_decoder_most_npus(npus: int, prior: int, decoder: int) -
     assert pools.beside_prior == decoder, "the rest are the prior's, until it is done"
 
 
+@pytest.mark.parametrize(
+    ("share", "prior"), [(0.0, 1), (0.05, 1), (0.25, 4), (0.5, 8), (0.9, 14), (1.0, 15)], ids=lambda value: str(value)
+)
+def test_auto_splits_the_devices_by_what_was_measured(share: float, prior: int) -> None:
+    pools = size_pools(config(), "ascend", [{"NPU": 16, "CPU": 192}], share)
+    assert (pools.prior.most, pools.beside_prior) == (prior, 16 - prior)
+    given = size_pools(config(prior="2"), "ascend", [{"NPU": 16, "CPU": 192}], share)
+    assert given.prior.most == 2, "what a person asks for stays"
+
+
+def test_shared_cards_hold_as_many_priors_as_were_measured_to_be_needed() -> None:
+    assert size_pools(shared(), "ascend", [{"NPU": 16, "CPU": 64}], 0.25).prior == PoolSize(4, 4)
+
+
 def test_auto_leaves_what_the_other_pool_was_given() -> None:
     assert size_pools(config(prior="3"), "ascend", [{"NPU": 8}]).beside_prior == 5
     assert size_pools(config(decoder="15"), "ascend", [{"NPU": 16}]).prior == PoolSize(1, 1)
