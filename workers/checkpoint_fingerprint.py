@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.embeddings import Origin
-from workers import demo_checkpoint
+from workers import demo_checkpoint, device
 from workers.checkpoint_files import Listed
 from workers.checkpoints import COMPONENTS, DEMO, PRIOR, prior_content, prior_setting
 from workers.device import DeviceKind
@@ -41,9 +41,9 @@ def prior_origin(checkpoint: str, kind: DeviceKind) -> Origin:
 
     Args:
         checkpoint: `demo`, or a folder, URL or prefix of the Hub that `checkpoints.check` has approved.
-        kind: decides the dtype, as `device.dtype` does.
+        kind: decides the dtype.
     """
-    dtype = "float16" if kind == "ascend" else "float32"
+    dtype = device.number_type(kind)
     if checkpoint == DEMO:
         name = f"demo-r{demo_checkpoint.REVISION}"
         return Origin(hashlib.sha256(name.encode()).hexdigest()[:32], dtype, demo_checkpoint.EMBEDDING)

@@ -177,8 +177,16 @@ def report() -> dict[str, Any]:
     return {**found, "npu": npu, "chip": card.name, "memory_gib": round(card.total_memory / 2**30, 1)}
 
 
+def number_type(kind: DeviceKind) -> str:
+    """NumPy's name for the type of weights and embeddings.
+
+    float16 on Ascend, float32 on CPU (whose bfloat16 fails and float16 is slow).
+    """
+    return "float16" if kind == "ascend" else "float32"
+
+
 def dtype(kind: DeviceKind) -> Any:
-    """MindSpore dtype of the weights: float16 on Ascend, float32 on CPU (whose bfloat16 fails and float16 is slow)."""
+    """MindSpore's `number_type`."""
     import mindspore as ms
 
-    return ms.float16 if kind == "ascend" else ms.float32
+    return getattr(ms, number_type(kind))

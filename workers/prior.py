@@ -43,6 +43,7 @@ class Prior:
 
             self._kandinsky = kandinsky
             self._batch_size = config.batch_size
+            self._dtype = np.dtype(device.number_type(kind))
             folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, [PRIOR])
             self._condition_size = condition_size(str(folder))
             self._model = kandinsky.PriorModel(folder, device.dtype(kind), rows_per_call(config, kind))
@@ -75,13 +76,15 @@ class Prior:
             results |= {
                 row: (zero, zero, None) for row, zero in zip(simple, self._model.zeros(len(simple)), strict=True)
             }
+        # The type that the store holds, whatever the last operator gave.
+        results = {row: (r[0].astype(self._dtype), r[1].astype(self._dtype), r[2]) for row, r in results.items()}
         for position, (positive, negative, _) in results.items():
             if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
                 errors[position] = RowError("failed_to_embed", "the prior gave embeddings that are not finite numbers")
         # What is not finite must not reach the store either.
         results = {row: result for row, result in results.items() if row not in errors}
         if results:
-            kind = pa.list_(pa.from_numpy_dtype(next(iter(results.values()))[0].dtype), self._model.width)
+            kind = pa.list_(pa.from_numpy_dtype(self._dtype), self._model.width)
             truncated = {i: r[2] for i, r in results.items() if r[2] is not None}
             batch = filled(batch, "image_embeds", kind, {i: r[0] for i, r in results.items()})
             batch = filled(batch, "negative_image_embeds", kind, {i: r[1] for i, r in results.items()})

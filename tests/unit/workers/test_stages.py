@@ -60,6 +60,19 @@ def test_the_prior_adds_embeddings_of_fixed_width(prior_stage: Prior) -> None:
     assert np.abs(first - second).max() > 0.01
 
 
+def test_embeddings_have_the_type_that_the_store_holds_whatever_the_model_gives(
+    prior_stage: Prior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior_stage, "_dtype", np.dtype("float16"))
+    batch = make_batch("text2img", _rows(2)).add("image_embeds", pa.list_(pa.float16(), 64), {})
+    batch = _quick(load_inputs(batch, 224))
+    made = Batch.from_block(prior_stage(batch.to_block())).samples
+    assert {made.schema.field(name).type for name in ("image_embeds", "negative_image_embeds")} == {
+        pa.list_(pa.float16(), 64)
+    }
+    assert made.column("status").to_pylist() == ["success"] * 2
+
+
 def test_the_decoder_turns_embeddings_into_pixels_and_drops_them(prior_stage: Prior, decoder_stage: Decoder) -> None:
     batch = Batch.from_block(decoder_stage(_embedded(prior_stage, _rows(2)).to_block()))
     pixels = [np.frombuffer(p, np.uint8).reshape(64, 64, 3) for p in batch.samples.column("pixels").to_pylist()]
