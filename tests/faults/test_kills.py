@@ -16,9 +16,8 @@ from tests.faults.conftest import QuickJob, shard_files, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
-#: Each costs a start of the job, some ten seconds. `KILLS=20 pytest tests/faults/test_kills.py` is for changes to
-#: parts, seals and resume.
-KILLS = int(os.environ.get("KILLS", "5"))
+#: Each costs a start of the job, some ten seconds.
+KILLS = int(os.environ.get("KILLS", "20"))
 
 #: Another one each time it is set; printed, so that a failure can be repeated.
 SEED = int(os.environ.get("KILLS_SEED", "1"))
