@@ -154,6 +154,11 @@ def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.devices.remote()))
 
 
+def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
+    """What the pools' actors have compiled so far (`--graph`)."""
+    return tuple(ray.get(setup.attempts.compilations.remote()))
+
+
 def _line(setup: Setup, parted: Survey, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts

@@ -22,7 +22,7 @@ from jobs.known import check_known
 from jobs.lease import Lease
 from jobs.ledger import Ledger, Sealer
 from jobs.outcome import count_outcome
-from jobs.pipeline import EngineStoppedError, Setup, after_loss, devices, run_line, windows_left
+from jobs.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left
 from jobs.planning import plan_job
 from jobs.pools import npus
 from jobs.progress import RunProgress, duration
@@ -55,6 +55,7 @@ class RunReport(BaseModel):
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
         images_per_second: from the first batch to the last, without the start; None for less than two batches.
         pools: sizes and shares (jobs/pools.py); devices: what their actors ran on (workers/device.py).
+        compilations: with `--graph`, what was compiled on which device and for how long (workers/graph.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +77,7 @@ class RunReport(BaseModel):
     device_reason: str | None
     pools: Mapping[str, Any] | None
     devices: tuple[Mapping[str, Any], ...]
+    compilations: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
 
 
@@ -92,6 +94,7 @@ class _Done:
         self.device_reason: str | None = None
         self.pools: dict[str, Any] | None = None
         self.devices: tuple[dict[str, Any], ...] = ()
+        self.compilations: tuple[dict[str, Any], ...] = ()
         self.times = Stopwatch()
 
     def add(self, receipt: Receipt) -> None:
@@ -163,6 +166,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         device_reason=done.device_reason,
         pools=done.pools,
         devices=done.devices,
+        compilations=done.compilations,
         versions=_versions(),
     )
     runfiles.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
@@ -217,7 +221,7 @@ def _make_missing(
                 runfiles.write_times(config, done.times.record(device.kind, config.batch_size, pools))
         if ledger.missing:
             raise _incomplete(config, ledger, said)
-        done.devices = devices(setup)
+        done.devices, done.compilations = devices(setup), compilations(setup)
         if memory.url is not None:
             tidy_index(memory.url)
     progress.finish()

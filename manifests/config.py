@@ -92,9 +92,13 @@ class RunConfig(BaseModel):
     deterministic: Annotated[
         bool, Field(description="Ascend: slower kernels that give the same bits in every run; the CPU's do anyway")
     ] = False
+    graph: Annotated[
+        bool,
+        Field(description="run the models as compiled graphs; each new shape is compiled before its first batch"),
+    ] = False
     device_timeout: Annotated[
         float,
-        Field(gt=0, description="seconds that one call of a stage may take, graph compilation too, before it is ended"),
+        Field(gt=0, description="seconds that one call of a stage may take, compilation by --graph not counted"),
     ] = 1800.0
 
     shards: Annotated[

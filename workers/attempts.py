@@ -19,7 +19,7 @@ What is blamed on whom:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,6 +107,7 @@ class Attempts:
         self._ready: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
         self._start_failures: Counter[str] = Counter()
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._compilations: list[dict[str, Any]] = []
         self._trouble: KandinskyBatchError | None = None
 
     # Batches
@@ -201,6 +202,10 @@ class Attempts:
         self._start_failures.pop(stage, None)
         self._ready[stage][worker.actor] = worker
 
+    def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
+        """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/graph.py)."""
+        self._compilations += [{"stage": stage, "device": worker.name, **each} for each in compilations]
+
     def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
         """An actor could not load its model; `unusable` where no other process could either."""
         self._starting[stage].pop(worker.actor, None)
@@ -223,6 +228,10 @@ class Attempts:
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""
         return [{"stage": stage, **report} for (stage, _), report in sorted(self._devices.items())]
+
+    def compilations(self) -> list[dict[str, Any]]:
+        """The graphs that the run's actors have compiled, in the order of their ends."""
+        return list(self._compilations)
 
     def line_ended(self) -> None:
         """All processes of a line were ended with it, so that nothing they held is to be blamed for it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -25,7 +26,7 @@ HUNG = 70
 #: Later than the watchdog by so much comes the one that needs no Python lock, for calls that never release it.
 SECOND_WATCHDOG_S = 15.0
 
-#: Seconds that loading a model may take.
+#: Seconds that loading a model may take, or compiling it for one shape.
 START_LIMIT_S = 1800.0
 
 #: An actor whose device is taken out looks so often whether it is wanted for anything else; it never is.
@@ -119,6 +120,29 @@ class Guard:
             self._ask("probed", place, worker, _one_line(error))
             _go(worker, f"{worker.name} fails a small call that is known to be good: {_one_line(error)}")
         self._ask("probed", place, worker, None)
+
+    def prepare(self, batch: Batch, compile_shape: Callable[[], object]) -> None:
+        """Have the batch's shape compiled before its clock starts: neither its time nor its limit counts that.
+
+        A death meanwhile is the batch's, as in `run`; where its rows are tried one by one, they compile for themselves.
+        What the call raises is left to the batch, which meets it again.
+        """
+        if self.attempts is None:
+            with contextlib.suppress(Exception):
+                compile_shape()
+            return
+        worker = this_worker(self.stage)
+        orders = self._ask("begin", (self.stage, batch.shard, batch.index), worker, False)
+        if orders.taken_out is not None:
+            _go(worker, orders.taken_out)
+        if not orders.alone:
+            with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
+                compile_shape()
+
+    def tell_compiled(self, compilations: Sequence[Mapping[str, Any]]) -> None:
+        """Put into the books what was compiled."""
+        if self.attempts is not None and compilations:
+            self._ask("compiled", self.stage, this_worker(self.stage), compilations)
 
     @contextmanager
     def starting(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from mindone.diffusers import (
     VQModel,
 )
 from mindone.diffusers.image_processor import VaeImageProcessor
-from mindone.diffusers.models.attention_processor import Attention
+from mindone.diffusers.models.attention_processor import Attention, AttnProcessor
 from mindone.diffusers.models.modeling_utils import _get_pt2ms_mappings
 from mindone.diffusers.pipelines.kandinsky import pipeline_kandinsky_inpaint
 from mindone.diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
@@ -38,6 +38,7 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 from manifests.batch import Bucket
 from workers.batch_shape import filled
 from workers.checkpoints import DECODER, INPAINT, PRIOR
+from workers.graph import Graphs
 
 Array = np.ndarray[Any, Any]
 Generators = Sequence[np.random.Generator]
@@ -151,11 +152,17 @@ class PriorModel:
         folder: the checkpoint's folder.
         dtype: MindSpore dtype of the weights and the embeddings.
         rows: of every call, where the device compiles for each number of them; fewer are filled up with copies.
+        graphs: where given, the diffusion model is compiled there.
     """
 
-    def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
+    def __init__(self, folder: Path, dtype: Any, rows: int | None = None, graphs: Graphs | None = None) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
         self._rows = rows
+        if graphs is not None:
+            # mindone's default looks into the mask's values, which a graph does not have when it is compiled: it
+            # compiles, and crashes when it is compiled for a second shape.
+            self._pipeline.prior.set_attn_processor(AttnProcessor())
+            graphs.compile_prior(self._pipeline.prior)
 
     @property
     def width(self) -> int:
@@ -296,10 +303,11 @@ class DecoderModel:
 
     Args:
         folder, dtype, rows: as of `PriorModel`.
+        graphs: where given, UNet and MoVQ are compiled there.
     """
 
-    def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
-        self._folder, self._dtype, self._rows = folder, dtype, rows
+    def __init__(self, folder: Path, dtype: Any, rows: int | None = None, graphs: Graphs | None = None) -> None:
+        self._folder, self._dtype, self._rows, self._graphs = folder, dtype, rows, graphs
         self._pipelines: dict[str, Any] = {}
 
     def is_loaded(self, task: str) -> bool:
@@ -310,12 +318,19 @@ class DecoderModel:
         """Load what the task needs."""
         if task == "inpaint":
             # Named explicitly: the real repository's model_index.json says KandinskyPipeline.
-            self._pipelines[task] = _load(KandinskyInpaintPipeline, self._folder / INPAINT, self._dtype)
+            self._pipelines[task] = self._load(KandinskyInpaintPipeline, INPAINT)
             return
-        text2img = _load(KandinskyPipeline, self._folder / DECODER, self._dtype)
+        text2img = self._load(KandinskyPipeline, DECODER)
         img2img = _Img2Img(**text2img.components)
         img2img.set_progress_bar_config(disable=True)
         self._pipelines |= {"text2img": text2img, "interpolate": text2img, "img2img": img2img}
+
+    def _load(self, pipeline: Any, repository: str) -> Any:
+        loaded = _load(pipeline, self._folder / repository, self._dtype)
+        if self._graphs is not None:
+            self._graphs.compile(loaded.unet, "construct", "unet")
+            self._graphs.compile_movq(loaded.movq)
+        return loaded
 
     def _pipeline(self, task: str) -> Any:
         if not self.is_loaded(task):
