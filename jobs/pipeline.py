@@ -39,7 +39,7 @@ from workers.checkpoints import condition_size
 from workers.decoder import Decoder
 from workers.embeddings import IfUnknown, Memory, recall
 from workers.encode import encode_images
-from workers.guard import Guard
+from workers.guard import START_LIMIT_S, Guard
 from workers.inputs import load_inputs
 from workers.prior import Prior
 from workers.shards import write_part
@@ -107,6 +107,7 @@ def begin_line(setup: Setup) -> Iterator[Places]:
     config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
+    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if config.graph else 0
     set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
     with card_places(pools) as places:
         yield places

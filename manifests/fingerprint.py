@@ -36,6 +36,8 @@ class Fingerprint:
         if config.dedupe:
             # Left out where it is not used: outputs that were begun before there was such a setting go on.
             job["dedupe"] = True
+        if config.graph:
+            job["graph"] = True
         extras = [[field.name, str(field.type)] for field in manifest.extras]
         head = {"version": PLAN_VERSION, "job": job, "extras": extras}
         self._hash = hashlib.sha256(json.dumps(head, sort_keys=True).encode())

@@ -15,9 +15,10 @@ Item = TypeVar("Item")
 def rows_per_call(config: RunConfig, kind: DeviceKind) -> int | None:
     """Rows that every call must have; None where any number will do.
 
-    The CPU runs operators that need no compiling, and there a filled tail would cost as much as a whole batch.
+    The CPU runs operators that need no compiling, and there a filled tail would cost as much as a whole batch; but
+    graphs are compiled there too.
     """
-    return config.batch_size if kind == "ascend" else None
+    return config.batch_size if kind == "ascend" or config.graph else None
 
 
 def filled(items: Iterable[Item], rows: int | None) -> list[Item]:

@@ -20,6 +20,7 @@ from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.new_embeddings import only_new
 from workers.noise import decoder_generator
+from workers.warm_up import WarmUp, shortest
 
 Row = dict[str, Any]
 #: Pixels uint8 (height, width, 3), latents (4, height / 8, width / 8), whether XLM-R cut the prompt.
@@ -42,7 +43,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint`, `batch_size` and `dump_latents` are read here.
+        config: `checkpoint`, `batch_size`, `graph` and `dump_latents` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's books (workers/attempts.py), if it keeps any.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
@@ -54,14 +55,16 @@ class Decoder:
         self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
         with self._guard.starting():
             device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
-            from workers import kandinsky
+            from workers import graph, kandinsky
 
             self._kandinsky = kandinsky
+            graphs = graph.Graphs() if config.graph else None
+            self._warm_up = WarmUp(self._guard, graphs)
             self._dump_latents = config.dump_latents
             # The first one is the prior's.
             wanted = repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, wanted)
-            self._model = kandinsky.DecoderModel(folder, device.dtype(kind), rows_per_call(config, kind))
+            self._model = kandinsky.DecoderModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
             for task in tasks[:1]:
                 self._model.load(task)
 
@@ -74,9 +77,11 @@ class Decoder:
                 with self._guard.starting():
                     self._model.load(bucket.task)
             width = batch.samples.schema.field("image_embeds").type.list_size
+            self._warm_up.before(batch, bucket.shape, lambda: self._blank(bucket, width))
             batch = self._guard.run(
                 batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
             )
+            self._warm_up.tell()
         return only_new(batch.drop(["image_pixels", "mask_pixels"])).to_block()
 
     def decode(self, batch: Batch, bucket: Bucket) -> Batch:
@@ -102,11 +107,13 @@ class Decoder:
 
     def probe(self, task: str, width: int) -> None:
         """A small call of the task's pipeline that is known to be good; `width` is that of an embedding."""
-        bucket = PROBE_BUCKET.model_copy(update={"task": task})
+        self._blank(PROBE_BUCKET.model_copy(update={"task": task}), width)
+
+    def _blank(self, bucket: Bucket, width: int) -> None:
         pixels = bytes(bucket.height * bucket.width)
         blank = dict.fromkeys(("image_embeds", "negative_image_embeds"), [0.0] * width)
         row = {"seed": 0, "image_index": 0, "prompt": "", "negative_prompt": None, **blank}
-        self._make([{**row, "image_pixels": pixels * 3, "mask_pixels": pixels}], bucket)
+        self._make([{**row, "image_pixels": pixels * 3, "mask_pixels": pixels}], shortest(bucket))
 
     def _make(self, rows: Sequence[Row], bucket: Bucket) -> list[Made]:
         size = (bucket.height, bucket.width)

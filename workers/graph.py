@@ -50,14 +50,13 @@ class Graphs:
         @functools.wraps(original)
         def call(_model: Any, *arguments: Any, **named: Any) -> Any:
             signature = _signature((arguments, named))
-            if signature in known:
-                return compiled(*arguments, **named)
             began = time.perf_counter()
             with graph_kernels.bound():
                 result = compiled(*arguments, **named)
-            known.add(signature)
-            first = next(value for value in (*arguments, *named.values()) if isinstance(value, ms.Tensor))
-            self.compilations.append(Compilation(part, tuple(first.shape), time.perf_counter() - began))
+            if signature not in known:
+                known.add(signature)
+                first = next(value for value in (*arguments, *named.values()) if isinstance(value, ms.Tensor))
+                self.compilations.append(Compilation(part, tuple(first.shape), time.perf_counter() - began))
             return result
 
         setattr(model, method, MethodType(call, model))

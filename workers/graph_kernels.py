@@ -82,7 +82,7 @@ def avg_pool2d(
 
 
 def constant_pad(tensor: ms.Tensor, padding: Any, value: float = 0.0) -> ms.Tensor:
-    """Pad with zeros; `padding` counts (before, after) from the last axis backwards. The models pad with nothing else."""
+    """Pad with zeros, as the models do; `padding` counts (before, after) from the last axis backwards."""
     axes = len(padding) // 2
     widths = ((0, 0),) * (tensor.ndim - axes)
     for axis in range(axes):

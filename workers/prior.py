@@ -19,6 +19,7 @@ from workers.embeddings import filled, given_rows, to_embed
 from workers.guard import PROBE_BUCKET, Guard
 from workers.isolation import call_or_isolate
 from workers.noise import prior_generator
+from workers.warm_up import WarmUp, shortest
 
 Row = dict[str, Any]
 #: image_embeds and negative_image_embeds of one sample, each (width,), and whether CLIP cut its prompt; None where it
@@ -30,7 +31,7 @@ class Prior:
     """One actor of the prior pool; holds the prior's repository on its device.
 
     Args:
-        config: `checkpoint` and `batch_size` are read here.
+        config: `checkpoint`, `batch_size` and `graph` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's books (workers/attempts.py), if it keeps any.
     """
@@ -39,21 +40,26 @@ class Prior:
         self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
         with self._guard.starting():
             device.take(kind, "prior", device.DeviceOptions.of(config, "prior"))
-            from workers import kandinsky
+            from workers import graph, kandinsky
 
             self._kandinsky = kandinsky
+            graphs = graph.Graphs() if config.graph else None
+            self._warm_up = WarmUp(self._guard, graphs)
             self._batch_size = config.batch_size
             self._dtype = np.dtype(device.number_type(kind))
             folder = local_folder(config.checkpoint, kandinsky.parameter_shapes, [PRIOR])
             self._condition_size = condition_size(str(folder))
-            self._model = kandinsky.PriorModel(folder, device.dtype(kind), rows_per_call(config, kind))
+            self._model = kandinsky.PriorModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to the rows of a block that lack them."""
         batch = Batch.from_block(block)
         bucket = batch.bucket
         if bucket is not None and to_embed(batch):
+            shape = (bucket.has_negative, bucket.prior_guidance_scale > 1)
+            self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
+            self._warm_up.tell()
         return batch.drop(["condition_inputs"]).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:
@@ -94,7 +100,10 @@ class Prior:
 
     def probe(self) -> None:
         """A small call that is known to be good."""
-        self._model.embed([""], None, [prior_generator(0, 0)], PROBE_BUCKET)
+        self._blank(PROBE_BUCKET)
+
+    def _blank(self, bucket: Bucket) -> None:
+        self._model.embed([""], [""] if bucket.has_negative else None, [prior_generator(0, 0)], shortest(bucket))
 
     def _embed_prompts(self, rows: Sequence[Row], bucket: Bucket) -> list[Embedded]:
         prompts = [row["prompt"] for row in rows]
