@@ -105,6 +105,9 @@ def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None
         DeviceError: what Ray has assigned and what this process can see are not one and the same NPU.
     """
     os.environ.update({name: value for name, value in PROCESS_ENVIRONMENT.items() if name not in os.environ})
+    # MindSpore's cache of graphs knows them by nothing but the order in which a process compiles them, and here that is
+    # the order in which batches come: the graph of another shape or model would be run.
+    os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
     if kind == "ascend":
         npu = pinned_npu(assigned_npus(), os.environ.get(VISIBLE_NPUS))
         # Compiled operators are kept from one actor to the next on the same card, and for each stage by itself: two

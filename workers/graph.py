@@ -43,12 +43,15 @@ class Graphs:
     def compile(self, model: Any, method: str, part: str) -> None:
         """Have a model's method run as a graph from now on; it is compiled at the first call with each shape."""
         original = getattr(model, method)
-        compiled = ms.jit(original)
+        # A graph with Python left in it crashed when it was compiled for a second shape, hence the whole or an error.
+        compiled = ms.jit(original, fullgraph=True)
         known: set[Any] = set()
 
         # The compiler asks the model for the method by its name, and follows `__wrapped__` to its source.
         @functools.wraps(original)
         def call(_model: Any, *arguments: Any, **named: Any) -> Any:
+            # Tensors in a plain dict would be constants of the graph.
+            named = {name: ms.mutable(value) if isinstance(value, dict) else value for name, value in named.items()}
             signature = _signature((arguments, named))
             began = time.perf_counter()
             with graph_kernels.bound():
@@ -65,11 +68,6 @@ class Graphs:
         """A PriorTransformer of Kandinsky."""
         prior.construct = MethodType(construct, prior)
         self.compile(prior, "construct", "prior")
-
-    def compile_movq(self, movq: Any) -> None:
-        """A VQModel, in both directions."""
-        self.compile(movq, "decode", "movq decode")
-        self.compile(movq, "encode", "movq encode")
 
 
 def _signature(value: Any) -> Any:

@@ -130,6 +130,19 @@ def _load(pipeline: Any, folder: Path, dtype: Any, **components: Any) -> Any:
     return loaded
 
 
+def compile_model(model: Any, graphs: Graphs) -> None:
+    """Have a PriorTransformer, UNet2DConditionModel or VQModel run as graphs from now on."""
+    if isinstance(model, PriorTransformer):
+        # mindone's default processor looks into the mask's values, which a graph does not have when it is compiled.
+        model.set_attn_processor(AttnProcessor())
+        graphs.compile_prior(model)
+    elif isinstance(model, UNet2DConditionModel):
+        graphs.compile(model, "construct", "unet")
+    else:
+        graphs.compile(model, "decode", "movq decode")
+        graphs.compile(model, "encode", "movq encode")
+
+
 def _is_truncated(tokenizer: Any, prompts: Sequence[str]) -> list[bool]:
     """Whether the text encoder does not see the end of each prompt."""
     return [len(ids) > MAX_TOKENS for ids in tokenizer(list(prompts)).input_ids]
@@ -159,10 +172,7 @@ class PriorModel:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
         self._rows = rows
         if graphs is not None:
-            # mindone's default looks into the mask's values, which a graph does not have when it is compiled: it
-            # compiles, and crashes when it is compiled for a second shape.
-            self._pipeline.prior.set_attn_processor(AttnProcessor())
-            graphs.compile_prior(self._pipeline.prior)
+            compile_model(self._pipeline.prior, graphs)
 
     @property
     def width(self) -> int:
@@ -328,8 +338,8 @@ class DecoderModel:
     def _load(self, pipeline: Any, repository: str) -> Any:
         loaded = _load(pipeline, self._folder / repository, self._dtype)
         if self._graphs is not None:
-            self._graphs.compile(loaded.unet, "construct", "unet")
-            self._graphs.compile_movq(loaded.movq)
+            compile_model(loaded.unet, self._graphs)
+            compile_model(loaded.movq, self._graphs)
         return loaded
 
     def _pipeline(self, task: str) -> Any:

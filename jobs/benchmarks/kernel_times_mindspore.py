@@ -1,8 +1,12 @@
-"""Times models on MindSpore's CPU backend: a process that `jobs.benchmarks.kernels` starts and asks."""
+"""Times models on MindSpore's CPU backend: a process that `jobs.benchmarks.kernels` starts and asks.
+
+With the argument `graph` the models are compiled.
+"""
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +22,13 @@ from workers.demo_checkpoint import weight
 def _model(size: str, class_name: str) -> Any:
     import mindspore as ms
 
-    from workers import kandinsky
+    from workers import graph, kandinsky
 
     model = kandinsky.component(class_name, kernel_cases.SIZES[size][0][class_name])
     for name, parameter in model.parameters_and_names():
         parameter.set_data(ms.Tensor.from_numpy(weight(name, tuple(parameter.shape))))
+    if sys.argv[1:] == ["graph"]:
+        kandinsky.compile_model(model, graph.Graphs())
     return model.set_train(False)
 
 
@@ -31,7 +37,8 @@ def prepare(case: Case) -> Callable[[], object]:
     import mindspore as ms
 
     model = _model(case.size, kernel_cases.PARTS[case.part])
-    inputs = {k: v if isinstance(v, int) else ms.Tensor(np.asarray(v)) for k, v in case.inputs().items()}
+    # The timestep too: a graph is compiled for each value that is no tensor.
+    inputs = {name: ms.Tensor(np.asarray(value)) for name, value in case.inputs().items()}
     call = kernel_cases.step(case, model, inputs)
     return lambda: call().asnumpy()
 

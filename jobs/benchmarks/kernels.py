@@ -1,7 +1,7 @@
 """What one step of each model costs on the CPU, beside PyTorch's on as many threads where PyTorch is at hand.
 
-MindSpore and PyTorch each time their cases in a process of their own and take turns, so that a busy moment of the
-machine meets both.
+`--graph` adds MindSpore's compiled graphs. All of them time their cases in a process of their own and take turns, so
+that a busy moment of the machine meets all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.benchmarks.kernel_cases import PARTS, SIZES, Case, cases, question
@@ -31,36 +32,47 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each case is timed on each side")
     parser.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=list(SIZES), help="of the models")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], metavar="N", help="rows of a call")
+    parser.add_argument("--graph", action="store_true", help="time compiled graphs as well")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is timed")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line per case; with PyTorch each case is timed on both sides in turn, `--rounds` times.
+    """Print one line per case; each is timed on all sides in turn, `--rounds` times. Ratios are to PyTorch.
 
     Raises:
         UsageError: the other interpreter lacks what PyTorch's side needs, or a number is below 1.
     """
     if min(arguments.threads, arguments.rounds, *arguments.batches) < 1:
         raise UsageError("options --threads, --rounds and --batches: give numbers of 1 or more")
-    pythons = [sys.executable]
+    libraries: dict[str, tuple[str, ...]] = {"MindSpore": (sys.executable, "mindspore")}
+    if arguments.graph:
+        libraries["graph"] = (sys.executable, "mindspore", "graph")
     if arguments.torch_python is None:
         print("PyTorch is left out; --torch-python PATH names an interpreter that has torch and diffusers")
     elif _has_pytorch(arguments.torch_python):
-        pythons.append(arguments.torch_python)
+        libraries["PyTorch"] = (arguments.torch_python, "pytorch")
     else:
         raise UsageError(f"option --torch-python: {arguments.torch_python} cannot import torch and diffusers")
-    sides = [_Side(*side, arguments.threads) for side in zip(pythons, ("mindspore", "pytorch"), strict=False)]
+    sides = [_Side(*side, threads=arguments.threads) for side in libraries.values()]
     print(f"{arguments.threads} threads, milliseconds per call, best of {arguments.rounds} rounds\n")
-    print("| model | call | batch | MindSpore | PyTorch | ratio |\n|---|---|---:|---:|---:|---:|")
+    ours = [name for name in libraries if name != "PyTorch"]
+    columns = [*ours, "PyTorch", *(["ratio"] if ours == ["MindSpore"] else [f"{name} ratio" for name in ours])]
+    print(f"| model | call | batch | {' | '.join(columns)} |\n|---|---|---:|{'---:|' * len(columns)}")
     try:
         for case in cases(arguments.sizes, arguments.parts, arguments.batches):
             rounds = [[side.milliseconds(case) for side in sides] for _ in range(arguments.rounds)]
-            ours, *theirs = (min(times) for times in zip(*rounds, strict=True))
-            beside = f"{theirs[0]:.1f} | {ours / theirs[0]:.1f}" if theirs else "– | –"
-            print(f"| {case.size} | {case.part} | {case.batch} | {ours:.1f} | {beside} |", flush=True)
+            best = dict(zip(libraries, (min(times) for times in zip(*rounds, strict=True)), strict=True))
+            theirs = best.pop("PyTorch", None)
+            times = [f"{time:.1f}" for time in best.values()]
+            beside = ["–"] * (1 + len(best)) if theirs is None else _beside(theirs, best.values())
+            print(f"| {case.size} | {case.part} | {case.batch} | {' | '.join([*times, *beside])} |", flush=True)
     finally:
         for side in sides:
             side.end()
+
+
+def _beside(theirs: float, ours: Iterable[float]) -> list[str]:
+    return [f"{theirs:.1f}", *(f"{time / theirs:.1f}" for time in ours)]
 
 
 def _has_pytorch(python: str) -> bool:
@@ -73,13 +85,13 @@ def _has_pytorch(python: str) -> bool:
 class _Side:
     """A process that times cases when asked."""
 
-    def __init__(self, python: str, library: str, threads: int) -> None:
+    def __init__(self, python: str, library: str, *more: str, threads: int) -> None:
         # What MindSpore needs its side sets itself, and PyTorch's must not have.
         environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
         environment |= {"PYTHONPATH": _ROOT, "OMP_NUM_THREADS": str(threads)}
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by end)
         self._process = subprocess.Popen(
-            [python, "-m", f"jobs.benchmarks.kernel_times_{library}"],
+            [python, "-m", f"jobs.benchmarks.kernel_times_{library}", *more],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """How far the job's images are from PyTorch's: runs the job on the golden manifest and prints a table.
 
-    python -m tests.goldens.compare [--batch-size N …]
+    python -m tests.goldens.compare [--batch-size N …] [--graph]
 
 The manifest is shuffled for every run but the first, so that each image meets other images in its batch.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,12 @@ def goldens() -> Iterator[tuple[str, Array, Array]]:
             yield name, latents[name], np.asarray(Image.open(FOLDER / "images" / f"{name}.png"))
 
 
-def differences(images: Mapping[str, Made]) -> list[Difference]:
-    """Each golden against the job's image; KeyError where the job did not make it."""
+def differences(images: Mapping[str, Made], names: Container[str] | None = None) -> list[Difference]:
+    """Each golden, or those named, against the job's image; KeyError where the job did not make it."""
     result = []
     for name, latents, pixels in goldens():
+        if names is not None and name not in names:
+            continue
         image = images[name]
         assert (image.latents.shape, image.pixels.shape) == (latents.shape, pixels.shape), name
         apart = np.abs(image.pixels.astype(int) - pixels)
@@ -123,12 +125,15 @@ def main() -> int:
     """Run the job once per batch size; exit code 1 where a limit is passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--graph", action="store_true", help="as compiled graphs")
+    given = parser.parse_args()
     runs: dict[str, list[Difference]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, size in enumerate(parser.parse_args().batch_size):
+        for number, size in enumerate(given.batch_size):
             manifest = shuffled(number, Path(folder) / f"{number}.parquet") if number else MANIFEST
             output = Path(folder) / f"output-{number}"
             script = [sys.executable, str(ROOT / "jobs" / "generate.py"), "--device", "cpu", "--dump-latents"]
+            script += ["--graph"] if given.graph else []
             settings = ["--manifest", str(manifest), "--output", str(output), "--batch-size", str(size)]
             subprocess.run([*script, *settings], check=True, stdout=subprocess.DEVNULL)
             runs[str(size)] = differences(made(output))

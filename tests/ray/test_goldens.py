@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -36,8 +37,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.models]
 DOCUMENTS = ROOT / "manifests" / "examples" / "documents.parquet"
 
 
-def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch_size: int) -> Path:
-    options = ("--device", "cpu", "--dump-latents", "--batch-size", str(batch_size))
+#: Goldens that need few graphs and are of all tasks.
+FOR_GRAPHS = ("negative", "img2img-negative", "inpaint-square", "interpolate-negative")
+
+
+def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch_size: int, *more: str) -> Path:
+    options = ("--device", "cpu", "--dump-latents", "--batch-size", str(batch_size), *more)
     job = Job(manifests[0], folder, environment, options)
     ended = job.run(folder / "out", "--manifest", *map(str, manifests))
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -76,6 +81,35 @@ def test_batches_of_one_and_of_four_make_the_same_images(one_by_one: Path, by_fo
     assert ones.keys() <= fours.keys()
     for name, image in ones.items():
         assert np.abs(image.pixels.astype(int) - fours[name].pixels).max() <= 1, name
+
+
+def test_compiled_graphs_make_pytorchs_images_and_the_record_says_what_compiling_took(
+    tmp_path: Path, shared_environment: dict[str, str]
+) -> None:
+    requests = pq.read_table(MANIFEST)
+    pq.write_table(requests.filter(pc.field("id").isin(FOR_GRAPHS)), tmp_path / "few.parquet")
+    output = _run(tmp_path, shared_environment, [tmp_path / "few.parquet"], 2, "--graph")
+    images = made(output)
+    assert len(images) == 5
+    found = differences(images, images)
+    assert [d for d in found if d.latents > LATENTS_LIMIT or d.pixels > PIXELS_LIMIT] == []
+
+    compiled = json.loads((output / "_run" / "run.json").read_text())["compilations"]
+    assert all(one["seconds"] > 0.1 and one["device"].startswith("the CPU of") for one in compiled)
+    # The last batch of one image was filled up, so each model has one shape; the prior has two, for two of the
+    # requests have no negative prompt.
+    latents, pixels = [2, 4, 8, 8], [2, 3, 64, 64]
+    assert sorted((one["stage"], one["part"], one["shape"]) for one in compiled) == [
+        *[("decoder", "movq decode", latents)] * 2,
+        *[("decoder", "movq encode", pixels)] * 2,
+        ("decoder", "unet", [4, 4, 8, 8]),
+        ("decoder", "unet", [4, 9, 8, 8]),
+        ("prior", "prior", [4, 64]),
+        ("prior", "prior", [8, 64]),
+    ]
+    times = json.loads((output / "_run" / "times.json").read_text())
+    slowest = max(seconds for bucket in times["buckets"] for seconds in bucket["seconds"].values())
+    assert slowest < max(one["seconds"] for one in compiled), "batches were timed with their compilation"
 
 
 def test_the_goldens_are_pictures_that_differ_from_each_other() -> None:

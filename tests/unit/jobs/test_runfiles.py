@@ -56,6 +56,12 @@ def test_a_changed_setting_is_refused_by_name_with_both_values(config: RunConfig
     assert "Use another --output" in str(caught.value)
 
 
+def test_graphs_and_operators_do_not_share_an_output(config: RunConfig) -> None:
+    begin(config)
+    with pytest.raises(UsageError, match="--graph was False and is True"):
+        begin(config, graph=True)
+
+
 def test_a_changed_manifest_is_refused_with_its_counts(config: RunConfig, tmp_path: Path) -> None:
     begin(config)
     write(tmp_path / "m.parquet", "a cat", "a dog", "an owl")

@@ -189,3 +189,17 @@ def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
     line.books.starting("prior", line.worker)
     line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
     assert isinstance(line.books.news()[0], UsageError)
+
+
+def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:
+    line.books.compiled("decoder", line.worker, [{"part": "unet", "shape": (4, 4, 8, 8), "seconds": 12.5}])
+    line.books.compiled("decoder", line.worker, [{"part": "movq decode", "shape": (2, 4, 8, 8), "seconds": 5.0}])
+    first, second = line.books.compilations()
+    assert first == {
+        "stage": "decoder",
+        "device": "NPU 0 of npu-0",
+        "part": "unet",
+        "shape": (4, 4, 8, 8),
+        "seconds": 12.5,
+    }
+    assert second["part"] == "movq decode"

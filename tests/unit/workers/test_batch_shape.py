@@ -10,9 +10,11 @@ from workers.batch_shape import filled, rows_per_call
 from workers.device import DeviceKind
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("ascend", 3), ("cpu", None)])
-def test_only_a_device_that_compiles_asks_for_whole_batches(kind: DeviceKind, rows: int | None) -> None:
-    assert rows_per_call(RunConfig(manifest=("m",), output="o", batch_size=3), kind) == rows
+@pytest.mark.parametrize(
+    ("kind", "graph", "rows"), [("ascend", False, 3), ("ascend", True, 3), ("cpu", False, None), ("cpu", True, 3)]
+)
+def test_only_what_compiles_asks_for_whole_batches(kind: DeviceKind, graph: bool, rows: int | None) -> None:
+    assert rows_per_call(RunConfig(manifest=("m",), output="o", batch_size=3, graph=graph), kind) == rows
 
 
 def test_copies_of_the_last_item_fill_up() -> None:

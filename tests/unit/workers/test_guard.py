@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -160,3 +161,38 @@ with guard.Guard("decoder", "failed_to_generate", 0.5)._watched(worker, 0.5):
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.returncode == code, ended.stderr
+
+
+def test_a_death_while_a_shape_is_compiled_is_the_batchs_and_its_rows_compile_for_themselves(books: Attempts) -> None:
+    compiled: list[int] = []
+
+    def compile_shape() -> None:
+        compiled.append(1)
+        raise Died
+
+    sizes: list[int] = []
+
+    def work(batch: Batch) -> Batch:
+        guard().prepare(batch, compile_shape)
+        return guard().run(batch, deadly(sizes), lambda: None)
+
+    deaths = 0
+    while len(compiled) == deaths < 20:
+        try:
+            batch = work(batch_of("a", "b"))
+        except Died:
+            deaths += 1
+    assert deaths == len(compiled) == 2
+    assert batch.pending == [0, 1]
+    assert sizes == [2, 2], "one call for each row, filled up to the batch's shape"
+
+
+def test_what_compiling_raises_is_left_to_the_batch_and_its_seconds_to_nobody(books: Attempts) -> None:
+    def compile_shape() -> None:
+        time.sleep(0.3)
+        raise RuntimeError("no such kernel")
+
+    guard(limit=0.1).prepare(batch_of("a"), compile_shape)
+    done = guard().run(batch_of("a"), deadly([]), lambda: None)
+    assert done.pending == [0]
+    assert done.seconds["decoder"] < 0.3
