@@ -37,8 +37,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.models]
 DOCUMENTS = ROOT / "manifests" / "examples" / "documents.parquet"
 
 
-#: Goldens that need few graphs and are of all tasks.
-FOR_GRAPHS = ("negative", "img2img-negative", "inpaint-square", "interpolate-negative")
+#: Goldens that need few graphs: the inpainting models would double the test's time.
+FOR_GRAPHS = ("negative", "img2img-negative", "interpolate-two-texts")
 
 
 def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch_size: int, *more: str) -> Path:
@@ -90,20 +90,18 @@ def test_compiled_graphs_make_pytorchs_images_and_the_record_says_what_compiling
     pq.write_table(requests.filter(pc.field("id").isin(FOR_GRAPHS)), tmp_path / "few.parquet")
     output = _run(tmp_path, shared_environment, [tmp_path / "few.parquet"], 2, "--graph")
     images = made(output)
-    assert len(images) == 5
+    assert len(images) == 3
     found = differences(images, images)
     assert [d for d in found if d.latents > LATENTS_LIMIT or d.pixels > PIXELS_LIMIT] == []
 
     compiled = json.loads((output / "_run" / "run.json").read_text())["compilations"]
     assert all(one["seconds"] > 0.1 and one["device"].startswith("the CPU of") for one in compiled)
-    # The last batch of one image was filled up, so each model has one shape; the prior has two, for two of the
-    # requests have no negative prompt.
-    latents, pixels = [2, 4, 8, 8], [2, 3, 64, 64]
+    # Batches of one image are filled up, so each model has one shape; the prior has two, for one of the requests has no
+    # negative prompt.
     assert sorted((one["stage"], one["part"], one["shape"]) for one in compiled) == [
-        *[("decoder", "movq decode", latents)] * 2,
-        *[("decoder", "movq encode", pixels)] * 2,
+        ("decoder", "movq decode", [2, 4, 8, 8]),
+        ("decoder", "movq encode", [2, 3, 64, 64]),
         ("decoder", "unet", [4, 4, 8, 8]),
-        ("decoder", "unet", [4, 9, 8, 8]),
         ("prior", "prior", [4, 64]),
         ("prior", "prior", [8, 64]),
     ]
