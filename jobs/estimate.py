@@ -51,12 +51,14 @@ class StepTimes(BaseModel):
 
     Attributes:
         device: kind of device that the pools ran on.
+        graph: whether it was with `--graph`.
         prior_actors, decoder_actors: most that ran at a time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str
+    graph: bool = False
     batch_size: int
     prior_actors: int
     decoder_actors: int
@@ -92,10 +94,11 @@ class Stopwatch:
         for stage, seconds in receipt.seconds.items() if receipt.count == measured.size else ():
             measured.seconds[stage].append(seconds)
 
-    def record(self, device: str, batch_size: int, pools: Pools) -> StepTimes:
+    def record(self, device: str, batch_size: int, pools: Pools, graph: bool = False) -> StepTimes:
         """The medians so far."""
         return StepTimes(
             device=device,
+            graph=graph,
             batch_size=batch_size,
             prior_actors=max(1, pools.prior.most),
             decoder_actors=max(1, pools.decoder.most),
@@ -163,8 +166,8 @@ class Estimate(BaseModel):
 def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: int) -> BucketCost:
     """Times of one bucket; `times` has measured one at least."""
     like = _most_alike(bucket, times.buckets)
-    # A batch of another size takes about so much more or less; Ascend fills every one up (workers/batch_shape.py).
-    filled = times.device == "ascend"
+    # A batch of another size takes about so much more or less; what compiles fills all up (workers/batch_shape.py).
+    filled = times.device == "ascend" or times.graph
     size = batch_size / times.batch_size if filled else min(batch_size, planned.made) / like.size
     prior = like.seconds.get(PRIOR, 0.0) * size * _ratio(_prior_work, bucket, like.bucket)
     decoder = like.seconds[DECODER] * size * _ratio(_decoder_work, bucket, like.bucket)

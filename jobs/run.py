@@ -218,7 +218,7 @@ def _make_missing(
         finally:
             # Good for an estimate only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                runfiles.write_times(config, done.times.record(device.kind, config.batch_size, pools))
+                runfiles.write_times(config, done.times.record(device.kind, config.batch_size, pools, config.graph))
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices, done.compilations = devices(setup), compilations(setup)
