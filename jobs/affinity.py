@@ -36,7 +36,8 @@ class ByShape(FIFOBundleQueue):
         self._select_without = pool.select_actors
         pool.select_actors = self._select
         self._chosen: Any = None
-        self._had: defaultdict[Any, set[bytes]] = defaultdict(set)
+        #: By the hash of an actor's handle: a handle that is kept keeps the actor, and its device from the next line.
+        self._had: defaultdict[int, set[bytes]] = defaultdict(set)
         #: Others taken before the oldest.
         self._overtaken = 0
 
@@ -44,7 +45,7 @@ class ByShape(FIFOBundleQueue):
         if not self._inner:
             raise IndexError("the queue is empty")
         idle = self._least_busy()
-        known = set().union(*(self._had[actor] for actor in idle))
+        known = set().union(*(self._had[hash(actor)] for actor in idle))
         place = 0
         if self._overtaken < OVERTAKEN * self._pool.current_size():
             place = next((place for place, bundle in enumerate(self._inner) if _shape(bundle) in known), 0)
@@ -53,9 +54,13 @@ class ByShape(FIFOBundleQueue):
         del self._inner[place]
         shape = _shape(bundle)
         # Where nobody knows it, whoever knows least learns it.
-        self._chosen = min(idle, key=lambda actor: (shape not in self._had[actor], len(self._had[actor])), default=None)
-        self._had[self._chosen].add(shape)
+        self._chosen = min(idle, key=lambda actor: self._cost(actor, shape), default=None)
+        self._had[hash(self._chosen)].add(shape)
         return bundle
+
+    def _cost(self, actor: Any, shape: bytes) -> tuple[bool, int]:
+        had = self._had[hash(actor)]
+        return shape not in had, len(had)
 
     def _least_busy(self) -> list[Any]:
         ranks = self._pool._alive_actors_to_in_flight_tasks_heap

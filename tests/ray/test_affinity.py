@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import ray
+from ray._private.state import actors
 from ray.cluster_utils import Cluster
 from ray.data import ActorPoolStrategy, DataContext
 
@@ -82,3 +84,23 @@ def test_an_actor_sees_few_shapes_and_every_batch_is_made_once() -> None:
     assert met(by_shape) < met(in_turns), (by_shape, in_turns)
     # Nobody idles for it.
     assert min(Counter(row["process"] for row in by_shape).values()) >= BATCHES // 8
+
+
+@pytest.mark.usefixtures("driver")
+def test_actors_end_with_their_line_and_leave_their_devices_to_the_next_one() -> None:
+    gc.disable()
+    try:
+        run([ShapeAffinity])
+        deadline = time.monotonic() + 60
+        while (left := alive()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    finally:
+        gc.enable()
+    assert left == []
+
+
+def alive() -> list[str]:
+    """Actors of pools that have not ended."""
+    mine = ray.get_runtime_context().get_job_id()
+    found = [actor for actor in actors().values() if actor["JobID"] == mine and "MapWorker" in actor["Name"]]
+    return [actor["Name"] for actor in found if actor["State"] != "DEAD"]
