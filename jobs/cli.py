@@ -115,9 +115,7 @@ def _parser(description: str, names: Sequence[str]) -> argparse.ArgumentParser:
             parser.add_argument(_option(name), help=_help(field), action=switch, default=None)
             continue
         shape: dict[str, Any] = {"metavar": _metavar(field)}
-        if field.annotation is bool:
-            shape = {"action": argparse.BooleanOptionalAction}
-        elif get_origin(field.annotation) is tuple:
+        if get_origin(field.annotation) is tuple:
             shape["nargs"] = "+"
         parser.add_argument(_option(name), help=_help(field), default=None, **shape)
     parser.add_argument("--config", metavar="FILE", help="TOML file, its keys named as the options, with '_'")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from jobs import runfiles
-from jobs.estimate import BucketCost, Estimate, StepTimes, cost_of, total
+from jobs.estimate import BucketCost, Estimate, StepTimes, costs_of, total
 from jobs.input_check import InputCheck
 from manifests.batch import Bucket
 from manifests.commit import sealed_shards, staged_parts
@@ -122,11 +122,7 @@ def dry_run(
     Raises:
         StorageError: the output cannot be listed.
     """
-    costs = {}
-    if times is not None:
-        costs = {
-            bucket: cost_of(bucket, count, times[1], config.batch_size) for bucket, count in planned.buckets.items()
-        }
+    costs = {} if times is None else costs_of(planned.buckets, times[1], config.batch_size)
     buckets = tuple(
         BucketPlan(
             bucket=bucket,

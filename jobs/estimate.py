@@ -181,6 +181,11 @@ def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: 
     )
 
 
+def costs_of(planned: Mapping[Bucket, BucketTally], times: StepTimes, batch_size: int) -> dict[Bucket, BucketCost]:
+    """Times of all buckets of a plan; `times` has measured one at least."""
+    return {bucket: cost_of(bucket, count, times, batch_size) for bucket, count in planned.items()}
+
+
 def total(
     costs: Mapping[Bucket, BucketCost], planned: Mapping[Bucket, BucketTally], times: StepTimes, source: str
 ) -> Estimate:
@@ -205,7 +210,7 @@ def prior_share(planned: Mapping[Bucket, BucketTally], times: StepTimes, batch_s
     """What part of the device time of a plan is the prior's; None where nothing says."""
     if not planned or not times.buckets:
         return None
-    cost = total({b: cost_of(b, count, times, batch_size) for b, count in planned.items()}, planned, times, "")
+    cost = total(costs_of(planned, times, batch_size), planned, times, "")
     seconds = cost.prior_hours + cost.decoder_hours
     return cost.prior_hours / seconds if seconds else None
 

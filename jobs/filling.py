@@ -4,8 +4,8 @@
     (CPU task)      (CPU)     (device)      (CPU)
 
 What is stored is read and checked, and skipped where it is right, so the same command goes on where it stopped and
-mends a damaged store. The rows that cannot be
-embedded are told; they fail again, with their reasons in the index, when the images are made.
+mends a damaged store. The rows that cannot be embedded are told; they fail again, with their reasons in the index, when
+the images are made.
 """
 
 from __future__ import annotations

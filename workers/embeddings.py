@@ -72,14 +72,9 @@ def recall(batches: Iterable[Batch], memory: Memory, if_unknown: IfUnknown) -> I
             yield from _settled(batch, if_unknown, "there is no embedding store")
         return
     store = EmbeddingStore(memory.url)
-    for group in _groups(batches):
-        asked = [_questions(batch, memory.origin) for batch in group]
-        keys = [question.key for row in asked for question in row.values()]
+    for keys, group in _lookups(batches, memory.origin):
         known = store.get(keys, memory.origin)
-        start = 0
-        for batch, questions in zip(group, asked, strict=True):
-            rows = range(start, start + len(questions))
-            start = rows.stop
+        for batch, questions, rows in group:
             recalled = _with_known(batch, questions, known, rows, memory.origin)
             yield from _settled(recalled, if_unknown, f"the store {memory.url} has no embedding for this row")
 
@@ -96,15 +91,10 @@ def recallable(batches: Iterable[Batch], memory: Memory, verify: bool) -> Iterat
             yield batch, len(to_embed(batch))
         return
     store = EmbeddingStore(memory.url)
-    for group in _groups(batches):
-        asked = [_questions(batch, memory.origin) for batch in group]
-        keys = [question.key for row in asked for question in row.values()]
+    for keys, group in _lookups(batches, memory.origin):
         has = store.get(keys, memory.origin).found if verify else store.has(keys)
-        start = 0
-        for batch, questions in zip(group, asked, strict=True):
-            found = int(has[start : start + len(questions)].sum())
-            start += len(questions)
-            yield batch, len(to_embed(batch)) - found
+        for batch, _, rows in group:
+            yield batch, len(to_embed(batch)) - int(has[rows.start : rows.stop].sum())
 
 
 def _settled(batch: Batch, if_unknown: IfUnknown, why: str) -> Iterator[Batch]:
@@ -150,6 +140,20 @@ def filled(batch: Batch, column: str, kind: pa.DataType, values: dict[int, Any])
         else:
             values = dict(zip(rows.tolist(), kept.to_pylist(), strict=True)) | values
     return batch.add(column, kind, values)
+
+
+def _lookups(
+    batches: Iterable[Batch], origin: Origin
+) -> Iterator[tuple[list[bytes], list[tuple[Batch, dict[int, _Asked], range]]]]:
+    """The keys of one lookup, and of each batch in it what its rows ask and where among the keys that is."""
+    for group in _groups(batches):
+        keys: list[bytes] = []
+        found = []
+        for batch in group:
+            questions = _questions(batch, origin)
+            found.append((batch, questions, range(len(keys), len(keys) + len(questions))))
+            keys += [question.key for question in questions.values()]
+        yield keys, found
 
 
 def _groups(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
