@@ -10,7 +10,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,12 +21,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 from ray.cluster_utils import Cluster
 
 from manifests.commit import staged_parts
 from tests.nodes import nodes_environment
-from tests.ray.conftest import SMALL, Job, picture, write_manifest
+from tests.ray.conftest import SMALL, Job, images_of, picture, write_manifest
 from tests.ray.test_pipeline import index_rows, shard_bytes
 from workers.checkpoints import DECODER
 from workers.demo_checkpoint import REVISION
@@ -90,14 +88,7 @@ ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
 def made(output: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Pixels of every image by its request."""
     ids = {row["key"]: name for (name, _), row in index_rows(output).items()}
-    found = {}
-    for path in output.glob("*.tar"):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                content = tar.extractfile(member)
-                if member.name.endswith(".png") and content is not None:
-                    found[ids[member.name.removesuffix(".png")]] = np.asarray(Image.open(content))
-    return found
+    return {ids[key]: image for key, image in images_of(output).items()}
 
 
 @pytest.fixture(scope="module")

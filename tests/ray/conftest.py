@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -65,6 +67,18 @@ def picture(colour: str, mode: str = "RGB") -> dict[str, Any]:
     sink = io.BytesIO()
     Image.new(mode, (80, 70), colour).save(sink, "PNG")
     return {"bytes": sink.getvalue(), "path": None}
+
+
+def images_of(output: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Pixels of every image of an output, by its key."""
+    found = {}
+    for path in output.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if member.name.endswith(".png") and file is not None:
+                    found[member.name.removesuffix(".png")] = np.asarray(Image.open(io.BytesIO(file.read())))
+    return found
 
 
 def write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from ray.cluster_utils import Cluster
 
-from tests.ray.conftest import ROOT, SMALL, Job, picture
+from tests.ray.conftest import ROOT, SMALL, Job, images_of, picture
 from tests.ray.test_pipeline import index_rows, shard_bytes
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
@@ -81,17 +78,6 @@ def assert_same_images(output: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     for key, image in ours.items():
         assert np.abs(image.astype(int) - theirs[key]).max() <= 1, key
-
-
-def images_of(output: Path) -> dict[str, np.ndarray[Any, Any]]:
-    found = {}
-    for path in output.glob("*.tar"):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                if member.name.endswith(".png") and file is not None:
-                    found[member.name] = np.asarray(Image.open(io.BytesIO(file.read())))
-    return found
 
 
 def largest(folder: Path) -> list[Path]:
