@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,7 +141,7 @@ def nodes() -> list[Node]:
 
 
 class ClusterShrankError(KandinskyBatchError):
-    """Nodes are gone, and what is left cannot hold what the pools ask for."""
+    """Nodes are gone, and what is left cannot hold what the pools ask for; or a device is to be done without."""
 
 
 class Watch:
@@ -152,10 +152,12 @@ class Watch:
 
     Args:
         needs: what the line takes, by Ray's names of resources.
+        left: tells what the nodes have that are alive, less what the line must not use.
     """
 
-    def __init__(self, needs: Mapping[str, float]) -> None:
+    def __init__(self, needs: Mapping[str, float], left: Callable[[], Sequence[Node]]) -> None:
         self._needs = needs
+        self._left = left
         self._nodes = _alive()
 
     def check(self) -> None:
@@ -167,7 +169,7 @@ class Watch:
         lost = self._nodes - _alive()
         if not lost:
             return
-        left = nodes()
+        left = self._left()
         # Rounding apart, because Ray counts in ten-thousandths.
         if any(total(left, name) < amount - 0.01 for name, amount in self._needs.items()):
             raise ClusterShrankError(f"the cluster has lost {len(lost)} of {len(self._nodes)} nodes")

@@ -8,6 +8,7 @@ run of a pipeline; a pool is an operator that has actors, and the first of two i
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -54,6 +55,8 @@ class GrowDecoder(ExecutionCallback):
         if len(pools) == 2 and not pools[0][0].has_completed():
             return
         self._grown = True
+        # An error that Ray Data has caught keeps the prior's actors in a cycle of frames, and they keep their devices.
+        gc.collect()
         # Ray Data's own scaling then decides how many of them what is left is worth.
         pool = pools[-1][1]
         pool._config = replace(pool._config, max_size=max(pool.max_size(), GrowDecoder.most))

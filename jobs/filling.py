@@ -146,7 +146,7 @@ def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop:
                     stop.check()
         except ClusterShrankError as error:
             setup = after_loss(setup)
-            progress.note(f"{error}; going on with {setup.pools.prior.most} prior actors")
+            progress.note(f"{error}; going on with {setup.pools.in_words}")
             before += 1
         found = survey(setup.config, found.with_prior, setup.memory, verify=True)
         if found.rows_to_embed == sum(done.failed.values()):

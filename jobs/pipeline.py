@@ -11,9 +11,10 @@ plain functions and classes in `workers/`; nothing here knows what they do.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,15 +24,16 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from jobs.cards import Places, card_places
-from jobs.cluster import ACTOR_FAULT_OPTIONS, Watch, nodes, reason, set_up_ray_data
+from jobs.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
 from jobs.known import Survey, survey
 from jobs.ledger import Ledger, Wanted
 from jobs.pools import Pools, PoolSize, shrink, without_prior
+from jobs.taken_out import TakenOut
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.embedding_store import EmbeddingStore
-from manifests.errors import KandinskyBatchError, StorageError
+from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.plan import Plan, Window, window_batches
 from manifests.records import GIVEN_EMBEDDINGS
 from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
@@ -68,6 +70,7 @@ class Setup:
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a line without this trust makes them.
+        taken_out: devices that broke while it ran.
     """
 
     config: RunConfig
@@ -78,6 +81,7 @@ class Setup:
     look: Callable[[], None]
     memory: Memory
     trust_index: bool = True
+    taken_out: TakenOut = field(default_factory=TakenOut)
 
 
 def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -90,13 +94,13 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
 
     Raises:
         KandinskyBatchError: a pool cannot start, or no device is left for one.
-        ClusterShrankError: nodes are gone, and the pools do not fit any more.
+        ClusterShrankError: nodes are gone, and the pools do not fit any more; or a device is broken.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
     parted = _parted(setup, work)
     if not parted.with_prior:
-        setup = replace(setup, pools=without_prior(setup.pools, nodes()))
+        setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
     with begin_line(setup) as places:
         yield from _receipts(_line(setup, parted, places))
 
@@ -109,8 +113,12 @@ def begin_line(setup: Setup) -> Iterator[Places]:
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
     slowest += START_LIMIT_S * WHOLE_ATTEMPTS if config.graph else 0
     set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
-    with card_places(pools) as places:
-        yield places
+    try:
+        with card_places(pools) as places:
+            yield places
+    finally:
+        # An error that Ray Data has caught keeps the line's actors in a cycle of frames, and they keep their devices.
+        gc.collect()
 
 
 def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
@@ -136,7 +144,13 @@ def after_loss(setup: Setup) -> Setup:
     """
     # Whoever held a batch was ended with its line, and by no fault of the batch.
     ray.get(setup.attempts.line_ended.remote())
-    return replace(setup, pools=shrink(setup.pools, nodes()))
+    _, broken = ray.get(setup.attempts.news.remote())
+    taken_out = setup.taken_out.hold(broken)
+    try:
+        pools = shrink(setup.pools, taken_out.nodes())
+    except IncompleteRunError as error:
+        raise IncompleteRunError("; ".join([str(error), *(each.words for each in taken_out.devices)])) from error
+    return replace(setup, pools=pools, taken_out=taken_out)
 
 
 def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
@@ -228,20 +242,18 @@ def blocks_of(line: Any) -> Iterator[pa.Table]:
 
 
 def _look_up(setup: Setup) -> Callable[[], None]:
-    """Asks the books whether the run must end, and tells what is new in them."""
-    told: set[str] = set()
-    watch = Watch(setup.pools.needs)
+    """Asks the books whether the run must end or a device be done without."""
+    watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up() -> None:
         setup.look()
         watch.check()
-        trouble, taken_out = ray.get(setup.attempts.news.remote())
-        for words in taken_out:
-            if words not in told:
-                told.add(words)
-                setup.tell(words)
+        trouble, broken = ray.get(setup.attempts.news.remote())
         if trouble is not None:
             raise trouble
+        new = setup.taken_out.new(broken)
+        if new:
+            raise ClusterShrankError("; ".join(each.words for each in new))
 
     return look_up
 

@@ -64,6 +64,12 @@ class Pools:
         return {"num_cpus": self.cpu_share, "runtime_env": {"env_vars": environment}, **device}
 
     @property
+    def in_words(self) -> str:
+        """How many actors a line begins with."""
+        sizes = [(self.prior.most, "prior"), (self.beside_prior, "decoder")]
+        return " and ".join(f"{most} {name}" for most, name in sizes if most) + " actors"
+
+    @property
     def needs(self) -> dict[str, float]:
         """What all of it takes of the cluster, by Ray's names of resources."""
         processes = self.prior.most + self.beside_prior + TASK_KINDS
@@ -114,7 +120,7 @@ def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node], prior
 
 
 def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
-    """The same pools on a cluster that has lost nodes: the decoder gives first, then the prior.
+    """The same pools on a cluster that has lost nodes or devices: the decoder gives first, then the prior.
 
     Raises:
         IncompleteRunError: not even one actor of each pool fits any more.
@@ -125,8 +131,9 @@ def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
         left = npus(nodes)
         # One card for each pool that there is, or one for both where they share.
         for_decoder = 0 if pools.shared or not decoder.most else 1
-        if left < for_decoder + (1 if prior.most else 0):
-            raise IncompleteRunError(f"the cluster has lost nodes; of its NPUs {left} are left, too few for the pools")
+        needed = for_decoder + (1 if prior.most else 0)
+        if left < needed:
+            raise IncompleteRunError(f"the pools need {needed} NPUs or more, and {left} of the cluster's are left")
         most = min(prior.most, left - for_decoder)
         prior = PoolSize(min(prior.least, most), most)
         beside = min(beside, left if pools.shared else left - most)

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.cluster import ClusterShrankError
 from jobs.ledger import Sealer
-from jobs.pipeline import Setup, run_line
+from jobs.pipeline import Setup, after_loss, run_line
 from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt, index_name, parts_url, read_stats
@@ -67,6 +68,10 @@ class FailedRows:
         for place, rows in self.rows.items():
             groups[bisect.bisect_right(starts, place[0]) - 1][place] = rows
         return [(windows[index], FailedRows(groups[index])) for index in sorted(groups)]
+
+    def only(self, batches: Mapping[int, Collection[int]]) -> FailedRows:
+        """Those of these batches of these shards."""
+        return FailedRows({place: rows for place, rows in self.rows.items() if place[1] in batches[place[0]]})
 
     def narrow(self, batch: Batch) -> Batch:
         """The batch with only its rows to try again; the noise contract makes them what they would have been."""
@@ -128,14 +133,21 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Recei
     aside = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
     sealer = Sealer(config, failed.shards, reseal)
     left = {shard: set(batches) for shard, batches in failed.shards.items()}
-    for receipt in run_line(aside, list(failed.by_window(planned.windows))):
-        if receipt.batch in left[receipt.shard]:
-            left[receipt.shard].discard(receipt.batch)
-            if not left[receipt.shard]:
-                sealer.add(receipt.shard)
-        sealer.poll()
-        if tell(receipt):
-            break
+    while (remaining := failed.only(left)).rows:
+        try:
+            for receipt in run_line(aside, list(remaining.by_window(planned.windows))):
+                if receipt.batch in left[receipt.shard]:
+                    left[receipt.shard].discard(receipt.batch)
+                    if not left[receipt.shard]:
+                        sealer.add(receipt.shard)
+                sealer.poll()
+                if tell(receipt):
+                    break
+        except ClusterShrankError as error:
+            aside = after_loss(aside)
+            aside.tell(f"{error}; going on with {aside.pools.in_words}")
+            continue
+        break
     sealer.finish()
     missing = sum(map(len, left.values()))
     if missing:

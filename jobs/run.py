@@ -255,8 +255,7 @@ def _run_lines(
         except ClusterShrankError as error:
             setup = after_loss(setup)
             done.pools = asdict(setup.pools)
-            sizes = f"{setup.pools.prior.most} prior and {setup.pools.beside_prior} decoder actors"
-            progress.note(f"{error}; going on with {sizes}")
+            progress.note(f"{error}; going on with {setup.pools.in_words}")
             before = ledger.missing + 1
             continue
         if ledger.missing:

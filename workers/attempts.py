@@ -11,9 +11,10 @@ share. If that one process is lost, counting begins anew: some calls more, no ro
 What is blamed on whom:
 - A death is the batch's, then the row's. It is nobody's where the whole node is gone.
 - Before a row is blamed the device is tried with a small call that is known to be good (the probe). A device that
-  dies or raises on that is taken out, and the batch is given up for now: nothing of it is blamed.
+  dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the line, and
+  begins the next one without the device (jobs/taken_out.py).
 - A device is a node and the NPU that Ray assigned; without NPUs it is the node and the stage, for a process that
-  starts again has nothing else in common with the one before.
+  starts again has nothing else in common with the one before. The run ends where that is what fails.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Worker:
         node: Ray's id of its node.
         device: what is taken out if it is broken.
         name: the device and where it is, for a person.
+        npu: the device is an NPU; else it is the CPU, which a run cannot do without.
     """
 
     id: str
@@ -55,6 +57,22 @@ class Worker:
     node: str
     device: str
     name: str
+    npu: bool = True
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A device that is taken out.
+
+    Attributes:
+        device: as `Worker` has it.
+        node: Ray's id of its node.
+        words: which it is, and why.
+    """
+
+    device: str
+    node: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,7 @@ class Orders:
         probe: try the device first.
         alone: row by row.
         killed: rows that must not be tried any more, with what each of them did.
-        taken_out: why it must not be tried here; the process is to go.
+        taken_out: why it must not be tried here.
     """
 
     probe: bool = False
@@ -101,10 +119,11 @@ class Attempts:
         self._records: dict[Place, _Record] = {}
         self._own_words: dict[str, str] = {}
         self._probe_deaths: Counter[str] = Counter()
-        self._out: dict[str, str] = {}
-        #: By stage and actor, as is what follows.
+        self._out: dict[str, Broken] = {}
+        #: Devices that the line under way was begun without.
+        self._left_out: set[str] = set()
+        #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
-        self._ready: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
         self._start_failures: Counter[str] = Counter()
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._compilations: list[dict[str, Any]] = []
@@ -119,8 +138,7 @@ class Attempts:
         if worker.device in self._out:
             # Whatever was blamed on its rows was blamed on them here.
             self._records.pop(place, None)
-            self._leaves(place[0], worker)
-            return Orders(taken_out=self._out[worker.device])
+            return Orders(taken_out=self._out[worker.device].words)
         record.holder, record.trial = worker, None
         alone = record.deaths >= WHOLE_ATTEMPTS
         return Orders(can_probe and alone and worker.device not in record.probed, alone, dict(record.killed))
@@ -169,38 +187,34 @@ class Attempts:
         return f" ({words})" if words else " (the process ended without a word: a crash in a library, or a kill)"
 
     def _take_out(self, stage: str, worker: Worker, why: str) -> None:
-        self._out[worker.device] = f"{worker.name} is taken out: {why}"
-        for other in list(self._ready[stage].values()):
-            if other.device == worker.device:
-                self._leaves(stage, other)
-
-    def _leaves(self, stage: str, worker: Worker) -> None:
-        """An actor is on a device that is taken out. It may have been ready on another one, which it has lost."""
-        self._ready[stage].pop(worker.actor, None)
-        if not self._ready[stage] and not self._starting[stage]:
-            self._trouble = IncompleteRunError(f"no device is left for the {stage} pool; {self._out[worker.device]}")
+        words = f"{worker.name} is taken out: {why}"
+        self._out[worker.device] = Broken(worker.device, worker.node, words)
+        if not worker.npu:
+            self._trouble = IncompleteRunError(f"no device is left for the {stage} pool; {words}")
 
     # Pools
 
-    def starting(self, stage: str, worker: Worker) -> bool:
-        """An actor begins to load its model; False where its device is taken out and must not be used."""
+    def starting(self, stage: str, worker: Worker) -> str | None:
+        """An actor begins to load its model; tells why it must not, where its device is taken out."""
         before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
             self._start_failed(
                 stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
             )
         if worker.device in self._out:
-            self._leaves(stage, worker)
-            return False
+            words = self._out[worker.device].words
+            if worker.device in self._left_out:
+                # Nobody would end this line, and what waits for this actor would wait for ever.
+                self._trouble = IncompleteRunError(f"the {stage} pool was given a device again: {words}")
+            return words
         self._starting[stage][worker.actor] = worker
-        return True
+        return None
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device.py)."""
         self._devices[stage, worker.device] = report
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
-        self._ready[stage][worker.actor] = worker
 
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
         """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/graph.py)."""
@@ -221,8 +235,8 @@ class Attempts:
 
     # For the driver
 
-    def news(self) -> tuple[KandinskyBatchError | None, list[str]]:
-        """Why the run must end now, if it must; and what is to be said of each device that was taken out."""
+    def news(self) -> tuple[KandinskyBatchError | None, list[Broken]]:
+        """Why the run must end now, if it must; and the devices that were taken out."""
         return self._trouble, list(self._out.values())
 
     def devices(self) -> list[dict[str, Any]]:
@@ -234,11 +248,14 @@ class Attempts:
         return list(self._compilations)
 
     def line_ended(self) -> None:
-        """All processes of a line were ended with it, so that nothing they held is to be blamed for it."""
+        """All processes of a line were ended with it, so that nothing they held is to be blamed for it.
+
+        The next one will do without the devices that were taken out.
+        """
         for record in self._records.values():
             record.holder = None
         self._starting.clear()
-        self._ready.clear()
+        self._left_out.update(self._out)
 
 
 def start_attempts() -> Any:

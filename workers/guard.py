@@ -29,7 +29,7 @@ SECOND_WATCHDOG_S = 15.0
 #: Seconds that loading a model may take, or compiling it for one shape.
 START_LIMIT_S = 1800.0
 
-#: An actor whose device is taken out looks so often whether it is wanted for anything else; it never is.
+#: An actor on a device that is taken out does nothing for so long; the driver, which has heard of it, ends it sooner.
 HOLD_S = 3600.0
 
 #: Settings of a call that only asks whether the device works.
@@ -47,7 +47,7 @@ PROBE_BUCKET = Bucket(
 
 
 class GivenUpError(KandinskyBatchError):
-    """A batch is not tried on this device any more; the driver has it made again when all others are done."""
+    """A batch is not tried on this device any more; the driver has it made on another one."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Guard:
         place = (self.stage, batch.shard, batch.index)
         orders = self._ask("begin", place, worker, probe is not None)
         if orders.taken_out is not None:
-            _go(worker, orders.taken_out)
+            _hold(orders.taken_out)
         try:
             if probe is not None and orders.probe:
                 self._probe(place, worker, probe)
@@ -118,7 +118,7 @@ class Guard:
                 probe()
         except Exception as error:
             self._ask("probed", place, worker, _one_line(error))
-            _go(worker, f"{worker.name} fails a small call that is known to be good: {_one_line(error)}")
+            _hold(f"{worker.name} fails a small call that is known to be good: {_one_line(error)}")
         self._ask("probed", place, worker, None)
 
     def prepare(self, batch: Batch, compile_shape: Callable[[], object]) -> None:
@@ -134,7 +134,7 @@ class Guard:
         worker = this_worker(self.stage)
         orders = self._ask("begin", (self.stage, batch.shard, batch.index), worker, False)
         if orders.taken_out is not None:
-            _go(worker, orders.taken_out)
+            _hold(orders.taken_out)
         if not orders.alone:
             with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
                 compile_shape()
@@ -151,10 +151,9 @@ class Guard:
             yield
             return
         worker = this_worker(self.stage)
-        while not self._ask("starting", self.stage, worker):
-            # Holding on to the device keeps Ray from giving it to anybody else; Ray Data counts this actor as
-            # one that starts, and gives it nothing to do.
-            time.sleep(HOLD_S)
+        taken_out = self._ask("starting", self.stage, worker)
+        if taken_out is not None:
+            _hold(taken_out)
         try:
             with self._watched(worker, START_LIMIT_S):
                 yield
@@ -213,13 +212,9 @@ class Guard:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _go(worker: Worker, why: str) -> NoReturn:
-    """Have nothing more to do with this device."""
-    if worker.actor:
-        import ray
-
-        # For good: Ray Data neither starts this actor again nor gives it more to do.
-        ray.actor.exit_actor()
+def _hold(why: str) -> NoReturn:
+    """Do nothing with this device until the driver ends the line, and keep Ray from giving it to anybody else."""
+    time.sleep(HOLD_S)
     raise GivenUpError(why)
 
 
@@ -241,4 +236,5 @@ def this_worker(stage: str) -> Worker:
         node=node,
         device=f"{node}/npu-{','.join(npus)}" if npus else f"{node}/{stage}",
         name=f"NPU {','.join(npus)} of {host}" if npus else f"the CPU of {host}",
+        npu=bool(npus),
     )

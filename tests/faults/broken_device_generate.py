@@ -31,21 +31,6 @@ def is_first(file: Path, npu: str) -> bool:
     return file.read_text() == npu
 
 
-class Prior(quick_generate.Prior):
-    """Stays until a device is taken out: when it is done Ray gives its own to a decoder, which then is not broken."""
-
-    def __init__(self, config: Any, kind: Any, attempts: Any) -> None:
-        self._attempts, self._calls = attempts, 0
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        self._calls += 1
-        deadline = time.monotonic() + 240
-        while self._calls > 6 and not ray.get(self._attempts.news.remote())[1]:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        return super().__call__(block)
-
-
 class Decoder(quick_generate.Decoder):
     """Guarded as the real one is."""
 
@@ -58,6 +43,11 @@ class Decoder(quick_generate.Decoder):
 
     def __call__(self, block: pa.Table) -> pa.Table:
         make = super().__call__
+        deadline = time.monotonic() + 120
+        while not self._broken and not ray.get(self._guard.attempts.news.remote())[1]:
+            # The work is for the broken one until it is found; else the others might have made everything before.
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
         def work(rows: Batch) -> Batch:
             self.use_device()
@@ -70,7 +60,6 @@ class Decoder(quick_generate.Decoder):
             os._exit(9)
 
 
-jobs.pipeline.Prior = Prior  # type: ignore[misc, assignment]
 jobs.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from tests.unit.finished_run import write_manifest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "faults" / "quick_generate.py"
 
+#: A run that takes longer hangs; what it has said by then tells where.
+RUN_LIMIT_S = 480
+
 #: As many images as a test about many deaths needs, in shards of a few batches each.
 ROWS = [{"id": f"r{i:02d}", "task": "text2img", "prompt": f"prompt {i}", "seed": i, "num_images": 1} for i in range(60)]
 
@@ -37,9 +40,14 @@ class QuickJob:
         return [sys.executable, str(SCRIPT), "--manifest", self.manifest, "--output", str(output), *self.options, *more]
 
     def run(self, output: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(output, *more), cwd=self.folder, env=self.environment, capture_output=True, text=True
-        )
+        command = self.command(output, *more)
+        try:
+            return subprocess.run(
+                command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=RUN_LIMIT_S
+            )
+        except subprocess.TimeoutExpired as hung:
+            said = [(text or b"").decode() for text in (hung.stdout, hung.stderr)]
+            return subprocess.CompletedProcess(command, -9, said[0], f"{said[1]}\nkilled after {RUN_LIMIT_S} s")
 
     def start(self, output: Path | str, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

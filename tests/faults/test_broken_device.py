@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,12 @@ class BrokenJob(QuickJob):
         return [python, str(SCRIPT), *rest]
 
 
-@pytest.fixture(scope="module")
-def npus() -> Iterator[Cluster]:
-    """Three NPUs that are none: Ray counts and assigns them all the same."""
+@contextmanager
+def cluster_with(npus: int) -> Iterator[Cluster]:
+    """NPUs that are none: Ray counts and assigns them all the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-        node = {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": 3}, "include_dashboard": False}
+        node = {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": npus}, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=node)
         try:
             yield cluster
@@ -44,21 +45,23 @@ def broken(job: QuickJob, npus: Cluster, which: str) -> BrokenJob:
     return BrokenJob(job.manifest, job.folder, environment)
 
 
-def test_the_other_devices_make_everything(
-    quick_job: QuickJob, undisturbed: dict[str, bytes], npus: Cluster, tmp_path: Path
-) -> None:
-    ended = broken(quick_job, npus, str(tmp_path / "broken")).run(tmp_path / "out")
+def test_the_other_devices_make_everything(quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    with cluster_with(npus=3) as npus:
+        ended = broken(quick_job, npus, str(tmp_path / "broken")).run(tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     assert f"NPU {(tmp_path / 'broken').read_text()} of" in ended.stderr, ended.stderr
     assert "is taken out: processes die there on a small call that is known to be good" in ended.stderr
+    assert "going on with 1 prior and 1 decoder actors" in ended.stderr
     assert shard_files(tmp_path / "out") == undisturbed
 
 
-def test_when_no_device_is_left_the_run_ends_with_the_reason(
-    quick_job: QuickJob, npus: Cluster, tmp_path: Path
-) -> None:
-    ended = broken(quick_job, npus, "all").run(tmp_path / "out")
+def test_when_too_few_devices_are_left_the_run_ends_with_the_reason(quick_job: QuickJob, tmp_path: Path) -> None:
+    with cluster_with(npus=2) as npus:
+        ended = broken(quick_job, npus, "all").run(tmp_path / "out")
     assert ended.returncode == 1
     last = ended.stderr.splitlines()[-1]
-    assert "batches are missing: no device is left for the decoder pool; NPU" in last, ended.stderr
+    assert "batches are missing: the pools need 2 NPUs or more, and 1 of the cluster's are left; NPU" in last, (
+        ended.stderr
+    )
+    assert "is taken out: processes die there" in last
     assert "the same command goes on from here" in last

@@ -118,7 +118,7 @@ def test_pools_shrink_with_the_cluster(left: int, prior: int, decoder: int, late
     small = shrink(pools, [{"NPU": left, "CPU": 16}])
     assert (small.prior.most, small.beside_prior, small.decoder.most) == (prior, decoder, later)
     assert small.needs["NPU"] <= left
-    with pytest.raises(IncompleteRunError, match="1 are left, too few"):
+    with pytest.raises(IncompleteRunError, match="need 2 NPUs or more, and 1 of"):
         shrink(pools, [{"NPU": 1, "CPU": 16}])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from manifests.errors import IncompleteRunError, UsageError
-from workers.attempts import Attempts, Worker
+from workers.attempts import Attempts, Broken, Worker
 
 PLACE = ("decoder", 3, 7)
 
@@ -97,8 +97,6 @@ def test_a_lost_node_is_nobodys_fault(line: Line) -> None:
 
 
 def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_rows(line: Line) -> None:
-    line.books.ready("decoder", line.worker, {})
-    line.books.ready("decoder", replace(line.worker, actor="other", device="npu-1"), {})
     die_whole(line)
     for _ in range(2):
         assert line.books.begin(PLACE, line.next(), can_probe=True).probe
@@ -106,20 +104,17 @@ def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_r
     orders = line.books.begin(PLACE, line.next(), can_probe=True)
     assert orders.taken_out is not None
     assert "NPU 0 of npu-0 is taken out" in orders.taken_out
-    assert not line.books.starting("decoder", line.next())
-    trouble, said = line.books.news()
+    assert line.books.starting("decoder", line.next()) == orders.taken_out
+    trouble, broken = line.books.news()
     assert trouble is None
-    assert len(said) == 1
+    assert broken == [Broken("npu-0", "node", orders.taken_out)]
     other = replace(line.next(), actor="other", device="npu-1")
     assert not line.books.begin(PLACE, other, can_probe=True).alone
 
 
-def test_when_no_device_is_left_the_run_ends_with_the_reason(line: Line) -> None:
-    line.books.ready("decoder", line.worker, {})
-    die_whole(line)
-    line.books.begin(PLACE, line.next(), can_probe=True)
-    line.books.trying(PLACE, "probe")
-    line.books.probed(PLACE, line.worker, "RuntimeError: HBM ECC")
+def test_where_the_cpu_itself_fails_the_run_ends_with_the_reason(line: Line) -> None:
+    line.worker = replace(line.worker, npu=False)
+    take_out(line)
     trouble, _ = line.books.news()
     assert isinstance(trouble, IncompleteRunError)
     assert "no device is left for the decoder pool" in str(trouble)
@@ -132,35 +127,22 @@ def take_out(line: Line) -> None:
     line.books.probed(PLACE, line.worker, "RuntimeError: HBM ECC")
 
 
-def test_an_actor_that_comes_back_on_a_device_that_is_taken_out_is_not_ready_any_more(line: Line) -> None:
-    other = replace(line.worker, id="a", actor="other", device="npu-1")
-    line.books.ready("decoder", line.worker, {})
-    line.books.ready("decoder", other, {})
+def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> None:
     take_out(line)
+    assert line.books.starting("decoder", line.next()) is not None
+    assert line.books.news()[0] is None, "this line is ended anyway"
+    line.books.line_ended()
     assert line.books.news()[0] is None
-    # The actor of the broken device has ended itself, and the other one, which died, is given what that one held.
-    assert not line.books.starting("decoder", replace(other, id="b", device=line.worker.device))
-    assert "no device is left" in str(line.books.news()[0])
+    assert line.books.starting("prior", line.next()) is not None
+    trouble, _ = line.books.news()
+    assert isinstance(trouble, IncompleteRunError)
+    assert "the prior pool was given a device again: NPU 0 of npu-0 is taken out" in str(trouble)
 
 
-def test_an_actor_that_became_ready_on_a_device_after_it_was_taken_out_is_not_counted(line: Line) -> None:
-    other = replace(line.worker, id="a", actor="other")
-    line.books.ready("decoder", line.worker, {})
-    assert line.books.starting("decoder", other)
-    take_out(line)
-    line.books.ready("decoder", other, {})
-    assert line.books.begin(("decoder", 3, 8), other, can_probe=True).taken_out is not None
-    assert "no device is left" in str(line.books.news()[0])
-
-
-def test_the_run_goes_on_while_an_actor_loads_its_model_on_another_device(line: Line) -> None:
-    other = replace(line.worker, id="a", actor="other", device="npu-1")
-    line.books.ready("decoder", line.worker, {})
-    assert line.books.starting("decoder", other)
-    take_out(line)
-    assert line.books.news()[0] is None
-    line.books.ready("decoder", other, {})
-    assert line.books.news()[0] is None
+def test_what_was_held_when_a_line_ended_is_blamed_on_nobody(line: Line) -> None:
+    for _ in range(5):
+        die_whole(line, times=1)
+        line.books.line_ended()
 
 
 def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None:
@@ -170,7 +152,7 @@ def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None
         assert line.books.news()[0] is None
     # The third one dies instead of raising.
     line.books.starting("prior", line.next())
-    assert line.books.starting("prior", line.next())
+    line.books.starting("prior", line.next())
     trouble = line.books.news()[0]
     assert isinstance(trouble, IncompleteRunError)
     assert "the prior pool cannot start on NPU 0 of npu-0" in str(trouble)

@@ -31,7 +31,7 @@ def books(monkeypatch: pytest.MonkeyPatch) -> Attempts:
     numbers = itertools.count()
 
     def this_worker(stage: str) -> Worker:
-        return Worker(str(next(numbers)), "", "node", "node/decoder", "the CPU of here")
+        return Worker(str(next(numbers)), "", "node", "node/decoder", "the CPU of here", npu=False)
 
     def ask(self: Guard, method: str, *arguments: Any) -> Any:
         dead = isinstance(sys.exc_info()[1], Died)
@@ -39,6 +39,7 @@ def books(monkeypatch: pytest.MonkeyPatch) -> Attempts:
 
     monkeypatch.setattr(guard_module, "this_worker", this_worker)
     monkeypatch.setattr(Guard, "_ask", ask)
+    monkeypatch.setattr(guard_module, "HOLD_S", 0.0)
     return found
 
 
