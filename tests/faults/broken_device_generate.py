@@ -18,11 +18,15 @@ import jobs.pipeline
 from jobs.cli import run_script
 from jobs.generate import main
 from manifests.batch import Batch
+from manifests.errors import RowError
 from tests.faults import quick_generate
 from workers.guard import Guard
 
 #: "all", or a file that the first decoder writes its device into, which is then the broken one.
 BROKEN = os.environ["BROKEN_NPU"]
+
+#: The broken one raises where it would end the process, and nothing starts again on another device meanwhile.
+RAISES = "BROKEN_RAISES" in os.environ
 
 
 def is_first(file: Path, npu: str) -> bool:
@@ -39,7 +43,7 @@ class Decoder(quick_generate.Decoder):
         self._guard = Guard("decoder", "failed_to_generate", 60, attempts)
         with self._guard.starting():
             (npu,) = ray.get_runtime_context().get_accelerator_ids()["NPU"]
-            self._broken = BROKEN == "all" or is_first(Path(BROKEN), npu)
+            self._broken, self._raises = BROKEN == "all" or is_first(Path(BROKEN), npu), RAISES
 
     def __call__(self, block: pa.Table) -> pa.Table:
         make = super().__call__
@@ -50,12 +54,17 @@ class Decoder(quick_generate.Decoder):
             time.sleep(0.2)
 
         def work(rows: Batch) -> Batch:
-            self.use_device()
+            try:
+                self.use_device()
+            except RuntimeError as error:
+                return rows.fail(dict.fromkeys(rows.pending, RowError("failed_to_generate", str(error))))
             return Batch.from_block(make(rows.to_block()))
 
         return self._guard.run(Batch.from_block(block), work, self.use_device).to_block()
 
     def use_device(self) -> None:
+        if self._broken and self._raises:
+            raise RuntimeError("device lost")
         if self._broken:
             os._exit(9)
 

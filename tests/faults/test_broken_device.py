@@ -65,3 +65,19 @@ def test_when_too_few_devices_are_left_the_run_ends_with_the_reason(quick_job: Q
     )
     assert "is taken out: processes die there" in last
     assert "the same command goes on from here" in last
+
+
+def test_rows_that_are_tried_again_leave_a_broken_device_too(
+    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    failing = quick_job.with_environment(QUICK_FAILS="r07,r31").run(tmp_path / "out")
+    assert "2 failed" in failing.stderr + failing.stdout
+    with cluster_with(npus=3) as npus:
+        job = broken(quick_job, npus, str(tmp_path / "broken")).with_environment(BROKEN_RAISES="1")
+        # With so few batches another decoder might take them all.
+        ended = job.run(tmp_path / "out", "--retry-errors", "--decoder-actors", "1")
+    assert ended.returncode == 0, ended.stderr
+    assert "a small call that is known to be good fails there (RuntimeError: device lost)" in ended.stderr
+    assert "going on with 1 prior and 1 decoder actors" in ended.stderr
+    assert quick_job.verify(tmp_path / "out").returncode == 0
+    assert shard_files(tmp_path / "out") == undisturbed
