@@ -23,7 +23,18 @@ from jobs import runfiles
 from jobs.cluster import ClusterShrankError, cluster, engine_log, reason
 from jobs.known import Survey, survey
 from jobs.ledger import Ledger
-from jobs.pipeline import EngineStoppedError, Setup, Work, after_loss, begin_line, blocks_of, embedded, windows_left
+from jobs.pipeline import (
+    EngineStoppedError,
+    Setup,
+    Work,
+    after_loss,
+    begin_line,
+    blocks_of,
+    compilations,
+    devices,
+    embedded,
+    windows_left,
+)
 from jobs.pools import npus, size_pools
 from jobs.progress import RunProgress, duration
 from jobs.stopping import Stop, StopNowError
@@ -47,6 +58,8 @@ class FillReport(BaseModel):
     Attributes:
         images: whose embeddings were wanted; of these `known` were in the store before, `embedded` were computed now,
             and `failed` have none.
+        devices: what the actors ran on (workers/device.py).
+        compilations: with `--graph`, what was compiled on which device and for how long (workers/graph.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +72,8 @@ class FillReport(BaseModel):
     failed_by_status: Mapping[str, int]
     failure_examples: Mapping[str, str]
     seconds: float
+    devices: tuple[Mapping[str, Any], ...]
+    compilations: tuple[Mapping[str, Any], ...]
 
 
 class _Done:
@@ -68,6 +83,8 @@ class _Done:
         self.embedded = 0
         self.failed: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
+        self.devices: tuple[dict[str, Any], ...] = ()
+        self.compilations: tuple[dict[str, Any], ...] = ()
 
 
 def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> FillReport:
@@ -107,6 +124,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
             raise IncompleteRunError(
                 f"{left}: {reason(str(error))} (more in {log}); the same command goes on from here"
             ) from error
+        done.devices, done.compilations = devices(setup), compilations(setup)
         tidy_index(store_url)
     progress.finish()
     report = FillReport(
@@ -118,6 +136,8 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         failed_by_status=dict(done.failed),
         failure_examples=done.examples,
         seconds=round(time.monotonic() - began, 3),
+        devices=done.devices,
+        compilations=done.compilations,
     )
     runfiles.write_report(config, "prior.json", report.model_dump(mode="json"))
     return report

@@ -142,10 +142,11 @@ def after_loss(setup: Setup) -> Setup:
     Raises:
         IncompleteRunError: what is left of the cluster is too small for any line.
     """
-    # Whoever held a batch was ended with its line, and by no fault of the batch.
-    ray.get(setup.attempts.line_ended.remote())
     _, broken = ray.get(setup.attempts.news.remote())
     taken_out = setup.taken_out.hold(broken)
+    # Whoever held a batch was ended with its line, and by no fault of the batch. Said only now, when the processes that
+    # had the devices are known to be gone, and with them whatever they still had to say.
+    ray.get(setup.attempts.line_ended.remote())
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:

@@ -6,6 +6,7 @@ anew, would sooner or later be given the broken one; so a small actor sits on it
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,8 +85,9 @@ def _hold(node: str, devices: set[str]) -> list[Any]:
             break
         # The wrong ones stay for the time being: what they set free would be given to those that still wait.
         actor = asked.pop(told[0])
-        if ray.get(told[0]) in devices:
-            held.append(actor)
+        with contextlib.suppress(ray.exceptions.RayError):  # the node may go as well
+            if ray.get(told[0]) in devices:
+                held.append(actor)
     for actor in started:
         if actor not in held:
             ray.kill(actor)

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
+from jobs.taken_out import Holder, TakenOut
 from tests.faults.conftest import ROOT, QuickJob, shard_files
+from workers.attempts import Broken
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
@@ -81,3 +84,22 @@ def test_rows_that_are_tried_again_leave_a_broken_device_too(
     assert "going on with 1 prior and 1 decoder actors" in ended.stderr
     assert quick_job.verify(tmp_path / "out").returncode == 0
     assert shard_files(tmp_path / "out") == undisturbed
+
+
+def test_a_device_that_is_held_is_given_to_nobody_until_it_is_let_go() -> None:
+    with cluster_with(npus=3) as npus:
+        ray.init(npus.address, log_to_driver=False)
+        try:
+            node = ray.get_runtime_context().get_node_id()
+            taken_out = TakenOut().hold([Broken(f"{node}/npu-1", node, "NPU 1 is taken out")])
+            assert [each["NPU"] for each in taken_out.nodes()] == [2]
+            anybody = ray.remote(num_cpus=0, resources={"NPU": 1})(Holder)
+            actors = [anybody.remote() for _ in range(3)]
+            asked = [actor.device.remote() for actor in actors]
+            told, waiting = ray.wait(asked, num_returns=2, timeout=60)
+            assert sorted(ray.get(told)) == [f"{node}/npu-0", f"{node}/npu-2"]
+            assert ray.wait(waiting, timeout=3) == ([], waiting)
+            del taken_out
+            assert ray.get(waiting, timeout=60) == [f"{node}/npu-1"]
+        finally:
+            ray.shutdown()

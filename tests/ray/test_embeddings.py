@@ -130,6 +130,8 @@ def test_prior_and_decoder_run_as_two_jobs_and_a_damaged_store_is_mended(
     report = json.loads((output / "_run" / "prior.json").read_text())
     assert 0 < report["embedded"] < 7
     assert report["embedded"] + report["known"] == report["images"] == 7
+    assert [device["stage"] for device in report["devices"]] == ["prior"]
+    assert report["compilations"] == []
     assert f"{report['embedded']} embeddings computed" in ended.stdout
     assert not list(output.glob("*.parquet"))
     ended = larger_job.run(output, "--embeddings", str(store), "--stage", "decode")
