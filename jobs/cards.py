@@ -37,7 +37,7 @@ def card_places(pools: Pools) -> Iterator[Places]:
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    bundle = {"NPU": 1, "CPU": 2 * pools.cpu_share}
+    bundle = {"NPU": 1, "CPU": 2 * pools.actor_share}
     groups = [placement_group([bundle]) for _ in range(pools.decoder.most)]
     try:
         ready, _ = ray.wait([g.ready() for g in groups], num_returns=len(groups), timeout=READY_TIMEOUT_S)

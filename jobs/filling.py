@@ -184,7 +184,7 @@ def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str,
             batch_size=together,
             batch_format="pyarrow",
             fn_args=(config.embeddings_url,),
-            num_cpus=setup.pools.cpu_share,
+            num_cpus=setup.pools.task_share,
         )
         for block in blocks_of(line):
             for row in block.to_pylist():

@@ -189,7 +189,7 @@ def _line(setup: Setup, parted: Survey, places: Places) -> Any:
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
     line = line.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    return line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.cpu_share, **BLOCKS)
+    return line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.task_share, **BLOCKS)
 
 
 def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
@@ -204,10 +204,10 @@ def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
     # of a window one after the other.
     source = PlannedBatches(config, work, setup.memory, if_unknown)
-    line = ray.data.read_datasource(source, override_num_blocks=len(work), num_cpus=pools.cpu_share / 2)
+    line = ray.data.read_datasource(source, override_num_blocks=len(work), num_cpus=pools.task_share / 2)
     loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
     arguments = (condition_size(config.checkpoint), loading)
-    return line.map_batches(inputs, fn_args=arguments, num_cpus=pools.cpu_share, **BLOCKS)
+    return line.map_batches(inputs, fn_args=arguments, num_cpus=pools.task_share, **BLOCKS)
 
 
 def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict[str, Any]:

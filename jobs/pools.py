@@ -22,8 +22,16 @@ from workers.device import PROCESS_ENVIRONMENT, DeviceKind
 #: Of the device time, what the prior takes where nothing was measured: a small part of what a decoder run costs.
 PRIOR_SHARE = 1 / 8
 
-#: Kinds of CPU tasks that run beside the pools: reading, inputs, encoding.
-TASK_KINDS = 3
+#: Kinds of CPU tasks that run beside the pools: reading and inputs, with and without known embeddings, and encoding.
+TASK_KINDS = 5
+
+#: Of the CPUs that Ray counts, what the actors of both pools may hold, all of them together. Ray Data reserves a tenth
+#: of the CPUs for each stage, one after the other, and leaves nothing to the last one, which encodes, where there is no
+#: more: images then wait until the engine has nothing else to do.
+ACTORS_PART = 0.5
+
+#: Of the CPUs that Ray counts, what one CPU task asks for: a few of a kind can run in the tenth that a stage has.
+TASK_PART = 1 / 24
 
 #: Ray's share of a card for each of the two actors on it. Only their sum matters: a placement group holds the card.
 NPU_SHARE = 0.5
@@ -43,7 +51,7 @@ class Pools:
 
     Attributes:
         beside_prior: most decoder actors while the prior holds its devices; `decoder.most` later.
-        cpu_share: of the CPUs that Ray counts, for one actor and for one task.
+        actor_share, task_share: of the CPUs that Ray counts, for one actor and for one task.
         threads: of one actor's numeric libraries; Ray would set 1 for a share of one CPU or less.
         shared: prior actors share cards with decoder actors.
     """
@@ -52,7 +60,8 @@ class Pools:
     prior: PoolSize
     decoder: PoolSize
     beside_prior: int
-    cpu_share: float
+    actor_share: float
+    task_share: float
     threads: int
     shared: bool = False
 
@@ -61,7 +70,7 @@ class Pools:
         npus = NPU_SHARE if self.shared else 1
         device: dict[str, Any] = {"resources": {"NPU": npus}} if self.kind == "ascend" else {}
         environment = {**PROCESS_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}
-        return {"num_cpus": self.cpu_share, "runtime_env": {"env_vars": environment}, **device}
+        return {"num_cpus": self.actor_share, "runtime_env": {"env_vars": environment}, **device}
 
     @property
     def in_words(self) -> str:
@@ -72,8 +81,8 @@ class Pools:
     @property
     def needs(self) -> dict[str, float]:
         """What all of it takes of the cluster, by Ray's names of resources."""
-        processes = self.prior.most + self.beside_prior + TASK_KINDS
-        needs = {"CPU": processes * self.cpu_share}
+        actors = self.prior.most + self.beside_prior
+        needs = {"CPU": actors * self.actor_share + TASK_KINDS * self.task_share}
         if self.kind == "ascend":
             needs["NPU"] = self.beside_prior + (0 if self.shared else self.prior.most)
         return needs
@@ -112,7 +121,7 @@ def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node], prior
         return _with_cpus(_one_pool(config.stage, kind, cards, prior, decoder), nodes)
     if kind == "cpu":
         prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
-        return _with_cpus(Pools(kind, prior, decoder, decoder.most, 0, 0), nodes)
+        return _with_cpus(Pools(kind, prior, decoder, decoder.most, 0, 0, 0), nodes)
     share = PRIOR_SHARE if prior_share is None else prior_share
     if config.share_devices:
         return _with_cpus(_on_shared_cards(cards, prior, decoder, share, config.device_memory), nodes)
@@ -151,13 +160,17 @@ def _with_cpus(pools: Pools, nodes: Sequence[Node]) -> Pools:
     """Share the CPUs out among all processes."""
     cpus = total(nodes, "CPU") or 1.0
     actors = pools.prior.most + pools.decoder.most
-    room = cpus / (actors + TASK_KINDS)
+    room = cpus * ACTORS_PART / actors
     # An actor can only be where its card is, so all of a node's actors must fit its CPUs, with room for one task.
     cards = [node for node in nodes if node.get("NPU", 0) >= 1] if pools.kind == "ascend" else []
     beside = [node.get("CPU", 0.0) / (node["NPU"] * (2 if pools.shared else 1) + 1) for node in cards]
-    # Rounded down, so that the shares never add up to more than there is.
-    share = min(1.0, max(0.01, math.floor(100 * min([room, *beside])) / 100))
-    return replace(pools, cpu_share=share, threads=max(1, math.ceil(cpus / actors)))
+    actor_share, task_share = _rounded(min([room, *beside])), _rounded(cpus * TASK_PART)
+    return replace(pools, actor_share=actor_share, task_share=task_share, threads=max(1, math.ceil(cpus / actors)))
+
+
+def _rounded(share: float) -> float:
+    """Down, so that the shares never add up to more than there is; no process asks for more than one CPU."""
+    return min(1.0, max(0.01, math.floor(100 * share) / 100))
 
 
 def _asked(name: str, value: str) -> PoolSize | None:
@@ -181,7 +194,7 @@ def _one_pool(stage: str, kind: DeviceKind, cards: int, prior: PoolSize | None, 
         raise UsageError(f"option {option}: asks for {size.least} NPUs, but the cluster has {cards}")
     most = min(size.most, max(1, cards)) if kind == "ascend" else size.most
     size, none = PoolSize(size.least, most), PoolSize(0, 0)
-    return Pools(kind, size, none, 0, 0, 0) if stage == "prior" else Pools(kind, none, size, size.most, 0, 0)
+    return Pools(kind, size, none, 0, 0, 0, 0) if stage == "prior" else Pools(kind, none, size, size.most, 0, 0, 0)
 
 
 def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, share: float) -> Pools:
@@ -201,7 +214,7 @@ def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, s
             f"{prior.most + decoder.least} NPUs, but the cluster has {npus}; lower --prior-actors or "
             "--decoder-actors, add nodes, let them share cards with --share-devices, or run with --device cpu"
         )
-    return Pools("ascend", prior, replace(decoder, most=min(decoder.most, npus)), min(decoder.most, room), 0, 0)
+    return Pools("ascend", prior, replace(decoder, most=min(decoder.most, npus)), min(decoder.most, room), 0, 0, 0)
 
 
 def _on_shared_cards(
@@ -226,4 +239,4 @@ def _on_shared_cards(
             f"each of the {prior.most} prior actors needs a decoder actor to share with; lower --prior-actors or "
             "--decoder-actors"
         )
-    return Pools("ascend", prior, decoder, decoder.most, 0, 0, shared=True)
+    return Pools("ascend", prior, decoder, decoder.most, 0, 0, 0, shared=True)

@@ -61,10 +61,15 @@ def test_a_pool_whose_least_is_above_its_most_is_refused() -> None:
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 8, 64])
 @pytest.mark.parametrize("actors", ["auto", "2", "2:6"])
-def test_both_pools_and_one_task_of_each_kind_fit_the_cpus(cpus: int, actors: str) -> None:
+def test_both_pools_leave_ray_data_a_tenth_of_the_cpus_for_each_kind_of_task(cpus: int, actors: str) -> None:
     pools = size_pools(config(actors, actors), "cpu", [{"CPU": cpus}])
-    assert 0 < pools.cpu_share <= 1
-    assert pools.cpu_share * (pools.prior.most + pools.decoder.most + TASK_KINDS) <= cpus
+    assert 0 < pools.actor_share <= 1
+    assert 0 < pools.task_share <= min(1, cpus / 10)
+    # As Ray Data reserves it (ReservationOpResourceAllocator): half of the CPUs in equal parts, or what is needed.
+    prior, decoder = pools.prior.most * pools.actor_share, pools.decoder.most * pools.actor_share
+    for kinds in (3, TASK_KINDS):
+        part = 0.5 * cpus / (kinds + 2)
+        assert kinds * max(part, pools.task_share) + max(part, prior) + max(part, decoder) <= cpus
     assert pools.threads >= 1
 
 
@@ -86,7 +91,7 @@ def test_a_fixed_decoder_pool_stays_as_it_is() -> None:
 
 def test_a_node_with_few_cpus_bounds_the_share_of_every_actor() -> None:
     pools = size_pools(config(), "ascend", [{"CPU": 64}, {"NPU": 2, "CPU": 1}, {"NPU": 2, "CPU": 8}])
-    assert 3 * pools.cpu_share <= 1
+    assert 3 * pools.actor_share <= 1
 
 
 def shared(prior: str = "auto", decoder: str = "auto", memory: float | None = 64) -> RunConfig:
