@@ -25,7 +25,7 @@ from manifests.config import RunConfig
 from manifests.errors import UsageError
 from tests.unit import finished_run
 
-POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(2, 2), 2, 1.0, 1)
+POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(2, 2), 2, 1.0, 1.0, 1)
 SMALL = ("--batch-size", "2", "--shard-size", "4", "--height", "64", "--width", "64")
 
 
