@@ -206,6 +206,8 @@ def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None], most_de
     context.print_on_execution_start = False
     # The Ray we pin has no other way yet to pass ACTOR_FAULT_OPTIONS than the one it warns about.
     warnings.filterwarnings("ignore", message="`ray_remote_args", category=RayDeprecationWarning)
+    # A stage that has fewer batches than it may have tasks under way is as good as any.
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for", category=UserWarning)
 
 
 def _connect() -> None:

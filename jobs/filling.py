@@ -33,6 +33,7 @@ from jobs.pipeline import (
     compilations,
     devices,
     embedded,
+    task_arguments,
     windows_left,
 )
 from jobs.pools import npus, size_pools
@@ -184,7 +185,7 @@ def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str,
             batch_size=together,
             batch_format="pyarrow",
             fn_args=(config.embeddings_url,),
-            num_cpus=setup.pools.task_share,
+            **task_arguments(setup),
         )
         for block in blocks_of(line):
             for row in block.to_pylist():

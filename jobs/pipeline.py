@@ -3,8 +3,8 @@
     read a window -> inputs -> prior pool -> decoder pool -> encode and stage -> receipt
     (CPU task)      (CPU)     (device)      (device)        (CPU)               (to the driver)
 
-Batches whose embeddings the store knows have a way of their own to the decoder pool, past the prior; where all are
-known, there is no prior pool.
+A plan of texts alone has no inputs to load, and no stage for them. Batches whose embeddings the store knows have a
+way of their own to the decoder pool, past the prior; where all are known, there is no prior pool.
 Every block is one batch (manifests/batch.py says what it holds after which stage). The stages themselves are
 plain functions and classes in `workers/`; nothing here knows what they do.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -48,6 +48,10 @@ from workers.shards import write_part
 
 #: A window, and which of its batches are wanted.
 Work = tuple[Window, Wanted]
+
+#: Blocks that a reader may have ready where they are texts only. Ray Data fetches what is ready about eight times a
+#: second, and lets a task have two blocks ready otherwise; a block and its metadata are two objects.
+TEXT_BLOCKS_AHEAD = 16
 
 #: As whole blocks of Arrow: a stage gets the one batch that a block is.
 BLOCKS: Mapping[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
@@ -189,7 +193,7 @@ def _line(setup: Setup, parted: Survey, places: Places) -> Any:
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
     line = line.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    return line.map_batches(encode_and_stage, fn_args=(config, encoding), num_cpus=pools.task_share, **BLOCKS)
+    return line.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
 
 
 def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
@@ -200,14 +204,25 @@ def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
 
 def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
     """The line as far as the inputs, with the embeddings that are known."""
-    config, pools = setup.config, setup.pools
+    config, task = setup.config, task_arguments(setup)
+    size = condition_size(config.checkpoint)
+    if setup.tasks == ("text2img",):
+        # Nothing to fetch and to decode, so there is no stage for it, which would cost each batch a turn of the engine.
+        text = PlannedBatches(config, work, setup.memory, if_unknown, size)
+        ahead = {"_generator_backpressure_num_objects": 2 * TEXT_BLOCKS_AHEAD}
+        return ray.data.read_datasource(text, override_num_blocks=len(work), ray_remote_args=ahead, **task)
+    source = PlannedBatches(config, work, setup.memory, if_unknown)
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
     # of a window one after the other.
-    source = PlannedBatches(config, work, setup.memory, if_unknown)
-    line = ray.data.read_datasource(source, override_num_blocks=len(work), num_cpus=pools.task_share / 2)
+    share = task["num_cpus"] / 2
+    line = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
     loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
-    arguments = (condition_size(config.checkpoint), loading)
-    return line.map_batches(inputs, fn_args=arguments, num_cpus=pools.task_share, **BLOCKS)
+    return line.map_batches(inputs, fn_args=(size, loading), **task, **BLOCKS)
+
+
+def task_arguments(setup: Setup) -> dict[str, Any]:
+    """Ray Data's arguments for a stage of CPU tasks."""
+    return {"compute": TaskPoolStrategy(setup.pools.tasks_at_once), "num_cpus": setup.pools.task_share}
 
 
 def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict[str, Any]:
@@ -259,15 +274,23 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     return look_up
 
 
+@dataclass
 class PlannedBatches(Datasource):
-    """Ray Data's source: one read task per window, which plans it again and streams one block per batch."""
+    """Ray Data's source: one read task per window, which plans it again and streams one block per batch.
 
-    def __init__(self, config: RunConfig, work: Sequence[Work], memory: Memory, if_unknown: IfUnknown) -> None:
+    Attributes:
+        condition_size: where no batch has inputs to fetch; the batches then leave the source as `inputs` would
+            leave them.
+    """
+
+    config: RunConfig
+    work: Sequence[Work]
+    memory: Memory
+    if_unknown: IfUnknown
+    condition_size: int | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self._config = config
-        self._work = work
-        self._memory = memory
-        self._if_unknown = if_unknown
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown before the windows are read."""
@@ -278,15 +301,15 @@ class PlannedBatches(Datasource):
     ) -> list[ReadTask]:
         """One task per window, whatever parallelism Ray Data would like."""
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self._reader(*item), unknown) for item in self._work]
+        return [ReadTask(self._reader(*item), unknown) for item in self.work]
 
     def _reader(self, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
-        config, memory, if_unknown = self._config, self._memory, self._if_unknown
+        config, memory, if_unknown, size = self.config, self.memory, self.if_unknown, self.condition_size
 
         def read() -> Iterator[pa.Table]:
             batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
             for batch in recall(batches, memory, if_unknown):
-                yield batch.to_block()
+                yield (batch if size is None else load_inputs(batch, size)).to_block()
 
         return read
 

@@ -33,6 +33,10 @@ ACTORS_PART = 0.5
 #: Of the CPUs that Ray counts, what one CPU task asks for: a few of a kind can run in the tenth that a stage has.
 TASK_PART = 1 / 24
 
+#: For each actor of the larger pool, the CPU tasks that one stage may have under way. Ray Data looks about eight times
+#: a second which tasks have ended, so one actor's part is 16 batches a second at most, if the CPUs are as fast.
+TASKS_PER_ACTOR = 2
+
 #: Ray's share of a card for each of the two actors on it. Only their sum matters: a placement group holds the card.
 NPU_SHARE = 0.5
 
@@ -71,6 +75,11 @@ class Pools:
         device: dict[str, Any] = {"resources": {"NPU": npus}} if self.kind == "ascend" else {}
         environment = {**PROCESS_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}
         return {"num_cpus": self.actor_share, "runtime_env": {"env_vars": environment}, **device}
+
+    @property
+    def tasks_at_once(self) -> int:
+        """CPU tasks that one stage may have under way: enough for the actors, and few processes on a small machine."""
+        return TASKS_PER_ACTOR * max(self.prior.most, self.decoder.most)
 
     @property
     def in_words(self) -> str:

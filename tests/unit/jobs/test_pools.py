@@ -138,6 +138,7 @@ def test_a_stage_alone_has_all_devices_and_shrinks_to_what_is_left(stage: str) -
     assert pools.needs["NPU"] == 8
     left = shrink(pools, [{"NPU": 3, "CPU": 24}])
     assert (left.prior.most, left.decoder.most) == ((3, 0) if stage == "prior" else (0, 3))
+    assert (pools.tasks_at_once, left.tasks_at_once) == (16, 6)
     assert left.needs["NPU"] == 3
     with pytest.raises(UsageError, match="asks for 9 NPUs, but the cluster has 8"):
         size_pools(
