@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,12 @@ def card(event: dict[str, Any]) -> tuple[str, str]:
     return event["node"], event["npu"]
 
 
+def most_ahead(run: Run) -> int:
+    """The most batches that the prior has been ahead of the decoder."""
+    steps = [1 if event["stage"] == "prior" else -1 for event in run.events("ends")]
+    return max(accumulate(steps))
+
+
 def test_what_cannot_fit_is_refused_before_anything_starts(
     cluster: Cluster, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
@@ -190,6 +197,8 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
     cluster: Cluster, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
     run = Run(cluster, tmp_path, clean_environment)
+    # Slow enough that much is left to do when the killed actor is back, which may take half a minute.
+    run.environment["CARDS_DECODER_SECONDS"] = "3"
     process = run.start()
     wait_for(lambda: len(run.events("starts")) >= 6 and len(run.events("ends", "decoder")) >= 8, process)
     starts = run.events("starts")
@@ -202,9 +211,7 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
     os.kill(victim["pid"], signal.SIGKILL)
     wait_for(lambda: len(run.events("starts")) == 7, process)
     assert card(run.events("starts")[-1]) == card(victim), "the only card that is free is its own"
-    # The prior could have ended long ago.
-    ahead = len(run.events("ends", "prior")) - len(run.events("ends", "decoder"))
-    assert 10 <= ahead <= AHEAD_PER_DECODER * 5
+    assert 10 <= most_ahead(run) <= AHEAD_PER_DECODER * 5, "the prior could have ended long ago"
 
     prior_node = run.events("starts", "prior")[0]["node"]
     lost = next(node for node in cluster.worker_nodes if node.node_id == prior_node)
