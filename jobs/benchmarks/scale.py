@@ -58,9 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     """One run per line of the table."""
     if min(*arguments.actors, arguments.batches) < 1 or min(arguments.seconds) <= 0:
         raise UsageError("options --actors, --batches and --seconds: give positive numbers")
-    print(
-        "| seconds per batch | decoder actors | busy, steady | efficiency, first call to end | seconds to first call |"
-    )
+    print("| seconds per batch | decoder actors | steady | whole | seconds to the first call |")
     print("|---:|---:|---:|---:|---:|")
     for seconds in arguments.seconds:
         for actors in arguments.actors:
