@@ -36,7 +36,7 @@ from manifests.embedding_store import EmbeddingStore
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.plan import Plan, Window, window_batches
 from manifests.records import GIVEN_EMBEDDINGS
-from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS
+from workers.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.checkpoints import condition_size
 from workers.decoder import Decoder
 from workers.embeddings import IfUnknown, Memory, recall
@@ -70,6 +70,7 @@ class Setup:
         tasks: those of the plan, sorted.
         attempts: the run's books (workers/attempts.py).
         tell: hears what a person should know while the run goes on.
+        tell_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
         look: asked every second, from another thread; what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
@@ -82,6 +83,7 @@ class Setup:
     tasks: tuple[str, ...]
     attempts: Any
     tell: Callable[[str], None]
+    tell_pools: Callable[[str], None]
     look: Callable[[], None]
     memory: Memory
     trust_index: bool = True
@@ -146,8 +148,7 @@ def after_loss(setup: Setup) -> Setup:
     Raises:
         IncompleteRunError: what is left of the cluster is too small for any line.
     """
-    _, broken = ray.get(setup.attempts.news.remote())
-    taken_out = setup.taken_out.hold(broken)
+    taken_out = setup.taken_out.hold(ray.get(setup.attempts.news.remote()).broken)
     # Whoever held a batch was ended with its line, and by no fault of the batch. Said only now, when the processes that
     # had the devices are known to be gone, and with them whatever they still had to say.
     ray.get(setup.attempts.line_ended.remote())
@@ -264,14 +265,21 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     def look_up() -> None:
         setup.look()
         watch.check()
-        trouble, broken = ray.get(setup.attempts.news.remote())
-        if trouble is not None:
-            raise trouble
-        new = setup.taken_out.new(broken)
+        news = ray.get(setup.attempts.news.remote())
+        if news.trouble is not None:
+            raise news.trouble
+        setup.tell_pools(pools_in_words(news))
+        new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
 
     return look_up
+
+
+def pools_in_words(news: News) -> str:
+    """What actors do that a person waits for: loading models, compiling shapes."""
+    doings = {"loading": news.loading, "compiling": news.compiling}
+    return ", ".join(f"{count} {doing}" for doing, count in doings.items() if count)
 
 
 @dataclass

@@ -199,7 +199,7 @@ def _make_missing(
         tasks = tuple(sorted(planned.samples_by_task))
         try:
             memory = remembered(config, device.kind)
-            setup = Setup(config, pools, tasks, start_attempts(), progress.note, stop.look, memory)
+            setup = Setup(config, pools, tasks, start_attempts(), progress.note, progress.aside, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:

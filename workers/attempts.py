@@ -92,6 +92,23 @@ class Orders:
     taken_out: str | None = None
 
 
+@dataclass(frozen=True)
+class News:
+    """What the driver asks for every second.
+
+    Attributes:
+        trouble: why the run must end now, if it must.
+        broken: the devices that were taken out.
+        loading: how many actors load their model.
+        compiling: how many actors compile a new shape.
+    """
+
+    trouble: KandinskyBatchError | None
+    broken: list[Broken]
+    loading: int
+    compiling: int
+
+
 @dataclass
 class _Record:
     """What is known of one batch in one stage; dropped as soon as the batch has passed."""
@@ -125,6 +142,7 @@ class Attempts:
         #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
         self._start_failures: Counter[str] = Counter()
+        self._compiling: set[str] = set()
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._compilations: list[dict[str, Any]] = []
         self._trouble: KandinskyBatchError | None = None
@@ -134,6 +152,7 @@ class Attempts:
     def begin(self, place: Place, worker: Worker, can_probe: bool) -> Orders:
         """A process takes up a batch; tells it how to."""
         record = self._records.setdefault(place, _Record())
+        self._compiling.discard(worker.actor)
         self._notice_death(place, record, worker)
         if worker.device in self._out:
             # Whatever was blamed on its rows was blamed on them here.
@@ -216,6 +235,10 @@ class Attempts:
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
 
+    def compiling(self, worker: Worker) -> None:
+        """An actor begins to compile a new shape; it has done so when it takes up a batch."""
+        self._compiling.add(worker.actor)
+
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
         """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/graph.py)."""
         self._compilations += [{"stage": stage, "device": worker.name, **each} for each in compilations]
@@ -235,9 +258,10 @@ class Attempts:
 
     # For the driver
 
-    def news(self) -> tuple[KandinskyBatchError | None, list[Broken]]:
-        """Why the run must end now, if it must; and the devices that were taken out."""
-        return self._trouble, list(self._out.values())
+    def news(self) -> News:
+        """How things are."""
+        loading = sum(len(actors) for actors in self._starting.values())
+        return News(self._trouble, list(self._out.values()), loading, len(self._compiling))
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""
@@ -255,6 +279,7 @@ class Attempts:
         for record in self._records.values():
             record.holder = None
         self._starting.clear()
+        self._compiling.clear()
         self._left_out.update(self._out)
 
 

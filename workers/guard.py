@@ -136,6 +136,7 @@ class Guard:
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         if not orders.alone:
+            self._ask("compiling", worker)
             with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
                 compile_shape()
 

@@ -136,7 +136,16 @@ def test_the_prior_leaves_its_devices_when_it_is_done_also_where_a_batch_raised(
 def test_a_line_leaves_its_devices_also_where_a_batch_raised(tmp_path: Path) -> None:
     config = RunConfig(manifest=("m.parquet",), output=str(tmp_path), device="cpu")
     pools = size_pools(config, "cpu", nodes())
-    setup = Setup(config, pools, (), start_attempts(), lambda words: None, lambda: None, remembered(config, "cpu"))
+    setup = Setup(
+        config,
+        pools,
+        (),
+        start_attempts(),
+        lambda words: None,
+        lambda words: None,
+        lambda: None,
+        remembered(config, "cpu"),
+    )
     with without_garbage_collection():
         with begin_line(setup):
             assert sum(1 for _ in line([ShapeAffinity], raises=[BATCHES - 1])) == BATCHES - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
@@ -100,6 +101,20 @@ def test_without_a_terminal_phases_and_counts_are_plain_lines() -> None:
         "[0s] making images",
         "[0s] making images 8/8 images, 1 failed",
     ]
+
+
+def test_what_the_pools_do_is_said_beside_the_phase_until_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.progress.LOG_EVERY_S", 0.05)
+    stream = io.StringIO()
+    with RunProgress(stream) as progress:
+        progress.phase("starting the pools")
+        progress.start(total=8, done=0)
+        progress.aside("2 loading")
+        while "starting the pools (2 loading) 0/8 images" not in stream.getvalue():
+            time.sleep(0.01)
+        progress.phase("making images")
+        progress.add(8, 0)
+    assert stream.getvalue().endswith("s] making images 8/8 images\n")
 
 
 def test_a_run_that_ends_while_planning_says_no_count() -> None:

@@ -105,9 +105,9 @@ def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_r
     assert orders.taken_out is not None
     assert "NPU 0 of npu-0 is taken out" in orders.taken_out
     assert line.books.starting("decoder", line.next()) == orders.taken_out
-    trouble, broken = line.books.news()
-    assert trouble is None
-    assert broken == [Broken("npu-0", "node", orders.taken_out)]
+    news = line.books.news()
+    assert news.trouble is None
+    assert news.broken == [Broken("npu-0", "node", orders.taken_out)]
     other = replace(line.next(), actor="other", device="npu-1")
     assert not line.books.begin(PLACE, other, can_probe=True).alone
 
@@ -115,7 +115,7 @@ def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_r
 def test_where_the_cpu_itself_fails_the_run_ends_with_the_reason(line: Line) -> None:
     line.worker = replace(line.worker, npu=False)
     take_out(line)
-    trouble, _ = line.books.news()
+    trouble = line.books.news().trouble
     assert isinstance(trouble, IncompleteRunError)
     assert "no device is left for the decoder pool" in str(trouble)
     assert "HBM ECC" in str(trouble)
@@ -130,11 +130,11 @@ def take_out(line: Line) -> None:
 def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> None:
     take_out(line)
     assert line.books.starting("decoder", line.next()) is not None
-    assert line.books.news()[0] is None, "this line is ended anyway"
+    assert line.books.news().trouble is None, "this line is ended anyway"
     line.books.line_ended()
-    assert line.books.news()[0] is None
+    assert line.books.news().trouble is None
     assert line.books.starting("prior", line.next()) is not None
-    trouble, _ = line.books.news()
+    trouble = line.books.news().trouble
     assert isinstance(trouble, IncompleteRunError)
     assert "the prior pool was given a device again: NPU 0 of npu-0 is taken out" in str(trouble)
 
@@ -149,11 +149,11 @@ def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None
     for _ in range(2):
         line.books.starting("prior", line.next())
         line.books.start_failed("prior", line.worker, "KeyError: 'x'", unusable=False)
-        assert line.books.news()[0] is None
+        assert line.books.news().trouble is None
     # The third one dies instead of raising.
     line.books.starting("prior", line.next())
     line.books.starting("prior", line.next())
-    trouble = line.books.news()[0]
+    trouble = line.books.news().trouble
     assert isinstance(trouble, IncompleteRunError)
     assert "the prior pool cannot start on NPU 0 of npu-0" in str(trouble)
 
@@ -164,13 +164,34 @@ def test_a_start_that_succeeds_forgives_the_failures_before(line: Line) -> None:
         line.books.start_failed("prior", line.worker, "flaky", unusable=False)
         line.books.starting("prior", line.next())
         line.books.ready("prior", line.worker, {})
-    assert line.books.news()[0] is None
+    assert line.books.news().trouble is None
+
+
+def test_loading_and_compiling_actors_are_counted_while_they_do(line: Line) -> None:
+    other = replace(line.worker, id="w-other", actor="other")
+
+    def counts() -> tuple[int, int]:
+        news = line.books.news()
+        return news.loading, news.compiling
+
+    line.books.starting("prior", line.worker)
+    line.books.starting("decoder", other)
+    assert counts() == (2, 0)
+    for stage, worker in (("prior", line.worker), ("decoder", other)):
+        line.books.ready(stage, worker, {})
+        line.books.begin((stage, 0, 0), worker, can_probe=True)
+        line.books.compiling(worker)
+    assert counts() == (0, 2)
+    line.books.begin(("prior", 0, 0), line.worker, can_probe=True)
+    assert counts() == (0, 1), "it makes the batch now"
+    line.books.line_ended()
+    assert counts() == (0, 0)
 
 
 def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
     line.books.starting("prior", line.worker)
     line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
-    assert isinstance(line.books.news()[0], UsageError)
+    assert isinstance(line.books.news().trouble, UsageError)
 
 
 def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:

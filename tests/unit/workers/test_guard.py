@@ -107,7 +107,7 @@ def test_a_device_that_dies_on_the_probe_leaves_the_batch_without_blame(books: A
 
     with pytest.raises(GivenUpError, match="known to be good"):
         until_it_lives(batch_of("kill", "kill"), deadly([]), probe)
-    assert isinstance(books.news()[0], IncompleteRunError)
+    assert isinstance(books.news().trouble, IncompleteRunError)
 
 
 def test_where_every_row_fails_the_device_is_tried(books: Attempts) -> None:
@@ -137,7 +137,9 @@ def test_an_exception_is_no_death(books: Attempts) -> None:
 def test_what_keeps_a_model_from_loading_is_told(books: Attempts) -> None:
     with pytest.raises(CheckpointError), guard().starting():
         raise CheckpointError("another model")
-    assert str(books.news()[0]) == "the decoder pool cannot start on the CPU of here: CheckpointError: another model"
+    assert (
+        str(books.news().trouble) == "the decoder pool cannot start on the CPU of here: CheckpointError: another model"
+    )
 
 
 def test_a_stage_on_its_own_is_not_guarded() -> None:
