@@ -268,7 +268,7 @@ def _look_up(setup: Setup) -> Callable[[], None]:
         news = ray.get(setup.attempts.news.remote())
         if news.trouble is not None:
             raise news.trouble
-        setup.tell_pools(pools_in_words(news))
+        setup.tell_pools(_pools_in_words(news))
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
@@ -276,13 +276,13 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     return look_up
 
 
-def pools_in_words(news: News) -> str:
+def _pools_in_words(news: News) -> str:
     """What actors do that a person waits for: loading models, compiling shapes."""
     doings = {"loading": news.loading, "compiling": news.compiling}
     return ", ".join(f"{count} {doing}" for doing, count in doings.items() if count)
 
 
-@dataclass
+@dataclass(eq=False)
 class PlannedBatches(Datasource):
     """Ray Data's source: one read task per window, which plans it again and streams one block per batch.
 

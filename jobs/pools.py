@@ -55,8 +55,8 @@ class Pools:
 
     Attributes:
         beside_prior: most decoder actors while the prior holds its devices; `decoder.most` later.
-        actor_share, task_share: of the CPUs that Ray counts, for one actor and for one task.
-        threads: of one actor's numeric libraries; Ray would set 1 for a share of one CPU or less.
+        actor_share, task_share: of the CPUs that Ray counts, for one actor and for one task; 0 until `_with_cpus`.
+        threads: of one actor's numeric libraries; Ray would set 1 for a share of one CPU or less. 0 until then, too.
         shared: prior actors share cards with decoder actors.
     """
 
@@ -64,9 +64,9 @@ class Pools:
     prior: PoolSize
     decoder: PoolSize
     beside_prior: int
-    actor_share: float
-    task_share: float
-    threads: int
+    actor_share: float = 0.0
+    task_share: float = 0.0
+    threads: int = 0
     shared: bool = False
 
     def actor_options(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node], prior
         return _with_cpus(_one_pool(config.stage, kind, cards, prior, decoder), nodes)
     if kind == "cpu":
         prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
-        return _with_cpus(Pools(kind, prior, decoder, decoder.most, 0, 0, 0), nodes)
+        return _with_cpus(Pools(kind, prior, decoder, decoder.most), nodes)
     share = PRIOR_SHARE if prior_share is None else prior_share
     if config.share_devices:
         return _with_cpus(_on_shared_cards(cards, prior, decoder, share, config.device_memory), nodes)
@@ -203,7 +203,7 @@ def _one_pool(stage: str, kind: DeviceKind, cards: int, prior: PoolSize | None, 
         raise UsageError(f"option {option}: asks for {size.least} NPUs, but the cluster has {cards}")
     most = min(size.most, max(1, cards)) if kind == "ascend" else size.most
     size, none = PoolSize(size.least, most), PoolSize(0, 0)
-    return Pools(kind, size, none, 0, 0, 0, 0) if stage == "prior" else Pools(kind, none, size, size.most, 0, 0, 0)
+    return Pools(kind, size, none, 0) if stage == "prior" else Pools(kind, none, size, size.most)
 
 
 def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, share: float) -> Pools:
@@ -223,7 +223,7 @@ def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, s
             f"{prior.most + decoder.least} NPUs, but the cluster has {npus}; lower --prior-actors or "
             "--decoder-actors, add nodes, let them share cards with --share-devices, or run with --device cpu"
         )
-    return Pools("ascend", prior, replace(decoder, most=min(decoder.most, npus)), min(decoder.most, room), 0, 0, 0)
+    return Pools("ascend", prior, replace(decoder, most=min(decoder.most, npus)), min(decoder.most, room))
 
 
 def _on_shared_cards(
@@ -248,4 +248,4 @@ def _on_shared_cards(
             f"each of the {prior.most} prior actors needs a decoder actor to share with; lower --prior-actors or "
             "--decoder-actors"
         )
-    return Pools("ascend", prior, decoder, decoder.most, 0, 0, 0, shared=True)
+    return Pools("ascend", prior, decoder, decoder.most, shared=True)

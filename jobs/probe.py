@@ -58,9 +58,10 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
         progress.note(f"device: {device.kind} ({device.reason})")
         progress.phase("timing batches:")
         progress.start(images, 0)
-        tasks = tuple(sorted(planned.samples_by_task))
         pools_alone, memory = size_pools(alone, device.kind, nodes), remembered(alone, device.kind)
-        setup = Setup(alone, pools_alone, tasks, start_attempts(), progress.note, progress.aside, lambda: None, memory)
+        setup = Setup(
+            alone, pools_alone, planned.tasks, start_attempts(), progress.note, progress.aside, lambda: None, memory
+        )
         try:
             for receipt in run_line(setup, work):
                 progress.add(receipt.successes, receipt.count - receipt.successes)

@@ -131,8 +131,8 @@ class RunProgress:
             if text == self._phase:
                 return
             self._phase, self._aside = text, ""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=text)
+        if self._bar is not None:
+            self._show(log=False)
         else:
             self._say(text)
 

@@ -196,10 +196,10 @@ def _make_missing(
             sealer.add(shard)
         total = sum(planned.shards[number].rows for number in ledger.batches)
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
-        tasks = tuple(sorted(planned.samples_by_task))
         try:
             memory = remembered(config, device.kind)
-            setup = Setup(config, pools, tasks, start_attempts(), progress.note, progress.aside, stop.look, memory)
+            books = start_attempts()
+            setup = Setup(config, pools, planned.tasks, books, progress.note, progress.aside, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:

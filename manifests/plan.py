@@ -93,6 +93,11 @@ class Plan:
     ends: tuple[int, ...] = ()
     fingerprint_at: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Of the images to make, sorted."""
+        return tuple(sorted(self.samples_by_task))
+
 
 def survey_in_turn(
     config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], inline: bool
