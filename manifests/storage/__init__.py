@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from manifests.storage.files import (
+from manifests.storage.writes import (
     Entry,
     absolute,
     copy,
