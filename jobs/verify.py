@@ -34,7 +34,7 @@ from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_INCOMPLETE, EXIT_OK, parse_config, run_script  # noqa: E402
 from jobs.run import run_folder  # noqa: E402
-from jobs.verification.shard import Finding, ShardReport, check_shard, planned_rows  # noqa: E402
+from jobs.verification.tar import Finding, ShardReport, check_shard, planned_rows  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.commit import PARTS_FOLDER, member_suffixes, staged_parts  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402

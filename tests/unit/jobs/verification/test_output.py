@@ -26,7 +26,7 @@ from manifests.planning.plan import batches_of, plan
 from tests.unit import finished_run
 from workers.stages.shards import write_part
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_object_storage_is_verified_alike(tmp_path: Path) -> None:
 
 
 def test_many_findings_are_counted_and_the_first_shown() -> None:
-    from jobs.verification.shard import Finding
+    from jobs.verification.tar import Finding
 
     sink = io.StringIO()
     show(Verdict([Finding("tar", f"{i:05d}.tar", "is missing") for i in range(100)]), Console(file=sink, width=200))
