@@ -1,4 +1,4 @@
-"""Measure this project on this machine: the figures that the README quotes.
+"""Measure this project on this machine: the figures that the READMEs quote.
 
     python jobs/benchmark.py kernels --graph
 
