@@ -30,7 +30,9 @@ from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 from manifests.embeddings import clip_retrieval, compaction  # noqa: E402
+from manifests.embeddings.store import check_owned  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
+from manifests.making import writing  # noqa: E402
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,12 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("store", metavar="STORE", help="folder or URL")
     one.add_argument("folder", metavar="FOLDER", help="folder or URL to write to")
     one.add_argument("--checkpoint", metavar="FINGERPRINT", help="only of this one (see list)")
+    one.add_argument("--overwrite", action="store_true", help="replace embeddings in this layout that are there")
     one.set_defaults(run=export)
     one = sub.add_parser("import", help="read clip-retrieval's layout into a store, or into a manifest")
     one.add_argument("folder", metavar="FOLDER", help="folder or URL with img_emb and metadata")
     target = one.add_mutually_exclusive_group(required=True)
     target.add_argument("--store", metavar="STORE", help="store for what was exported from one")
     target.add_argument("--manifest", metavar="FILE", help="Parquet manifest to write, one row per embedding")
+    one.add_argument("--overwrite", action="store_true", help="replace the manifest even if it was not made here")
+    one.add_argument("--into-existing", action="store_true", help="begin a store in a folder that holds other files")
     one.set_defaults(run=import_folder)
     one = sub.add_parser("prune", help="put small parts together, drop damaged and doubled rows, make one index")
     one.add_argument("store", metavar="STORE", help="folder or URL")
@@ -84,15 +89,18 @@ def list_store(given: argparse.Namespace) -> None:
 
 def export(given: argparse.Namespace) -> None:
     """Copy out."""
-    rows = clip_retrieval.export_store(given.store, given.folder, given.checkpoint)
+    rows = clip_retrieval.export_store(given.store, given.folder, given.checkpoint, given.overwrite)
     print(f"{rows:,} embeddings written to {given.folder}")
 
 
 def import_folder(given: argparse.Namespace) -> None:
     """Copy in."""
     if given.store is not None:
+        if not given.into_existing:
+            check_owned(given.store, "--into-existing")
         print(f"{clip_retrieval.import_store(given.folder, given.store):,} embeddings added to {given.store}")
         return
+    writing.refuse_foreign(given.manifest, given.overwrite)
     rows = clip_retrieval.import_manifest(given.folder, given.manifest)
     print(f"{rows:,} rows written to {given.manifest}; jobs/generate.py --manifest decodes them")
 
@@ -106,6 +114,8 @@ def prune(given: argparse.Namespace) -> None:
     print(f"{done.parts_before:,} parts became {done.parts_after:,}; {done.rows:,} embeddings kept, dropped: {words}")
     if done.unreadable:
         print(f"{done.unreadable:,} parts could not be read and are gone")
+    if done.foreign:
+        print(f"{done.foreign:,} files under parts/ are Parquet of another kind and were left alone")
 
 
 def _names(store: str) -> list[str]:

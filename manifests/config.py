@@ -111,6 +111,10 @@ class RunConfig(BaseModel):
     append: Annotated[
         bool, Field(description="the manifest has new rows at its end; make them in new shards of the same output")
     ] = False
+    into_existing: Annotated[
+        bool,
+        Field(description="begin in a folder, or a store, that holds files of somebody else; none of them is replaced"),
+    ] = False
     retry_errors: Annotated[
         bool, Field(description="try the rows again that failed in an earlier start, except in validation")
     ] = False

@@ -66,10 +66,12 @@ class Stream:
         columns: of all tables, known before the first one is read. The types are those of the tables, but for columns
             that have a request column's name.
         tables: its rows, in order.
+        notes: what a person should know of how the source was read, or of what was not.
     """
 
     columns: pa.Schema
     tables: Iterable[Source]
+    notes: tuple[str, ...] = ()
 
 
 _PROMPT = pa.schema([pa.field("prompt", pa.string())])

@@ -26,6 +26,7 @@ from manifests.storage.files import (
     write_atomic,
     writing,
 )
+from manifests.storage.ownership import in_words, others_in, same_place
 
 __all__ = [
     "Entry",
@@ -35,6 +36,7 @@ __all__ = [
     "fetch",
     "find_files",
     "folder_of",
+    "in_words",
     "is_absolute",
     "is_remote",
     "join",
@@ -43,10 +45,12 @@ __all__ = [
     "local_path",
     "open_arrow",
     "open_read",
+    "others_in",
     "put_atomic",
     "read_bytes",
     "remove",
     "resolve",
+    "same_place",
     "sweep",
     "write_atomic",
     "writing",
