@@ -32,7 +32,7 @@ sys.path[:] = [
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.making import coco, image_folder, product, tables, writing  # noqa: E402
+from manifests.making import coco, delimited, image_folder, product, tables, writing  # noqa: E402
 from manifests.making.tables import Stream  # noqa: E402
 from manifests.requests.schema import REQUEST_NAMES, TASKS  # noqa: E402
 
@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--masks", metavar="WHERE", help="with --images: a folder, 'beside' (cat_mask.png by cat.png) or 'alpha'"
     )
+    parser.add_argument(
+        "--quotes",
+        choices=("auto", "yes", "no"),
+        help='with --csv and --tsv: "…" wraps a value (yes) or is part of it (no); auto looks at the file, and expects '
+        "yes of CSV and no of TSV",
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="with --coco: N images, each with one of its captions")
     parser.add_argument("--seed", type=int, default=None, metavar="N", help="with --sample: of the draw (default: 0)")
     return parser
@@ -93,9 +99,10 @@ def _source(given: argparse.Namespace, output: str) -> Stream:
     Raises:
         UsageError: an option belongs to another source.
     """
-    for option, source in (("masks", "images"), ("sample", "coco"), ("seed", "coco")):
-        if getattr(given, option) is not None and getattr(given, source) is None:
-            raise UsageError(f"option --{option}: goes with --{source} only")
+    belongs = {"masks": ("images",), "sample": ("coco",), "seed": ("coco",), "quotes": ("csv", "tsv")}
+    for option, sources in belongs.items():
+        if getattr(given, option) is not None and all(getattr(given, source) is None for source in sources):
+            raise UsageError(f"option --{option}: goes with --{' and --'.join(sources)} only")
     if given.sample is not None and given.sample < 1:
         raise UsageError("option --sample: give a number of 1 or more")
     if given.images is not None:
@@ -110,7 +117,10 @@ def _source(given: argparse.Namespace, output: str) -> Stream:
     if not others:
         raise UsageError(f"option --output: {output} is also the source; give the manifest another name")
     readers = {"jsonl": tables.jsonl, "parquet": tables.parquet, "text": tables.text}
-    stream = readers[name](others) if name in readers else tables.csv(others, "\t" if name == "tsv" else ",")
+    if name in readers:
+        stream = readers[name](others)
+    else:
+        stream = delimited.delimited(others, "\t" if name == "tsv" else ",", given.quotes or "auto")
     left_out = (f"left out: {output}, which is the output",) if len(others) < len(urls) else ()
     return replace(stream, notes=(*stream.notes, *left_out))
 
