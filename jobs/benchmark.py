@@ -1,4 +1,4 @@
-"""Measure this project on this machine: the figures that the README quotes.
+"""Measure this project on this machine: the figures that the READMEs quote.
 
     python jobs/benchmark.py embeddings      lookups in a store of five million embeddings
     python jobs/benchmark.py kernels         steps of the models on the CPU, beside PyTorch's

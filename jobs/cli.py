@@ -82,7 +82,7 @@ def parse_command(
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run a script's main function and leave the process with the exit code the README lists.
+    """Run a script's main function and leave the process with the exit code that jobs/README.md lists.
 
     An error raised on purpose becomes the last line on stderr, without a traceback; anything else is a defect
     of ours and keeps its traceback.
