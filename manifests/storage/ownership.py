@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from manifests.storage.files import is_remote, list_names, local_path
+from manifests.storage.listing import list_names
+from manifests.storage.locations import is_remote, local_path
 
 #: What operating systems leave behind by themselves. It makes no folder somebody's.
 _LITTER = frozenset({"lost+found", "Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"})
