@@ -30,7 +30,9 @@ from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 from manifests.embeddings import clip_retrieval, compaction  # noqa: E402
+from manifests.embeddings.store import check_owned  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
+from manifests.making import writing  # noqa: E402
 
 
 def _parser() -> Parser:
@@ -48,11 +50,16 @@ def _parser() -> Parser:
     options.add_argument("store", metavar="STORE", help="folder or URL")
     options.add_argument("folder", metavar="FOLDER", help="folder or URL to write to")
     options.add_argument("--checkpoint", metavar="FINGERPRINT", help="only of this one (see list)")
+    options.add_argument("--overwrite", action="store_true", help="replace embeddings in this layout that are there")
     options = command("import", import_folder, "read clip-retrieval's layout into a store, or into a manifest")
     options.add_argument("folder", metavar="FOLDER", help="folder or URL with img_emb and metadata")
     target = options.add_mutually_exclusive_group(required=True)
     target.add_argument("--store", metavar="FOLDER_OR_URL", help="store for what was exported from one")
     target.add_argument("--manifest", metavar="FILE_OR_URL", help="Parquet manifest to write, one row per embedding")
+    options.add_argument("--overwrite", action="store_true", help="replace the manifest even if it was not made here")
+    options.add_argument(
+        "--into-existing", action="store_true", help="begin a store in a folder that holds other files"
+    )
     options = command("prune", prune, "put small parts together, drop damaged and doubled rows, make one index")
     options.add_argument("store", metavar="STORE", help="folder or URL")
     options.add_argument("--keep", nargs="+", metavar="FINGERPRINT", help="drop what other checkpoints made (see list)")
@@ -84,15 +91,18 @@ def list_store(given: argparse.Namespace) -> None:
 
 def export(given: argparse.Namespace) -> None:
     """Copy out."""
-    rows = clip_retrieval.export_store(given.store, given.folder, given.checkpoint)
+    rows = clip_retrieval.export_store(given.store, given.folder, given.checkpoint, given.overwrite)
     print(f"{rows:,} embeddings written to {given.folder}")
 
 
 def import_folder(given: argparse.Namespace) -> None:
     """Copy in."""
     if given.store is not None:
+        if not given.into_existing:
+            check_owned(given.store, "--into-existing")
         print(f"{clip_retrieval.import_store(given.folder, given.store):,} embeddings added to {given.store}")
         return
+    writing.refuse_foreign(given.manifest, given.overwrite)
     rows = clip_retrieval.import_manifest(given.folder, given.manifest)
     print(f"{rows:,} rows written to {given.manifest}; jobs/generate.py --manifest decodes them")
 
@@ -106,6 +116,8 @@ def prune(given: argparse.Namespace) -> None:
     print(f"{done.parts_before:,} parts became {done.parts_after:,}; {done.rows:,} embeddings kept, dropped: {words}")
     if done.unreadable:
         print(f"{done.unreadable:,} parts could not be read and are gone")
+    if done.foreign:
+        print(f"{done.foreign:,} files under parts/ are Parquet of another kind and were left alone")
 
 
 def _names(store: str) -> list[str]:

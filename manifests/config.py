@@ -99,6 +99,11 @@ class RunConfig(BaseModel):
         Option("where", "FOLDER_OR_URL"),
     ] = None
 
+    into_existing: Annotated[
+        bool,
+        Field(description="begin in a folder, or a store, that holds files of somebody else; none of them is replaced"),
+        Option("where"),
+    ] = False
     checkpoint: Annotated[
         str,
         Field(
