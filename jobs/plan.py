@@ -26,7 +26,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
-from jobs.cost.estimate import StepTimes  # noqa: E402
+from jobs.cost.step_times import StepTimes  # noqa: E402
 from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
 from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
 from jobs.run import run_folder  # noqa: E402

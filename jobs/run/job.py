@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jobs.cost.device_split import split_devices
-from jobs.cost.estimate import Stopwatch
+from jobs.cost.step_times import Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left

@@ -3,7 +3,7 @@
 _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
-_run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/estimate.py)
+_run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
 _run/prior.json    the report of the last start with `--stage prior`
 _run/error.log     what the engine said where it stopped early
 _SUCCESS           every planned row is written or failed, counted
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.cost.estimate import StepTimes
+from jobs.cost.step_times import StepTimes
 from jobs.run import ownership
 from manifests import storage
 from manifests.config import NO_EMBEDDINGS, RunConfig
