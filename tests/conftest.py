@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.nodes import nodes_environment
 from workers.device import PROCESS_ENVIRONMENT
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 # The same examples in every run: what fails here has been broken by a change. `--hypothesis-profile=random` looks
-# further.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("random", derandomize=False)
+# further. No time limits: an example takes as long as the machine is busy.
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", untimed, derandomize=True)
+settings.register_profile("random", untimed, derandomize=False)
 settings.load_profile("same")
 
 _GIVEN = dict(os.environ)
