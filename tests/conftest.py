@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.nodes import nodes_environment
 from tests.once import Once
-from workers.device import PROCESS_ENVIRONMENT
+from workers.device.device import PROCESS_ENVIRONMENT
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -28,7 +28,7 @@ settings.register_profile("random", untimed, derandomize=False)
 settings.load_profile("same")
 
 # Ray's workers stand back behind everything else otherwise: beside anything busy they would hardly move.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ.update(RAY_worker_niceness="0")
 _GIVEN = dict(os.environ)
 _ROOT = Path(__file__).resolve().parent.parent
 

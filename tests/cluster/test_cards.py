@@ -22,7 +22,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.elastic import AHEAD_PER_DECODER
+from jobs.engine.elastic import AHEAD_PER_DECODER
 from tests.ray.conftest import picture
 from tests.unit.finished_run import write_manifest
 
