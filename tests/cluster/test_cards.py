@@ -93,15 +93,16 @@ class Run:
             *("--output", str(self.output), "--device", "ascend", *options),
         ]
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self) -> subprocess.Popen[bytes]:
+        with (self.folder / "said").open("wb") as said:
+            return subprocess.Popen(
+                self.command, cwd=self.folder, env=self.environment, stdout=said, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def said(self) -> str:
+        """What a person has been told so far."""
+        return (self.folder / "said").read_text()
 
     def events(self, event: str, stage: str | None = None) -> list[dict[str, Any]]:
         """All of them so far, in order."""
@@ -132,11 +133,11 @@ class Run:
         return ended.stdout + ended.stderr if ended.returncode else ""
 
 
-def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = RUN_LIMIT_S) -> None:
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     """Until something has happened; a job that has ended before is a failure."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + RUN_LIMIT_S
     while not happened():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, "the job has ended before"
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.1)
 
@@ -162,9 +163,8 @@ def test_what_cannot_fit_is_refused_before_anything_starts(
 ) -> None:
     run = Run(cluster, tmp_path, clean_environment, "--prior-actors", "3", "--decoder-actors", "4")
     process = run.start()
-    _, err = process.communicate(timeout=RUN_LIMIT_S)
-    assert process.returncode == 2
-    assert "the prior pool needs 3 and the decoder pool at least 4, together 7 NPUs, but the cluster has 6" in err
+    assert process.wait(RUN_LIMIT_S) == 2
+    assert "the prior pool needs 3 and the decoder pool at least 4, together 7 NPUs, but the cluster has 6" in run.said
     assert not run.events("starts")
 
 
@@ -175,8 +175,7 @@ def test_shared_cards_hold_one_decoder_and_at_most_one_prior_each(
     run = Run(cluster, tmp_path, {**clean_environment}, *options)
     run.environment["CARDS_DECODER_SECONDS"] = "0.4"
     process = run.start()
-    out, err = process.communicate(timeout=RUN_LIMIT_S)
-    assert process.returncode == 0, out + err
+    assert process.wait(RUN_LIMIT_S) == 0, run.said
     assert run.verify() == ""
     priors, decoders = ([card(event) for event in run.events("starts", stage)] for stage in ("prior", "decoder"))
     assert len(set(decoders)) == len(decoders) == 6
@@ -204,12 +203,12 @@ def test_the_real_models_make_all_tasks_on_three_nodes_and_lose_one(
     lost = next(node for node in cluster.worker_nodes if node is not cluster.head_node)
     cluster.remove_node(lost, allow_graceful=False)
     try:
-        out, err = process.communicate(timeout=RUN_LIMIT_S)
+        process.wait(RUN_LIMIT_S)
     finally:
         cluster.add_node(**NODE)
         cluster.wait_for_nodes()
-    assert process.returncode == 0, out + err
-    assert "24 images written, 0 failed" in out
+    assert process.returncode == 0, run.said
+    assert "24 images written, 0 failed" in run.said
     assert run.verify() == ""
     devices = json.loads((run.output / "_run" / "run.json").read_text())["devices"]
     assert {device["stage"] for device in devices} == {"prior", "decoder"}
@@ -221,9 +220,9 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
     run = Run(cluster, tmp_path, clean_environment)
     run.environment["CARDS_DECODER_SECONDS"] = "0.1"
     # The decoders stand still until what is waited for has happened, however long that takes.
-    run.allow(8)
+    run.allow(1)
     process = run.start()
-    wait_for(lambda: len(run.events("starts")) >= 6 and len(run.events("ends", "decoder")) >= 8, process)
+    wait_for(lambda: len(run.events("starts")) >= 6 and run.events("ends", "decoder"), process)
     starts = run.events("starts")
     assert len({card(event) for event in starts}) == len(starts) == 6, "one card each"
     assert all(event["visible"] == event["npu"] for event in starts)
@@ -242,6 +241,9 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
     (prior,) = run.events("starts", "prior")
     lost = next(node for node in cluster.worker_nodes if node.node_id == prior["node"])
     cluster.remove_node(lost, allow_graceful=False)
+    wait_for(lambda: "the cluster has lost 1 of 4 nodes; going on with 1 prior and 3 decoder" in run.said, process)
+    # Decoders that are left keep their card until they are done with what they are at.
+    run.allow(2 * AHEAD_PER_DECODER)
     wait_for(lambda: len(run.living(but=first)) == len(run.living(but=[])) == 4, process)
     second = run.living(but=first)
     assert len({card(event) for event in second}) == 4, "one card each"
@@ -255,8 +257,6 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
     assert (grown["stage"], card(grown)) == ("decoder", card(prior)), "the decoder has grown into the prior's card"
     wait_for(lambda: any(event["pid"] == grown["pid"] for event in run.events("begins")), process)
     run.allow(len(ROWS))
-    out, err = process.communicate(timeout=RUN_LIMIT_S)
-    assert process.returncode == 0, out + err
-    assert "the cluster has lost 1 of 4 nodes; going on with 1 prior and 3 decoder actors" in err
+    assert process.wait(RUN_LIMIT_S) == 0, run.said
     assert run.verify() == ""
     assert grown["time"] > run.events("ends", "prior")[-1]["time"], "and not before the prior was done"
