@@ -72,7 +72,7 @@ def show(verdict: Verdict, console: Console) -> None:
 
 def main() -> int:
     """Parse, check, tell."""
-    config = parse_config(None, __doc__ or "", fields=("manifest", "output"))
+    config = parse_config(None, __doc__ or "", fields=("manifest", "output"), title="what to check")
     # Threads of Arrow on top of ours would only take memory.
     pa.set_cpu_count(1)
     verdict = verify(config)

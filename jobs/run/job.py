@@ -126,6 +126,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
         progress.phase("planning")
         planned = plan_job(config, run_folder.ends_of(config))
         locations.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
+        # Before the lease, which would be the first thing of ours in a folder that is somebody else's.
+        run_folder.check(config, planned)
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = fill_store if config.stage == "prior" else _run_share

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from manifests.storage.listing import Entry, exists, find_files, list_names, list_tree
 from manifests.storage.locations import absolute, folder_of, is_absolute, is_remote, join, local_path, resolve
+from manifests.storage.ownership import in_words, others_in, same_place
 from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes
 from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
 
@@ -24,6 +25,7 @@ __all__ = [
     "fetch",
     "find_files",
     "folder_of",
+    "in_words",
     "is_absolute",
     "is_remote",
     "join",
@@ -32,10 +34,12 @@ __all__ = [
     "local_path",
     "open_arrow",
     "open_read",
+    "others_in",
     "put_atomic",
     "read_bytes",
     "remove",
     "resolve",
+    "same_place",
     "sweep",
     "write_atomic",
     "writing",
