@@ -1,8 +1,9 @@
 """The plan of a run: which images, in which batches, in which shards. Pure, deterministic, streamed.
 
 `plan` runs on the driver: it has every window validated and laid out, by itself or by other processes, and keeps of
-each only its place, what repeats in it, and the counts of its shards (`survey.py`). `window_batches` runs in a read
-task: it plans its window again, by the same functions, and yields the batches with everything that their samples need.
+each only its place, what repeats in it, and the counts of its shards (`window_summary.py`). `window_batches` runs in
+a read task: it plans its window again, by the same functions, and yields the batches with everything that their
+samples need.
 """
 
 from __future__ import annotations
@@ -22,16 +23,25 @@ from manifests.planning import ids as naming
 from manifests.planning import layout, samples
 from manifests.planning.fingerprint import Fingerprint
 from manifests.planning.layout import Layout, PlannedBatch, PlannedShard
-from manifests.planning.window_summary import BucketTally, Problem, Survey, Tally, join_problems, lay_out, survey, tally
+from manifests.planning.window_summary import (
+    BucketTally,
+    Problem,
+    Tally,
+    WindowSummary,
+    join_problems,
+    lay_out,
+    summarize,
+    tally,
+)
 from manifests.records import GIVEN_EMBEDDINGS
 from manifests.requests import files, reading
 from manifests.requests.columns import cast_requests
 from manifests.requests.files import Manifest, Piece
 from manifests.requests.validation import Resolved, check_defaults, resolve
 
-#: Has windows surveyed, in order: all of them, in stretches that share few row groups, and whether some images lie
+#: Has windows summarized, in order: all of them, in stretches that share few row groups, and whether some images lie
 #: inline.
-Surveyor = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], bool], Iterator[Survey]]
+Summarizer = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], bool], Iterator[WindowSummary]]
 
 
 @dataclass(frozen=True)
@@ -100,20 +110,20 @@ class Plan:
         return tuple(sorted(self.samples_by_task))
 
 
-def survey_in_turn(
+def summarize_in_turn(
     config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], inline: bool
-) -> Iterator[Survey]:
+) -> Iterator[WindowSummary]:
     """All windows, one after the other in this process."""
-    return survey(config, itertools.chain.from_iterable(stretches), inline)
+    return summarize(config, itertools.chain.from_iterable(stretches), inline)
 
 
-def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = survey_in_turn) -> Plan:
+def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = summarize_in_turn) -> Plan:
     """Plan the whole manifest; reads no inline image unless a row with one has no id.
 
     Args:
         ends: where the manifest ended each time before rows were appended to it; the plan of what comes before is
             the same as without what follows.
-        surveyor: looks at the windows.
+        summarizer: gives the summaries of the windows.
 
     Raises:
         UsageError: a request setting of the config cannot be used.
@@ -130,7 +140,7 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
     rows, fingerprint_at = 0, {}
     with naming.IdWatch() as watch:
         stretches = files.cut_stretches(manifest, windows)
-        for found in surveyor(config, stretches, any(file.inline_bytes for file in manifest.files)):
+        for found in summarizer(config, stretches, any(file.inline_bytes for file in manifest.files)):
             fingerprint.add(found.digest, found.rows)
             watch.see(found.names)
             tallies.append(found.tally)

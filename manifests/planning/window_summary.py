@@ -1,8 +1,8 @@
 """What the driver learns of one window and keeps: counts, names' hashes, and what is wrong with its rows.
 
-`survey` looks at neighbouring windows, in the driver or in any other process; `manifests/planning/plan.py` puts
-together what comes back. Nothing here grows with the manifest but by a few bytes per row in `Survey.names`, which the
-driver passes on to disk.
+`summarize` looks at neighbouring windows, in the driver or in any other process; `manifests/planning/plan.py` puts
+together what comes back. Nothing here grows with the manifest but by a few bytes per row in `WindowSummary.names`,
+which the driver passes on to disk.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Survey:
+class WindowSummary:
     """What is learnt of one window.
 
     Attributes:
@@ -96,7 +96,7 @@ class Survey:
     tally: Tally
 
 
-def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) -> Iterator[Survey]:
+def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) -> Iterator[WindowSummary]:
     """Look at neighbouring windows, one after the other; each row group that they lie in is decoded once.
 
     Args:
@@ -116,7 +116,7 @@ def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) 
             digests = naming.content_digests(columns, rows) if len(rows) else []
             names = naming.WindowNames.of(columns["id"], digests)
             digest = window_digest(resolved.given.columns, names.hashes[names.derived])
-            yield Survey(resolved.rows, digest, names, tally(config, resolved, naming.NO_REPEATS))
+            yield WindowSummary(resolved.rows, digest, names, tally(config, resolved, naming.NO_REPEATS))
 
 
 def _read_ahead(
