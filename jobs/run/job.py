@@ -24,8 +24,8 @@ from jobs.run import run_folder
 from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome
 from jobs.run.parallel_planning import plan_job
-from jobs.run.prior_stage import FillReport, fill_store
-from jobs.run.prior_stage import describe as describe_filling
+from jobs.run.prior_stage import PriorReport, run_prior_stage
+from jobs.run.prior_stage import describe as describe_prior_stage
 from jobs.run.progress import RunProgress, duration
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
@@ -113,7 +113,7 @@ class _Done:
         return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
 
 
-def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
+def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport:
     """Do the whole job; returns its report, which is written to the output as well.
 
     Raises:
@@ -130,7 +130,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
         run_folder.check(config, planned)
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
-            run = fill_store if config.stage == "prior" else _run_share
+            run = run_prior_stage if config.stage == "prior" else _run_share
             return run(config, planned, progress, stop, began)
 
 
@@ -318,10 +318,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def describe(report: RunReport | FillReport) -> str:
+def describe(report: RunReport | PriorReport) -> str:
     """The report in a few lines for the person who waited."""
-    if isinstance(report, FillReport):
-        return describe_filling(report)
+    if isinstance(report, PriorReport):
+        return describe_prior_stage(report)
     rate = f", {report.images_per_second:.2f} images/s" if report.images_per_second else ""
     now = f"{report.made} now in {duration(report.seconds)}{rate}" if report.made else "all of them before"
     lines = [f"{report.written} images written, {report.failed} failed ({now})"]

@@ -53,7 +53,7 @@ from workers.fault_tolerance.attempts import start_attempts
 STORED_ROWS = 4096
 
 
-class FillReport(BaseModel):
+class PriorReport(BaseModel):
     """Content of `_run/prior.json`.
 
     Attributes:
@@ -88,7 +88,7 @@ class _Done:
         self.compilations: tuple[dict[str, Any], ...] = ()
 
 
-def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> FillReport:
+def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> PriorReport:
     """Embed what the store does not know of this job's share of the plan.
 
     Raises:
@@ -116,7 +116,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         first = split_work(config, work, memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)
         try:
-            _fill(setup, first, progress, done, stop)
+            _embed_missing(setup, first, progress, done, stop)
         except StopNowError:
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
@@ -128,7 +128,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         done.devices, done.compilations = devices(setup), compilations(setup)
         tidy_index(store_url)
     progress.finish()
-    report = FillReport(
+    report = PriorReport(
         embeddings=store_url,
         images=first.rows,
         known=first.rows - first.rows_to_embed,
@@ -144,7 +144,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     return report
 
 
-def _fill(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
+def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Run the line until what is left is what fails, asking the store each time anew."""
     before = found.rows_to_embed + 1
     while found.with_prior:
@@ -213,7 +213,7 @@ def store_batches(block: pa.Table, store_url: str) -> pa.Table:
     return pa.table({**result, "refused": pa.array([refused], pa.string())})
 
 
-def describe(report: FillReport) -> str:
+def describe(report: PriorReport) -> str:
     """The report in a few lines for the person who waited."""
     lines = [
         f"{report.embedded} embeddings computed, {report.known} known before, {report.failed} failed "
