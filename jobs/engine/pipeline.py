@@ -74,7 +74,7 @@ class Setup:
         look: asked every second, from another thread; what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
-            come back as nothing, and then a line without this trust makes them.
+            come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
     """
 
@@ -90,7 +90,7 @@ class Setup:
     taken_out: TakenOut = field(default_factory=TakenOut)
 
 
-def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
+def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     """Make the wanted batches of these windows; yields each one's receipt as soon as it is staged.
 
     A batch may be given up and come back as nothing: the caller compares receipts with what was wanted.
@@ -107,13 +107,13 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     split = _split(setup, work)
     if not split.with_prior:
         setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
-    with begin_line(setup) as places:
-        yield from _receipts(_line(setup, split, places))
+    with begin_pipeline(setup) as places:
+        yield from _receipts(_dataset(setup, split, places))
 
 
 @contextmanager
-def begin_line(setup: Setup) -> Iterator[Places]:
-    """Set Ray Data up for a line, and hold the places of its actors while it runs."""
+def begin_pipeline(setup: Setup) -> Iterator[Places]:
+    """Set Ray Data up for a pipeline, and hold the places of its actors while it runs."""
     config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
@@ -123,7 +123,8 @@ def begin_line(setup: Setup) -> Iterator[Places]:
         with card_places(pools) as places:
             yield places
     finally:
-        # An error that Ray Data has caught keeps the line's actors in a cycle of frames, and they keep their devices.
+        # An error that Ray Data has caught keeps the pipeline's actors in a cycle of frames, and they keep their
+        # devices.
         gc.collect()
 
 
@@ -143,15 +144,15 @@ def _split(setup: Setup, work: Sequence[Work]) -> WorkSplit:
 
 
 def after_loss(setup: Setup) -> Setup:
-    """What to run on when a line has ended with `ClusterShrankError`.
+    """What to run on when a pipeline has ended with `ClusterShrankError`.
 
     Raises:
-        IncompleteRunError: what is left of the cluster is too small for any line.
+        IncompleteRunError: what is left of the cluster is too small for any pipeline.
     """
     taken_out = setup.taken_out.hold(ray.get(setup.attempts.news.remote()).broken)
-    # Whoever held a batch was ended with its line, and by no fault of the batch. Said only now, when the processes that
-    # had the devices are known to be gone, and with them whatever they still had to say.
-    ray.get(setup.attempts.line_ended.remote())
+    # Whoever held a batch was ended with its pipeline, and by no fault of the batch. Said only now, when the processes
+    # that had the devices are known to be gone, and with them whatever they still had to say.
+    ray.get(setup.attempts.pipeline_ended.remote())
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
@@ -180,7 +181,7 @@ def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.compilations.remote()))
 
 
-def _line(setup: Setup, split: WorkSplit, places: Places) -> Any:
+def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
     ways = []
@@ -189,22 +190,22 @@ def _line(setup: Setup, split: WorkSplit, places: Places) -> Any:
     if split.without_prior:
         if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
         ways.append(_loaded(setup, split.without_prior, if_unknown))
-    line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
+    dataset = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/engine/elastic.py).
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
-    line = line.map_batches(Decoder, **actors, **BLOCKS)
+    dataset = dataset.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    return line.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
+    return dataset.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
 
 
 def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
-    """The line as far as the prior: batches with their embeddings."""
+    """The pipeline as far as the prior: batches with their embeddings."""
     actors = _actors(setup, places, setup.pools.prior)
     return _loaded(setup, work, "pass").map_batches(Prior, **actors, **BLOCKS)
 
 
 def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
-    """The line as far as the inputs, with the embeddings that are known."""
+    """The pipeline as far as the inputs, with the embeddings that are known."""
     config, task = setup.config, task_arguments(setup)
     size = condition_size(config.checkpoint)
     if setup.tasks == ("text2img",):
@@ -216,9 +217,9 @@ def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
     # of a window one after the other.
     share = task["num_cpus"] / 2
-    line = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
     loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
-    return line.map_batches(inputs, fn_args=(size, loading), **task, **BLOCKS)
+    return dataset.map_batches(inputs, fn_args=(size, loading), **task, **BLOCKS)
 
 
 def task_arguments(setup: Setup) -> dict[str, Any]:
@@ -235,23 +236,23 @@ def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict
     return {"compute": strategy, "fn_constructor_args": constructor, **options}
 
 
-def _receipts(line: Any) -> Iterator[Receipt]:
-    """Run the line."""
-    for block in blocks_of(line):
+def _receipts(dataset: Any) -> Iterator[Receipt]:
+    """Run the pipeline."""
+    for block in blocks_of(dataset):
         for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
             if refused is not None:
                 raise StorageError(refused)
             yield Receipt.model_validate_json(text)
 
 
-def blocks_of(line: Any) -> Iterator[pa.Table]:
-    """Run a line.
+def blocks_of(dataset: Any) -> Iterator[pa.Table]:
+    """Run a pipeline.
 
     Raises:
-        KandinskyBatchError: as `run_line`.
+        KandinskyBatchError: as `run_pipeline`.
     """
     try:
-        yield from line.iter_batches(**BLOCKS)
+        yield from dataset.iter_batches(**BLOCKS)
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
             raise

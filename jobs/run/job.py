@@ -17,7 +17,15 @@ from jobs.cost.device_split import split_devices
 from jobs.cost.step_times import Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.engine.ledger import Ledger, Sealer
-from jobs.engine.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left
+from jobs.engine.pipeline import (
+    EngineStoppedError,
+    Setup,
+    after_loss,
+    compilations,
+    devices,
+    run_pipeline,
+    windows_left,
+)
 from jobs.engine.pools import npus
 from jobs.engine.store_lookup import check_known
 from jobs.run import run_folder
@@ -184,7 +192,7 @@ def _make_missing(
     done: _Done,
     stop: Stop,
 ) -> None:
-    """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
+    """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
     with engine_log() as said, cluster() as nodes:
         stop.listen()
@@ -205,7 +213,7 @@ def _make_missing(
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
-                setup = _run_lines(setup, planned, ledger, sealer, progress, done, stop)
+                setup = _run_pipeline(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish(lambda left: stop.look())
             stop.check()
@@ -229,10 +237,10 @@ def _make_missing(
     progress.finish()
 
 
-def _run_lines(
+def _run_pipeline(
     setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
 ) -> Setup:
-    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them.
+    """Run the pipeline; and again over the batches that were given up on the way, as long as that makes any of them.
 
     Returns what to run on from now on, which is less where the cluster has shrunk.
     """
@@ -242,7 +250,7 @@ def _run_lines(
         progress.phase("starting the pools")
         stop.wait_for(setup.pools.decoder.most)
         try:
-            for receipt in run_line(setup, windows_left(planned, ledger)):
+            for receipt in run_pipeline(setup, windows_left(planned, ledger)):
                 progress.phase("making images")
                 progress.add(receipt.successes, receipt.count - receipt.successes)
                 done.add(receipt)

@@ -26,7 +26,7 @@ from jobs.engine.pipeline import (
     Setup,
     Work,
     after_loss,
-    begin_line,
+    begin_pipeline,
     blocks_of,
     compilations,
     devices,
@@ -49,7 +49,7 @@ from workers.embeddings.lookup import remembered
 from workers.embeddings.storing import newly_embedded, store_new
 from workers.fault_tolerance.attempts import start_attempts
 
-#: Rows that are stored together, as far as they come from one line.
+#: Rows that are stored together, as far as they come from one run of the pipeline.
 STORED_ROWS = 4096
 
 
@@ -145,7 +145,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
 
 
 def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
-    """Run the line until what is left is what fails, asking the store each time anew."""
+    """Run the pipeline until what is left is what fails, asking the store each time anew."""
     before = found.rows_to_embed + 1
     while found.with_prior:
         if found.rows_to_embed >= before:
@@ -177,17 +177,17 @@ def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: 
 def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str, int]]]:
     """Of some batches at a time: rows stored, and how many failed with which reason."""
     config = setup.config
-    with begin_line(setup) as places:
-        line = embedded(setup, work, places)
+    with begin_pipeline(setup) as places:
+        dataset = embedded(setup, work, places)
         together = max(1, STORED_ROWS // config.batch_size)
-        line = line.map_batches(
+        dataset = dataset.map_batches(
             store_batches,
             batch_size=together,
             batch_format="pyarrow",
             fn_args=(config.embeddings_url,),
             **task_arguments(setup),
         )
-        for block in blocks_of(line):
+        for block in blocks_of(dataset):
             for row in block.to_pylist():
                 if row["refused"] is not None:
                     raise StorageError(f"{row['refused']}. Nothing is lost; then the same command goes on from here")
@@ -207,7 +207,7 @@ def store_batches(block: pa.Table, store_url: str) -> pa.Table:
             pass
         stored = sum(newly_embedded(batch.samples) for batch in batches)
     except StorageError as error:
-        # As data, so that one full disk is not one of the errors that a line may have.
+        # As data, so that one full disk is not one of the errors that a pipeline may have.
         refused = str(error)
     result: dict[str, Any] = {"stored": [stored], "failed": [json.dumps(failed)]}
     return pa.table({**result, "refused": pa.array([refused], pa.string())})

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from jobs.engine.cluster import ClusterShrankError
 from jobs.engine.ledger import Sealer
-from jobs.engine.pipeline import Setup, after_loss, run_line
+from jobs.engine.pipeline import Setup, after_loss, run_pipeline
 from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt, index_name, parts_url, read_stats
@@ -129,13 +129,13 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Recei
     # may be under way in another job (`--shards`).
     for shard in failed.shards:
         storage.remove(parts_url(root, shard), recursive=True)
-    # One line only, so it must not leave anything out.
+    # One run of the pipeline only, so it must not leave anything out.
     aside = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
     sealer = Sealer(config, failed.shards, reseal)
     left = {shard: set(batches) for shard, batches in failed.shards.items()}
     while (remaining := failed.only(left)).rows:
         try:
-            for receipt in run_line(aside, list(remaining.by_window(planned.windows))):
+            for receipt in run_pipeline(aside, list(remaining.by_window(planned.windows))):
                 if receipt.batch in left[receipt.shard]:
                     left[receipt.shard].discard(receipt.batch)
                     if not left[receipt.shard]:

@@ -216,7 +216,7 @@ class Guard:
 
 
 def _hold(why: str) -> NoReturn:
-    """Do nothing with this device until the driver ends the line, and keep Ray from giving it to anybody else."""
+    """Do nothing with this device until the driver ends the pipeline, and keep Ray from giving it to anybody else."""
     time.sleep(HOLD_S)
     raise GivenUpError(why)
 
