@@ -51,7 +51,8 @@ class TakenOut:
     def hold(self, broken: Sequence[Broken]) -> TakenOut:
         """With these devices as well; called between two pipelines, when their processes were ended.
 
-        A device that is not found free in time is left: the books end the run if one of its actors is given it.
+        A device that is not found free in time is left: the attempts actor ends the run if one of its actors is
+        given it.
         """
         new = self.new(broken)
         holders = list(self.holders)

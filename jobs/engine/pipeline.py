@@ -68,7 +68,7 @@ class Setup:
     Attributes:
         pools: sizes of the device pools and the CPU shares of everything.
         tasks: those of the plan, sorted.
-        attempts: the run's books (workers/fault_tolerance/attempts.py).
+        attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
         tell: hears what a person should know while the run goes on.
         tell_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
         look: asked every second, from another thread; what it raises ends the run.
@@ -260,7 +260,7 @@ def blocks_of(dataset: Any) -> Iterator[pa.Table]:
 
 
 def _look_up(setup: Setup) -> Callable[[], None]:
-    """Asks the books whether the run must end or a device be done without."""
+    """Asks the attempts actor whether the run must end or a device be done without."""
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up() -> None:

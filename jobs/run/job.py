@@ -208,8 +208,8 @@ def _make_missing(
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
         try:
             memory = remembered(config, device.kind)
-            books = start_attempts()
-            setup = Setup(config, pools, planned.tasks, books, progress.note, progress.aside, stop.look, memory)
+            attempts = start_attempts()
+            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.aside, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:

@@ -124,7 +124,7 @@ class _Record:
 
 
 class Attempts:
-    """The books. All methods are called one at a time.
+    """The attempts of a run at its batches, and the devices that broke. All methods are called one at a time.
 
     Args:
         lost_nodes: tells the ids of nodes that are gone.
@@ -285,7 +285,7 @@ class Attempts:
 
 
 def start_attempts() -> Any:
-    """The books as a Ray actor on the node that this is called on; its handle goes to every guard."""
+    """`Attempts` as a Ray actor on the node that this is called on; its handle goes to every guard."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

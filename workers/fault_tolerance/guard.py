@@ -59,8 +59,8 @@ class Guard:
         stage: its name, as people read it.
         status: what a row gets that kills its process.
         limit: seconds that one call may take.
-        attempts: handle of the books (workers/fault_tolerance/attempts.py); None guards nothing, for a stage used
-            on its own.
+        attempts: handle of the attempts actor (workers/fault_tolerance/attempts.py); None guards nothing, for a
+            stage used on its own.
     """
 
     stage: str
@@ -143,7 +143,7 @@ class Guard:
                 compile_shape()
 
     def tell_compiled(self, compilations: Sequence[Mapping[str, Any]]) -> None:
-        """Put into the books what was compiled."""
+        """Record with the attempts actor what was compiled."""
         if self.attempts is not None and compilations:
             self._ask("compiled", self.stage, this_worker(self.stage), compilations)
 
@@ -226,7 +226,7 @@ def _one_line(error: Exception) -> str:
 
 
 def this_worker(stage: str) -> Worker:
-    """This process, as the books know it."""
+    """This process, as the attempts actor knows it."""
     import ray
 
     context = ray.get_runtime_context()

@@ -36,7 +36,7 @@ class WarmUp:
         self.tell()
 
     def tell(self) -> None:
-        """Put into the books what has been compiled since."""
+        """Record with the attempts actor what has been compiled since."""
         if self._graphs is None:
             return
         new = [{**asdict(one), "seconds": round(one.seconds, 2)} for one in self._graphs.compilations]

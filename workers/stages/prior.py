@@ -33,7 +33,7 @@ class Prior:
     Args:
         config: `checkpoint`, `batch_size` and `graph` are read here.
         kind: what the actor runs on, as the driver chose it.
-        attempts: the run's books (workers/fault_tolerance/attempts.py), if it keeps any.
+        attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
     """
 
     def __init__(self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None) -> None:
