@@ -69,8 +69,8 @@ class Setup:
         pools: sizes of the device pools and the CPU shares of everything.
         tasks: those of the plan, sorted.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
-        tell: hears what a person should know while the run goes on.
-        tell_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
+        notify: hears what a person should know while the run goes on.
+        notify_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
         look: asked every second, from another thread; what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
@@ -82,8 +82,8 @@ class Setup:
     pools: Pools
     tasks: tuple[str, ...]
     attempts: Any
-    tell: Callable[[str], None]
-    tell_pools: Callable[[str], None]
+    notify: Callable[[str], None]
+    notify_pools: Callable[[str], None]
     look: Callable[[], None]
     memory: Memory
     trust_index: bool = True
@@ -139,7 +139,7 @@ def _split(setup: Setup, work: Sequence[Work]) -> WorkSplit:
     split = split_work(setup.config, work, setup.memory)
     if split.rows > split.rows_to_embed:
         known = f"the embeddings of {split.rows - split.rows_to_embed} of {split.rows} images are known"
-        setup.tell(known if split.with_prior else f"{known}: no prior is started")
+        setup.notify(known if split.with_prior else f"{known}: no prior is started")
     return split
 
 
@@ -269,7 +269,7 @@ def _look_up(setup: Setup) -> Callable[[], None]:
         news = ray.get(setup.attempts.news.remote())
         if news.trouble is not None:
             raise news.trouble
-        setup.tell_pools(_pools_in_words(news))
+        setup.notify_pools(_pools_in_words(news))
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))

@@ -209,7 +209,7 @@ def _make_missing(
         try:
             memory = remembered(config, device.kind)
             attempts = start_attempts()
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.aside, stop.look, memory)
+            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.detail, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
@@ -280,13 +280,13 @@ def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgres
     stop.wait_for(setup.pools.decoder.most)
     run_folder.unfinish(setup.config)
 
-    def tell(receipt: Receipt) -> bool:
+    def on_receipt(receipt: Receipt) -> bool:
         progress.add(receipt.successes, receipt.count - receipt.successes)
         done.add(receipt)
         return stop.came()
 
     try:
-        retry(setup, planned, failed, tell)
+        retry(setup, planned, failed, on_receipt)
     finally:
         # Of an end that was asked for, not of what is missing because of it.
         stop.check()

@@ -142,7 +142,7 @@ class Guard:
             with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
                 compile_shape()
 
-    def tell_compiled(self, compilations: Sequence[Mapping[str, Any]]) -> None:
+    def report_compiled(self, compilations: Sequence[Mapping[str, Any]]) -> None:
         """Record with the attempts actor what was compiled."""
         if self.attempts is not None and compilations:
             self._ask("compiled", self.stage, this_worker(self.stage), compilations)

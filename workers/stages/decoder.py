@@ -81,7 +81,7 @@ class Decoder:
             batch = self._guard.run(
                 batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
             )
-            self._warm_up.tell()
+            self._warm_up.report()
         return only_new(batch.drop(["image_pixels", "mask_pixels"])).to_block()
 
     def decode(self, batch: Batch, bucket: Bucket) -> Batch:

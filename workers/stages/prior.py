@@ -59,7 +59,7 @@ class Prior:
             shape = (bucket.has_negative, bucket.prior_guidance_scale > 1)
             self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
-            self._warm_up.tell()
+            self._warm_up.report()
         return batch.drop(["condition_inputs"]).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:
