@@ -40,7 +40,7 @@ def ends_of(config: RunConfig) -> tuple[int, ...]:
     Raises:
         UsageError: the record of the plan cannot be read.
     """
-    known = _read(config.output, "plan.json") or {}
+    known = read(config.output, "plan.json") or {}
     ends = tuple(known.get("ends", ()))
     return (*ends, known["requests"]) if config.append and known.get("requests") else ends
 
@@ -74,7 +74,7 @@ def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
         UsageError: the output holds another run's work; the text says what differs and what to do.
     """
     settings = config.model_dump(mode="json")
-    known = _read(config.output, "plan.json")
+    known = read(config.output, "plan.json")
     if known is None:
         if sealed_shards(config.output):
             raise UsageError(
@@ -102,7 +102,7 @@ def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = 
         whole: nothing is missing; else this was one share, and others are not done yet.
     """
     name = "run.json" if whole else "run-{:05d}-of-{:05d}.json".format(*config.share)
-    if anew or _read(config.output, name) is None:
+    if anew or read(config.output, name) is None:
         _write(config, name, report)
     if not whole:
         return
@@ -139,7 +139,7 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     output = config.times_of or config.output
     place, trouble = f"{output}/{FOLDER}/{TIMES}", "no run has measured anything there"
     try:
-        known = _read(output, TIMES)
+        known = read(output, TIMES)
         if known is not None:
             return place, StepTimes.model_validate(known)
     except ValidationError:
@@ -194,7 +194,17 @@ def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict
     )
 
 
-def _read(output: str, name: str) -> dict[str, Any] | None:
+def is_finished(output: str) -> bool:
+    """True where every planned row is written or failed."""
+    return storage.exists(storage.join(output, SUCCESS_NAME))
+
+
+def read(output: str, name: str) -> dict[str, Any] | None:
+    """A JSON file of the run; None where there is none.
+
+    Raises:
+        UsageError: it is not JSON.
+    """
     url = storage.join(output, FOLDER, name)
     try:
         content: dict[str, Any] = json.loads(storage.read_bytes(url))
