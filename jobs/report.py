@@ -8,9 +8,7 @@ a manifest of their own, `_run/errors.parquet`; changes nothing else. Exit code 
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 from pathlib import Path
 
 # The script must run from any folder, installed or not, so this source tree comes first. Its own folder goes,
@@ -21,53 +19,27 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.cli import EXIT_OK, run_script  # noqa: E402
-from jobs.reporting.errors_manifest import write_errors  # noqa: E402
-from jobs.reporting.page import render  # noqa: E402
-from jobs.reporting.pictures import thumbnails  # noqa: E402
-from jobs.reporting.sample import draw_sample  # noqa: E402
-from jobs.reporting.summary import summarize  # noqa: E402
-from jobs.run import run_folder  # noqa: E402
+from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
+from jobs.reporting.report import PER_BUCKET, PICTURES, make_report  # noqa: E402
 from manifests import storage  # noqa: E402
-
-#: Name of the page under `_run/`.
-PAGE = "report.html"
-
-
-def make_report(output: str, per_bucket: int, pictures: int, seed: int) -> str:
-    """Write the page; returns where it is.
-
-    Args:
-        per_bucket: rows shown of a bucket, at most.
-        pictures: rows shown in all, at most; buckets share them evenly, those with most images first.
-        seed: of the sample.
-
-    Raises:
-        UsageError: no run was begun there.
-        StorageError: the output cannot be read or written.
-    """
-    summary = summarize(output)
-    sample = draw_sample(output, summary.stats, seed, per_bucket)
-    each = max(1, pictures // max(1, len(sample.buckets)))
-    for position, bucket in enumerate(sample.buckets):
-        del bucket.rows[each if position < pictures else 0 :]
-    shown = thumbnails(output, (row for bucket in sample.buckets for row in bucket.rows))
-    write_errors(output, [shard for shard in summary.stats if shard.failed])
-    url = storage.join(output, run_folder.FOLDER, PAGE)
-    storage.write_atomic(url, render(summary, sample, shown, time.time()).encode())
-    return url
 
 
 def main() -> int:
     """Parse, make, say where."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, metavar="DIR_OR_URL", help="output of generate.py")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py")
     parser.add_argument(
-        "--per-bucket", type=int, default=24, metavar="N", help="images shown of a bucket (default: 24)"
+        "--per-bucket",
+        type=int,
+        default=PER_BUCKET,
+        metavar="N",
+        help="images shown of a bucket (default: %(default)s)",
     )
-    parser.add_argument("--pictures", type=int, default=480, metavar="N", help="images shown in all (default: 480)")
+    parser.add_argument(
+        "--pictures", type=int, default=PICTURES, metavar="N", help="images shown in all (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sample (default: 0)")
-    given = parser.parse_args()
+    given = parser.parse(None)
     print(make_report(storage.absolute(given.output), given.per_bucket, given.pictures, given.seed))
     return EXIT_OK
 

@@ -210,6 +210,11 @@ class RunConfig(BaseModel):
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
+    report: Annotated[
+        bool,
+        Field(description="make _run/report.html at the end: what came of the run, with a sample of its images"),
+        Option("output format"),
+    ] = True
     dump_latents: Annotated[
         bool,
         Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging"),

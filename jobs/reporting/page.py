@@ -104,8 +104,10 @@ def command(settings: Mapping[str, Any]) -> str:
         value = getattr(config, name)
         if name in ("manifest", "output") or value == field.default:
             continue
-        option = "--" + name.replace("_", "-")
-        words += [option] if value is True else [option, str(value)]
+        option = name.replace("_", "-")
+        words += (
+            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+        )
     return shlex.join(words)
 
 

@@ -7,6 +7,7 @@ be opened; memory holds one index at a time and what is kept of it.
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +56,7 @@ class BucketSample:
     Attributes:
         values: of BUCKET_COLUMNS.
         images: images of the bucket in all sealed shards.
-        rows: records of the sample with their `shard`, by key.
+        rows: records of the sample with their `shard`, in the order of their draw.
     """
 
     values: tuple[Any, ...]
@@ -105,8 +106,10 @@ class _Bucket:
             heapq.heappop(self._shards)
 
     def rows(self, most: int) -> list[Row]:
-        ordered = sorted(self._shards, key=lambda entry: -entry[0])
-        return sorted((row for _, _, rows in ordered for row in rows), key=lambda row: str(row["key"]))[:most]
+        """In the order of their draw, one of each shard in turn."""
+        ordered = [rows for _, _, rows in sorted(self._shards, key=lambda entry: -entry[0])]
+        turns = itertools.zip_longest(*ordered)
+        return [row for turn in turns for row in turn if row is not None][:most]
 
 
 def draw_sample(output: str, stats: Sequence[ShardStats], seed: int, per_bucket: int) -> Sample:
