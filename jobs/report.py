@@ -27,18 +27,20 @@ from manifests import storage  # noqa: E402
 def main() -> int:
     """Parse, make, say where."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py")
-    parser.add_argument(
+    where = parser.add_argument_group("where")
+    where.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py (required)")
+    sample = parser.add_argument_group("the sample of images")
+    sample.add_argument(
         "--per-bucket",
         type=int,
         default=PER_BUCKET,
         metavar="N",
         help="images shown of a bucket (default: %(default)s)",
     )
-    parser.add_argument(
+    sample.add_argument(
         "--pictures", type=int, default=PICTURES, metavar="N", help="images shown in all (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sample (default: 0)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="another one shows other images (default: 0)")
     given = parser.parse(None)
     print(make_report(storage.absolute(given.output), given.per_bucket, given.pictures, given.seed))
     return EXIT_OK
