@@ -48,13 +48,19 @@ class Lookup:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 5_000_000], help="sizes of the stores")
-    parser.add_argument("--fragment", type=int, default=1000, help="rows of one lookup")
-    parser.add_argument("--lookups", type=int, default=5, help="of each kind, the best of all but the first counts")
-    parser.add_argument("--width", type=int, default=64, help="of a vector; 768 needs 15 GB for five million")
-    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of a vector")
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[50_000, 5_000_000], metavar="N", help="sizes of the stores"
+    )
+    options.add_argument("--fragment", type=int, default=1000, metavar="N", help="rows of one lookup")
+    options.add_argument(
+        "--lookups", type=int, default=5, metavar="N", help="of each kind, the best of all but the first counts"
+    )
+    options.add_argument(
+        "--width", type=int, default=64, metavar="N", help="of a vector; 768 needs 15 GB for five million"
+    )
+    options.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of a vector")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -25,15 +25,15 @@ HELP = "time steps of UNet, prior and MoVQ on the CPU, beside PyTorch's; --sizes
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--threads", type=int, default=2, help="of each side's numeric libraries")
-    parser.add_argument("--torch-python", metavar="PATH", help="an interpreter with torch and diffusers")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each case is timed on each side")
-    parser.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=list(SIZES), help="of the models")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], metavar="N", help="rows of a call")
-    parser.add_argument("--graph", action="store_true", help="time compiled graphs as well")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is timed")
+    options.add_argument("--threads", type=int, default=2, metavar="N", help="of each side's numeric libraries")
+    options.add_argument("--torch-python", metavar="PYTHON", help="an interpreter with torch and diffusers")
+    options.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each case is timed on each side")
+    options.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=list(SIZES), help="of the models")
+    options.add_argument("--batches", nargs="+", type=int, default=[1, 4], metavar="N", help="rows of a call")
+    options.add_argument("--graph", action="store_true", help="time compiled graphs as well")
+    options.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is timed")
 
 
 def run(arguments: argparse.Namespace) -> None:

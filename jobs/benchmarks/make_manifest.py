@@ -43,9 +43,11 @@ class MadeOnce:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 4_000_000], help="sizes of sources")
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000, 4_000_000], metavar="N", help="sizes of sources"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -46,9 +46,11 @@ class Planned:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes of manifests")
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], metavar="N", help="sizes of manifests"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

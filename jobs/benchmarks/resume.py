@@ -42,10 +42,12 @@ class Resume:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 1_000_000], help="sizes of finished runs")
-    parser.add_argument("--shard-size", type=int, default=1000, help="images per shard")
+    options.add_argument(
+        "--images", type=int, nargs="+", default=[10_000, 1_000_000], metavar="N", help="sizes of finished runs"
+    )
+    options.add_argument("--shard-size", type=int, default=1000, metavar="N", help="images per shard")
 
 
 def run(arguments: argparse.Namespace) -> None:

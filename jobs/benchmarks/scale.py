@@ -47,11 +47,11 @@ class Scale:
     start_seconds: float
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 4, 16, 32], metavar="N", help="decoder actors")
-    parser.add_argument("--seconds", type=float, nargs="+", default=[2, 10], metavar="S", help="of one batch")
-    parser.add_argument("--batches", type=int, default=20, help="per actor")
+    options.add_argument("--actors", type=int, nargs="+", default=[1, 4, 16, 32], metavar="N", help="decoder actors")
+    options.add_argument("--seconds", type=float, nargs="+", default=[2, 10], metavar="SECONDS", help="of one batch")
+    options.add_argument("--batches", type=int, default=20, metavar="N", help="per actor")
 
 
 def run(arguments: argparse.Namespace) -> None:

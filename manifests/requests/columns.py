@@ -58,7 +58,6 @@ def cast_requests(tables: Sequence[pa.Table]) -> Given:
 
 
 def _cast(name: str, column: pa.Array) -> casting.Cast:
-    column = casting.plain(column)
     if name in RULES:
         return casting.to_number(column, RULES[name].kind)
     if name in IMAGE_COLUMNS:

@@ -1,7 +1,8 @@
 """Faults of storage: which pass by themselves and are tried again, and what a person can do about the others.
 
-`storage.py` is the only user. Every backend of fsspec has exceptions of its own, so an error is judged by what
-it says of itself (`errno`, an HTTP status, its class), along the chain of its causes.
+The other modules of this package call storage through `request`. Every backend of fsspec has exceptions of its
+own, so an error is judged by what it says of itself (`errno`, an HTTP status, its class), along the chain of its
+causes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import tenacity
+
+from manifests.errors import KandinskyBatchError, StorageError
 
 Result = TypeVar("Result")
 _logger = logging.getLogger(__name__)
@@ -98,6 +101,22 @@ def retried(call: Callable[[], Result], what: str) -> Result:
         before_sleep=tell,
         reraise=True,
     )(call)
+
+
+def request(action: str, url: str, call: Callable[[], Result]) -> Result:
+    """Call storage with retries, and turn what storage raises for good into a `StorageError` with a reason.
+
+    A missing file passes through, except where something was to be written: then a bucket is missing.
+    """
+    try:
+        return retried(call, f"{action} {url}")
+    except KandinskyBatchError:
+        raise
+    except Exception as error:  # every backend has exceptions of its own, with no common base
+        if isinstance(error, FileNotFoundError) and action != "write":
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise StorageError(f"cannot {action} {url}: {reason}; {advice(error)}") from error
 
 
 def advice(error: BaseException) -> str:
