@@ -101,6 +101,10 @@ class RunConfig(BaseModel):
         Field(gt=0, description="seconds that one call of a stage may take, compilation by --graph not counted"),
     ] = 1800.0
 
+    input_timeout: Annotated[
+        float, Field(gt=0, description="seconds that reading one input image may take before its row fails")
+    ] = 60.0
+
     shards: Annotated[
         str,
         Field(
