@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 import threading
 import time
@@ -16,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from urllib.parse import unquote
 
 from manifests import storage
 
@@ -123,9 +125,12 @@ def _patience(path: str, limit_s: float) -> float:
 
 
 def _read(path: str, patience_s: float) -> Content:
+    if path.startswith("data:"):
+        return UnusableError("is a data: URI that holds no base64; write it as data:image/png;base64,…")
     try:
         if not storage.is_remote(path):
-            _refuse_special(storage.local_path(path))
+            path = _as_meant(path)
+            _refuse_special(path)
         with storage.patience(patience_s):
             content = storage.read_bytes(path)
     except UnusableError as error:
@@ -136,6 +141,8 @@ def _read(path: str, patience_s: float) -> Content:
         if storage.passes(cause):
             _lost[_place(path)] += 1
         if isinstance(cause, FileNotFoundError):
+            if re.search(r"(^|/)[A-Za-z]:\\", path):
+                return UnusableError("is a path of a Windows machine; give one that the workers can read")
             return UnusableError("does not exist; correct the path, or put it where every node can read it")
         if isinstance(cause, PermissionError):
             return UnusableError("may not be read by the workers; change its permissions or the storage credentials")
@@ -145,6 +152,17 @@ def _read(path: str, patience_s: float) -> Content:
         return UnusableError(f"cannot be read ({words}); check the location and its credentials")
     _lost.pop(_place(path), None)
     return content
+
+
+def _as_meant(location: str) -> str:
+    """The path of a file of this machine, in the first spelling that there is.
+
+    URIs as `Path.as_uri` writes them have %20 and such; paths from Windows have backslashes. Either may as well be part
+    of a name, so the location counts first as it stands.
+    """
+    path = storage.local_path(location)
+    spellings = [path, *([unquote(path)] if location.startswith("file:") else []), path.replace("\\", "/")]
+    return next((spelling for spelling in spellings if os.path.lexists(spelling)), path)
 
 
 def _refuse_special(path: str) -> None:

@@ -99,3 +99,26 @@ def test_threads_are_kept_for_the_next_files(tmp_path: Path) -> None:
     for _ in range(20):
         fetch(paths, 10.0)
     assert threading.active_count() <= before + FETCH_THREADS
+
+
+def test_a_file_is_found_in_the_spelling_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    for name in ("my photo [1] 100%.png", "a%20b.png", "photos/cat.png", r"photos\dog.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    spelled = {
+        (tmp_path / "my photo [1] 100%.png").as_uri(): "my photo [1] 100%.png",
+        f"file://{tmp_path}/my photo [1] 100%.png": "my photo [1] 100%.png",
+        # As it stands first: this is a name that has a %.
+        f"file://{tmp_path}/a%20b.png": "a%20b.png",
+        "~/photos/cat.png": "photos/cat.png",
+        rf"{tmp_path}/photos\cat.png": "photos/cat.png",
+        rf"{tmp_path}/photos\dog.png": r"photos\dog.png",
+        rf"{tmp_path}/photos\..\photos\cat.png": "photos/cat.png",
+    }
+    assert fetch(list(spelled), 10.0) == {location: name.encode() for location, name in spelled.items()}
+
+
+def test_a_path_of_a_windows_machine_is_told_as_one(tmp_path: Path) -> None:
+    (reason,) = fetch([rf"{tmp_path}/C:\Users\me\cat.png"], 10.0).values()
+    assert "is a path of a Windows machine" in str(reason)
