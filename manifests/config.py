@@ -190,6 +190,11 @@ class RunConfig(BaseModel):
         Field(gt=0, description="that one call of a stage may take, compilation by --graph not counted"),
         Option("faults", "SECONDS"),
     ] = 1800.0
+    input_timeout: Annotated[
+        float,
+        Field(gt=0, description="that reading one input image may take before its row fails"),
+        Option("faults", "SECONDS"),
+    ] = 60.0
     grace: Annotated[
         float,
         Field(ge=0, description="that batches in flight may take after SIGTERM or Ctrl-C"),

@@ -60,7 +60,14 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
         progress.start(images, 0)
         pools_alone, memory = size_pools(alone, device.kind, nodes), remembered(alone, device.kind)
         setup = Setup(
-            alone, pools_alone, planned.tasks, start_attempts(), progress.note, progress.aside, lambda: None, memory
+            alone,
+            pools_alone,
+            planned.tasks,
+            start_attempts(),
+            progress.note,
+            progress.aside,
+            lambda working: None,
+            memory,
         )
         try:
             for receipt in run_line(setup, work):

@@ -22,7 +22,7 @@ from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError, ManifestError, UsageError
 from manifests.making.tables import ROWS, Source, Stream
-from manifests.planning.samples import resolve_locations
+from manifests.planning.image_locations import resolve_locations, unwrap_texts
 from manifests.records import MANIFEST_MARK
 from manifests.requests import casting
 from manifests.requests.columns import cast_requests
@@ -252,7 +252,7 @@ def _text_conditions(column: Any, source: Source) -> Any:
 
 def _located(column: pa.StructArray, url: str, folder: str) -> pa.StructArray:
     """Images whose locations count from the source's folder, with locations that count from the manifest's."""
-    data, path = casting.field_of(column, "bytes"), casting.field_of(column, "path")
+    data, path = unwrap_texts(casting.field_of(column, "bytes"), casting.field_of(column, "path"))
     inside = folder.rstrip("/") + "/"
     absolute = resolve_locations(path, storage.folder_of(url))
     below = pc.utf8_slice_codeunits(absolute, len(inside))

@@ -18,6 +18,7 @@ from manifests import storage
 from manifests.errors import StorageError
 from tests.unit.workers.sample_batches import make_batch
 from workers.stages import inputs
+from workers.stages.fetching import UnusableError
 from workers.stages.inputs import MAX_PIXELS, decode, fit_condition, fit_image, fit_mask, load_inputs, to_rgb
 
 RNG = np.random.default_rng(5)
@@ -354,12 +355,12 @@ def test_a_forbidden_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bomb_is_refused_from_its_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was unpacked"))
     for width, height in ((65_535, 65_535), (13_378, 13_378), (MAX_PIXELS // 10 + 1, 10)):
-        with pytest.raises(inputs._UnusableError, match="over the limit of 178,956,970 pixels"):
+        with pytest.raises(UnusableError, match="over the limit of 178,956,970 pixels"):
             decode(png_header(width, height))
 
 
 def test_a_condition_too_thin_to_resize_is_refused() -> None:
-    with pytest.raises(inputs._UnusableError, match="too long and thin"):
+    with pytest.raises(UnusableError, match="too long and thin"):
         fit_condition(Image.new("RGB", (60_000, 1)), 224)
 
 
@@ -379,7 +380,7 @@ def test_a_codecs_unexpected_error_stays_in_its_row(monkeypatch: pytest.MonkeyPa
 
 
 def test_postscript_is_not_opened_because_it_would_start_a_program() -> None:
-    with pytest.raises(inputs._UnusableError, match="not an image"):
+    with pytest.raises(UnusableError, match="not an image"):
         decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
 
 
