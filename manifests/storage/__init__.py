@@ -11,17 +11,21 @@ becomes a `StorageError` that names the location and what to do.
 
 from __future__ import annotations
 
-from manifests.storage.listing import Entry, exists, find_files, list_names, list_tree
+from manifests.storage.finding import MARKER, Found, find, find_files
+from manifests.storage.listing import Entry, exists, list_names, list_tree
 from manifests.storage.locations import absolute, folder_of, is_absolute, is_remote, join, local_path, resolve
 from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes
 from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
 
 __all__ = [
+    "MARKER",
     "Entry",
+    "Found",
     "absolute",
     "copy",
     "exists",
     "fetch",
+    "find",
     "find_files",
     "folder_of",
     "is_absolute",
