@@ -15,7 +15,7 @@ from jobs.engine.pools import total
 from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError
 from manifests.planning.plan import Plan, plan, survey_in_turn
-from manifests.planning.window_summary import Survey, survey
+from manifests.planning.window_summary import Scope, Survey, survey
 from manifests.requests.files import Piece
 
 #: From here on Ray's start is paid back.
@@ -34,19 +34,19 @@ def plan_job(config: RunConfig, ends: Sequence[int] = ()) -> Plan:
     return plan(config, ends, _survey)
 
 
-def _survey(config: RunConfig, stretches: Sequence[Stretch], inline: bool) -> Iterator[Survey]:
+def _survey(config: RunConfig, stretches: Sequence[Stretch], scope: Scope) -> Iterator[Survey]:
     pieces = (piece for stretch in stretches for window in stretch for piece in window)
     if sum(piece.stop - piece.start for piece in pieces) < PARALLEL_ROWS:
-        yield from survey_in_turn(config, stretches, inline)
+        yield from survey_in_turn(config, stretches, scope)
         return
     # Here: a small manifest should not wait for Ray to be imported.
     from jobs.engine.cluster import cluster
 
     with cluster() as nodes:
-        yield from _survey_with_ray(config, stretches, inline, max(1, int(total(nodes, "CPU"))))
+        yield from _survey_with_ray(config, stretches, scope, max(1, int(total(nodes, "CPU"))))
 
 
-def _survey_with_ray(config: RunConfig, stretches: Sequence[Stretch], inline: bool, cpus: int) -> Iterator[Survey]:
+def _survey_with_ray(config: RunConfig, stretches: Sequence[Stretch], scope: Scope, cpus: int) -> Iterator[Survey]:
     import ray
 
     task = ray.remote(num_cpus=1, max_retries=3)(_survey_stretch)
@@ -54,7 +54,7 @@ def _survey_with_ray(config: RunConfig, stretches: Sequence[Stretch], inline: bo
     running: deque[Any] = deque()
     while True:
         for stretch in itertools.islice(left, 2 * cpus - len(running)):
-            running.append(task.remote(config, stretch, inline))
+            running.append(task.remote(config, stretch, scope))
         if not running:
             return
         try:
@@ -65,5 +65,5 @@ def _survey_with_ray(config: RunConfig, stretches: Sequence[Stretch], inline: bo
             raise
 
 
-def _survey_stretch(config: RunConfig, stretch: Stretch, inline: bool) -> list[Survey]:
-    return list(survey(config, stretch, inline))
+def _survey_stretch(config: RunConfig, stretch: Stretch, scope: Scope) -> list[Survey]:
+    return list(survey(config, stretch, scope))
