@@ -100,7 +100,7 @@ def zero_shot(model: Clip, tokens: Tokens, language: str, seed: int = 5) -> dict
     rng = np.random.default_rng(seed)
     names = list(world.COLOURS)
     kinds = [world.Scene((o,), "", (c,)) for o in world.OBJECTS for c in names]
-    batch = tokens([_plain(s, language) for s in kinds])
+    batch = tokens([plain_caption(s, language) for s in kinds])
     chosen = [kinds[i] for i in rng.choice(len(kinds), 96, replace=False)]
     pictures = functional.normalize(model.images(np.stack([world.render(s, rng) for s in chosen])), dim=1)
     result = {}
@@ -112,7 +112,7 @@ def zero_shot(model: Clip, tokens: Tokens, language: str, seed: int = 5) -> dict
     return result
 
 
-def _plain(scene: world.Scene, language: str) -> str:
+def plain_caption(scene: world.Scene, language: str) -> str:
     """The plainest caption: "a cat on a red background"."""
     name = captions.OBJECT_NAMES[scene.objects[0]][language].split(";")[0].split("|")[0]
     colour = captions.COLOUR_NAMES[scene.ground[0]][language].split(";")[0]
