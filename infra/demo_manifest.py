@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from manifests.schema import REQUEST_FIELDS
+from manifests.requests.schema import REQUEST_FIELDS
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "manifests" / "examples"
 

@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 from manifests import storage
 from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
-from workers import checkpoint_hub
+from workers.checkpoints import hub_store
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -203,11 +203,11 @@ def _absolute(location: str) -> str:
 
 def _checkpoint(name: str) -> str:
     """A checkpoint's name in the one spelling that a run keeps: going on asks whether it is the same."""
-    prefix = checkpoint_hub.parse(name)
+    prefix = hub_store.parse(name)
     if name == "demo":
         return name
     if prefix and not os.path.isdir(os.path.expanduser(name)):
-        return checkpoint_hub.one_spelling(*prefix)
+        return hub_store.one_spelling(*prefix)
     return name.rstrip("/") if storage.is_remote(name) else _absolute(name)
 
 

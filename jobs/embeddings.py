@@ -29,7 +29,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
-from manifests import clip_retrieval, embedding_prune  # noqa: E402
+from manifests.embeddings import clip_retrieval, compaction  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 
 
@@ -66,7 +66,7 @@ def list_store(given: argparse.Namespace) -> None:
     parts: Counter[tuple[str, str, int]] = Counter()
     total, unreadable = 0, 0
     names = _names(given.store)
-    for info in embedding_prune.look(given.store, names):
+    for info in compaction.look(given.store, names):
         if info is None:
             unreadable += 1
             continue
@@ -100,7 +100,7 @@ def import_folder(given: argparse.Namespace) -> None:
 def prune(given: argparse.Namespace) -> None:
     """Tidy up."""
     _names(given.store)
-    done = embedding_prune.prune(given.store, given.keep, given.check)
+    done = compaction.prune(given.store, given.keep, given.check)
     dropped = {"damaged": done.damaged, "doubled": done.doubled, "of other checkpoints": done.unwanted}
     words = ", ".join(f"{count:,} {what}" for what, count in dropped.items() if count) or "none"
     print(f"{done.parts_before:,} parts became {done.parts_after:,}; {done.rows:,} embeddings kept, dropped: {words}")
@@ -109,7 +109,7 @@ def prune(given: argparse.Namespace) -> None:
 
 
 def _names(store: str) -> list[str]:
-    names = embedding_prune.part_names(store)
+    names = compaction.part_names(store)
     if not names:
         raise UsageError(f"{store} holds no embeddings; a run keeps them in _run/embeddings of its output")
     return names

@@ -21,7 +21,7 @@ sys.path[:] = [
 ]
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, parse_config, run_script  # noqa: E402
-from jobs.progress import RunProgress  # noqa: E402
+from jobs.run.progress import RunProgress  # noqa: E402
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     with RunProgress() as progress:
         progress.phase("loading")
         # Ray takes a second or two to import; a person with a mistyped option should not wait for it.
-        from jobs.run import describe, run_job
+        from jobs.run.job import describe, run_job
 
         report = run_job(config, progress)
     print(describe(report))

@@ -28,10 +28,11 @@ sys.path[:] = [
 ]
 
 from jobs.cli import EXIT_OK, run_script  # noqa: E402
-from manifests import coco, image_folder, making, product, storage, tabular  # noqa: E402
+from manifests import storage  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.schema import REQUEST_NAMES, TASKS  # noqa: E402
-from manifests.tabular import Stream  # noqa: E402
+from manifests.making import coco, image_folder, product, tables, writing  # noqa: E402
+from manifests.making.tables import Stream  # noqa: E402
+from manifests.requests.schema import REQUEST_NAMES, TASKS  # noqa: E402
 
 #: Option -> the endings of files that count in a folder.
 _TABLES = {
@@ -101,22 +102,22 @@ def _source(given: argparse.Namespace) -> Stream:
     if given.product is not None:
         return product.product(given.product)
     (name,) = (name for name in _TABLES if getattr(given, name) is not None)
-    urls = tabular.find(getattr(given, name), _TABLES[name])
-    readers = {"jsonl": tabular.jsonl, "parquet": tabular.parquet, "text": tabular.text}
-    return readers[name](urls) if name in readers else tabular.csv(urls, "\t" if name == "tsv" else ",")
+    urls = tables.find(getattr(given, name), _TABLES[name])
+    readers = {"jsonl": tables.jsonl, "parquet": tables.parquet, "text": tables.text}
+    return readers[name](urls) if name in readers else tables.csv(urls, "\t" if name == "tsv" else ",")
 
 
-def _recipe(given: argparse.Namespace) -> making.Recipe:
-    renames = making.parse_pairs("--map", given.map)
-    defaults = making.parse_pairs("--set", given.set)
+def _recipe(given: argparse.Namespace) -> writing.Recipe:
+    renames = writing.parse_pairs("--map", given.map)
+    defaults = writing.parse_pairs("--set", given.set)
     for option, names in (("--map", renames.values()), ("--set", defaults)):
         for name in names:
             if name not in REQUEST_NAMES:
                 raise UsageError(
                     f"option {option}: {name!r} is no column of a request; there are {', '.join(REQUEST_NAMES)}"
                 )
-    making.check_defaults(defaults)
-    return making.Recipe(renames, frozenset(given.drop), defaults)
+    writing.check_defaults(defaults)
+    return writing.Recipe(renames, frozenset(given.drop), defaults)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UsageError(
             f"option --output: {given.output!r} does not end in .parquet, so it would not be found in a folder"
         )
-    made = making.make(_source(given), _recipe(given), output)
+    made = writing.make(_source(given), _recipe(given), output)
     tasks = ", ".join(f"{made.by_task[task]:,} {task}" for task in TASKS if made.by_task[task])
     unknown = made.rows - sum(made.by_task[task] for task in TASKS)
     print(f"{made.rows:,} rows ({tasks}{f', {unknown:,} of an unknown task' if unknown else ''}): {output}")

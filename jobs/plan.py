@@ -25,18 +25,18 @@ sys.path[:] = [
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from jobs import runfiles  # noqa: E402
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
-from jobs.dry_run import BucketPlan, DryRun, dry_run  # noqa: E402
-from jobs.estimate import StepTimes  # noqa: E402
-from jobs.input_check import InputCheck, check_inputs  # noqa: E402
-from jobs.planning import plan_job  # noqa: E402
-from jobs.progress import RunProgress, duration  # noqa: E402
+from jobs.cost.estimate import StepTimes  # noqa: E402
+from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
+from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
+from jobs.run import run_folder  # noqa: E402
+from jobs.run.parallel_planning import plan_job  # noqa: E402
+from jobs.run.progress import RunProgress, duration  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.plan import Plan  # noqa: E402
-from manifests.survey import Problem  # noqa: E402
-from workers import checkpoints  # noqa: E402
+from manifests.planning.plan import Plan  # noqa: E402
+from manifests.planning.window_summary import Problem  # noqa: E402
+from workers.checkpoints import locations  # noqa: E402
 
 #: Buckets that the table shows; the JSON has all of them.
 SHOWN_BUCKETS = 20
@@ -68,10 +68,10 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
     with RunProgress() as progress:
         progress.phase("planning")
         began = time.monotonic()
-        planned = plan_job(config, runfiles.ends_of(config))
+        planned = plan_job(config, run_folder.ends_of(config))
         seconds = time.monotonic() - began
         inputs = _check_inputs(config, planned, progress) if given.check_inputs else None
-        times = _probe(config, planned, progress) if given.probe else runfiles.known_times(config)
+        times = _probe(config, planned, progress) if given.probe else run_folder.known_times(config)
     return dry_run(config, planned, seconds, times, inputs)
 
 
@@ -79,14 +79,14 @@ def _probe(config: RunConfig, planned: Plan, progress: RunProgress) -> tuple[str
     if not planned.samples:
         return None
     # Here: everything else does without Ray Data.
-    from jobs.probe import BATCHES, probe
+    from jobs.dry_run.probe import BATCHES, probe
 
     return f"{BATCHES} batches of each bucket, timed now", probe(config, planned, progress)
 
 
 def _check_inputs(config: RunConfig, planned: Plan, progress: RunProgress) -> InputCheck:
     # The tokenizers are the checkpoint's.
-    checkpoints.check(config.checkpoint, planned.samples_by_task)
+    locations.check(config.checkpoint, planned.samples_by_task)
     progress.phase("checking inputs of")
     progress.start(planned.samples, 0)
     return check_inputs(config, planned, lambda images: progress.add(images, 0))

@@ -32,15 +32,15 @@ from pydantic import ValidationError  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from jobs import runfiles  # noqa: E402
-from jobs.checking import Finding, ShardReport, check_shard, planned_rows  # noqa: E402
 from jobs.cli import EXIT_INCOMPLETE, EXIT_OK, parse_config, run_script  # noqa: E402
+from jobs.run import run_folder  # noqa: E402
+from jobs.verification.shard import Finding, ShardReport, check_shard, planned_rows  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.commit import PARTS_FOLDER, member_suffixes, staged_parts  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.plan import Plan, batches_of, plan  # noqa: E402
-from workers.reseal import RESEAL_FOLDER, RETRY_FOLDER  # noqa: E402
+from manifests.planning.plan import Plan, batches_of, plan  # noqa: E402
+from workers.stages.reseal import RESEAL_FOLDER, RETRY_FOLDER  # noqa: E402
 
 #: Shards read at the same time; each holds one image and some index rows.
 READERS = 8
@@ -100,7 +100,7 @@ def verify(config: RunConfig) -> Verdict:
     """
     stored = _stored(config.output, "plan.json")
     config = _with_settings(config, _stored(config.output, "config.json"))
-    planned = plan(config, runfiles.ends_of(config))
+    planned = plan(config, run_folder.ends_of(config))
     verdict = Verdict(requests=planned.requests, shards=len(planned.shards))
     if stored.get("fingerprint") != planned.fingerprint:
         verdict.findings.append(Finding("manifest", ", ".join(config.manifest), "is not what the output was made of"))

@@ -14,7 +14,7 @@ travel inside that row as one Arrow table in IPC form. What the stages read, add
 Pixels are raw uint8, row-major: `image_pixels` and `pixels` are (height, width, 3) RGB, `mask_pixels` is
 (height, width) with 255 = repaint; a condition's image is (size, size, 3) RGB, cropped the way CLIP wants it.
 Embeddings are fixed-size lists of float32 or float16, as wide as the prior's embedding_dim. With an embedding store the
-plan's step puts in those that are known, and new ones stay until the part (workers/new_embeddings.py).
+plan's step puts in those that are known, and new ones stay until the part (workers/embeddings/storing.py).
 With `dump_latents` the decoder also adds `latents`: the bytes of a .npy file, (4, height / 8, width / 8) in the model's
 dtype, which stays until the shard.
 With `dedupe` the plan also adds `same_as`, the key of another sample of the batch whose image the sample gets: stages
@@ -92,7 +92,7 @@ class Batch:
         with pa.ipc.new_stream(sink, self.samples.schema) as writer:
             writer.write_table(self.samples)
         bucket = None if self.bucket is None else self.bucket.model_dump_json()
-        # The driver sees a block's schema and not its rows, and hands batches out by shape (jobs/affinity.py).
+        # The driver sees a block's schema and not its rows, and hands batches out by shape (jobs/engine/affinity.py).
         metadata = {} if self.bucket is None else {SHAPE_KEY: self.bucket.shape.encode()}
         return pa.table(
             {

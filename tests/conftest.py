@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from tests.nodes import nodes_environment
-from workers.device import PROCESS_ENVIRONMENT
+from workers.device.device import PROCESS_ENVIRONMENT
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster

@@ -17,7 +17,7 @@ from mindone.diffusers import KandinskyImg2ImgPipeline, KandinskyPipeline, Kandi
 from mindone.diffusers.pipelines.kandinsky import pipeline_kandinsky_inpaint
 from PIL import Image
 
-from workers.noise import decoder_generator, prior_generator
+from workers.kandinsky.noise import decoder_generator, prior_generator
 
 
 def plain_inpaint_module() -> Any:

@@ -14,8 +14,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jobs.benchmarks.embedding_rows import CHECKPOINT, PART_ROWS, part_keys
-from manifests.embedding_store import EmbeddingStore
-from manifests.embeddings import Origin
+from manifests.embeddings.keys import Origin
+from manifests.embeddings.store import EmbeddingStore
 
 
 def main(url: str, rows: int, dtype: str, width: int, fragment: int, lookups: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from manifests.embeddings import KEY_TYPE, Origin, part_schema, vector_array
+from manifests.embeddings.keys import KEY_TYPE, Origin, part_schema, vector_array
 
 CHECKPOINT = "0" * 32
 

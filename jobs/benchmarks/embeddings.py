@@ -107,9 +107,9 @@ def _filled_store(folder: str, rows: int, dtype: str, width: int) -> float:
     """Fill a store as runs and a last merge of its index would; bytes by those of the bare vectors."""
     # Here: `--help` should not wait for them.
     from jobs.benchmarks.embedding_rows import CHECKPOINT, PART_ROWS, part_rows
-    from manifests.embedding_index import merge_index
-    from manifests.embedding_store import EmbeddingStore
-    from manifests.embeddings import Origin
+    from manifests.embeddings.key_index import merge_index
+    from manifests.embeddings.keys import Origin
+    from manifests.embeddings.store import EmbeddingStore
 
     store, origin = EmbeddingStore(folder), Origin(CHECKPOINT, dtype, width)
     for part in range(-(-rows // PART_ROWS)):

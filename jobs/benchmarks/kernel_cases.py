@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from workers import architecture, demo_checkpoint
+from workers.checkpoints import random_weights
+from workers.kandinsky import architecture
 
 #: Model size -> component configs, and the edge in pixels that is timed.
 SIZES: dict[str, tuple[dict[str, dict[str, Any]], int]] = {
-    "demo": (demo_checkpoint.CONFIGS, 128),
+    "demo": (random_weights.CONFIGS, 128),
     "middle": (architecture.MIDDLE, 256),
     "full": (architecture.FULL, 512),
 }

@@ -14,21 +14,21 @@ import numpy as np
 
 from jobs.benchmarks import kernel_cases
 from jobs.benchmarks.kernel_cases import Case
-from workers import device
-from workers.demo_checkpoint import weight
+from workers.checkpoints.random_weights import weight
+from workers.device import device
 
 
 @functools.lru_cache(maxsize=1)
 def _model(size: str, class_name: str) -> Any:
     import mindspore as ms
 
-    from workers import graph, kandinsky
+    from workers.kandinsky import graph, pipelines
 
-    model = kandinsky.component(class_name, kernel_cases.SIZES[size][0][class_name])
+    model = pipelines.component(class_name, kernel_cases.SIZES[size][0][class_name])
     for name, parameter in model.parameters_and_names():
         parameter.set_data(ms.Tensor.from_numpy(weight(name, tuple(parameter.shape))))
     if sys.argv[1:] == ["graph"]:
-        kandinsky.compile_model(model, graph.Graphs())
+        pipelines.compile_model(model, graph.Graphs())
     return model.set_train(False)
 
 

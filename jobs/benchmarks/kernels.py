@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jobs.benchmarks.kernel_cases import PARTS, SIZES, Case, cases, question
 from manifests.errors import KandinskyBatchError, UsageError
-from workers.device import PROCESS_ENVIRONMENT
+from workers.device.device import PROCESS_ENVIRONMENT
 
 NAME = "kernels"
 HELP = "time steps of UNet, prior and MoVQ on the CPU, beside PyTorch's; --sizes full runs the published models"

@@ -90,10 +90,10 @@ def _finished_run(manifest: Path, output: Path, images: int, shard_size: int) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from jobs import runfiles
+    from jobs.run import run_folder
     from manifests.commit import FileStats, ShardStats, index_name, tar_name, write_stats
     from manifests.config import RunConfig
-    from manifests.plan import plan
+    from manifests.planning.plan import plan
 
     schema = pa.schema([("id", pa.string()), ("task", pa.string()), ("prompt", pa.string())])
     with pq.ParquetWriter(manifest, schema) as writer:
@@ -104,7 +104,7 @@ def _finished_run(manifest: Path, output: Path, images: int, shard_size: int) ->
             writer.write_table(pa.table(columns, schema=schema))
     config = RunConfig(manifest=(str(manifest),), output=str(output), shard_size=shard_size)
     planned = plan(config)
-    runfiles.begin(config, planned)
+    run_folder.begin(config, planned)
     for number, shard in enumerate(planned.shards):
         tar, index = (FileStats(name=name(number), bytes=1, sha256="0" * 64) for name in (tar_name, index_name))
         stats = ShardStats(

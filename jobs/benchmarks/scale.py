@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.pools import PRIOR_SHARE
+from jobs.engine.pools import PRIOR_SHARE
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "scale"

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from manifests.batch import Batch
 from manifests.errors import RowStatus
-from workers.guard import Guard
+from workers.fault_tolerance.guard import Guard
 
 
 class _Sleeper:
@@ -65,15 +65,15 @@ class SleepingDecoder(_Sleeper):
 
 
 def _main() -> None:
-    import jobs.pipeline
+    import jobs.engine.pipeline
 
     # Under their importable name: by it the workers find them.
     from jobs.benchmarks import sleeping
     from jobs.cli import run_script
     from jobs.generate import main
 
-    jobs.pipeline.Prior = sleeping.SleepingPrior  # type: ignore[attr-defined, assignment]
-    jobs.pipeline.Decoder = sleeping.SleepingDecoder  # type: ignore[attr-defined, assignment]
+    jobs.engine.pipeline.Prior = sleeping.SleepingPrior  # type: ignore[attr-defined, assignment]
+    jobs.engine.pipeline.Decoder = sleeping.SleepingDecoder  # type: ignore[attr-defined, assignment]
     run_script(main)
 
 

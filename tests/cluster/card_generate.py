@@ -1,8 +1,8 @@
 """`jobs/generate.py` on a Ray cluster that offers NPUs which are not there: pools take their card, then only sleep.
 
-Every actor really takes the NPU that Ray gives it (workers/device.py), up to the point where MindSpore would be asked
-for it. CARDS_LOG names a folder that gets a line per event; CARDS_PRIOR_SECONDS and CARDS_DECODER_SECONDS say how long
-a device call takes.
+Every actor really takes the NPU that Ray gives it (workers/device/device.py), up to the point where MindSpore would be
+asked for it. CARDS_LOG names a folder that gets a line per event; CARDS_PRIOR_SECONDS and CARDS_DECODER_SECONDS say how
+long a device call takes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import pyarrow as pa
 
-import jobs.pipeline
+import jobs.engine.pipeline
 from jobs.cli import run_script
 from jobs.generate import main
 from manifests.batch import Batch
-from workers import device
+from workers.device import device
 
 LOG = os.environ["CARDS_LOG"]
 SECONDS = {
@@ -92,8 +92,8 @@ class Decoder(Sleeper):
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
-jobs.pipeline.Prior = Prior  # type: ignore[misc, assignment]
-jobs.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Prior = Prior  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
 
 if __name__ == "__main__":
     run_script(main)

@@ -10,18 +10,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import jobs.pipeline
+import jobs.engine.pipeline
 from jobs.cli import run_script
 from jobs.generate import main
-from workers.decoder import Decoder
-from workers.prior import Prior
+from workers.stages.decoder import Decoder
+from workers.stages.prior import Prior
 
 
 def replace_the_card() -> None:
     """In this process, before it takes its device."""
     import mindspore as ms
 
-    from workers import cpu_kernels, device
+    from workers.device import cpu_kernels, device
 
     def use_card(options: Any) -> None:
         ms.set_device("CPU")
@@ -44,8 +44,8 @@ class SeamDecoder(Decoder):
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
-jobs.pipeline.Prior = SeamPrior  # type: ignore[misc, assignment]
-jobs.pipeline.Decoder = SeamDecoder  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Prior = SeamPrior  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Decoder = SeamDecoder  # type: ignore[misc, assignment]
 
 if __name__ == "__main__":
     run_script(main)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.elastic import AHEAD_PER_DECODER
+from jobs.engine.elastic import AHEAD_PER_DECODER
 from tests.ray.conftest import picture
 from tests.unit.finished_run import write_manifest
 

@@ -132,7 +132,12 @@ def test_what_is_shipped_is_the_source_alone(tmp_path: Path) -> None:
     )
     listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", str(package)], capture_output=True, text=True)
     shipped = [line.split()[0] for line in listed.stdout.splitlines()[1:] if not line.split()[0].endswith("/")]
-    assert {"jobs/generate.py", "workers/prior.py", "manifests/plan.py", "infra/constraints.txt"} <= set(shipped)
+    assert {
+        "jobs/generate.py",
+        "workers/stages/prior.py",
+        "manifests/planning/plan.py",
+        "infra/constraints.txt",
+    } <= set(shipped)
     assert "manifests/examples/demo.parquet" in shipped
     assert not [
         name for name in shipped if name.startswith(("tests", "out", "weights", "demo-output", ".venv", ".git/"))

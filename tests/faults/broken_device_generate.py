@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pyarrow as pa
 import ray
 
-import jobs.pipeline
+import jobs.engine.pipeline
 from jobs.cli import run_script
 from jobs.generate import main
 from manifests.batch import Batch
 from manifests.errors import RowError
 from tests.faults import quick_generate
-from workers.guard import Guard
+from workers.fault_tolerance.guard import Guard
 
 #: "all", or a file that the first decoder writes its device into, which is then the broken one.
 BROKEN = os.environ["BROKEN_NPU"]
@@ -69,7 +69,7 @@ class Decoder(quick_generate.Decoder):
             os._exit(9)
 
 
-jobs.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
 
 if __name__ == "__main__":
     run_script(main)

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import pyarrow as pa
 
-import jobs.ledger
-import jobs.pipeline
-import workers.shards
+import jobs.engine.ledger
+import jobs.engine.pipeline
+import workers.stages.shards
 from jobs.cli import run_script
 from jobs.generate import main
 from manifests.batch import Batch
@@ -63,13 +63,13 @@ class Decoder:
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
-jobs.pipeline.Prior = Prior  # type: ignore[misc, assignment]
-jobs.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Prior = Prior  # type: ignore[misc, assignment]
+jobs.engine.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
 
 
 def dying_seal(*arguments: Any) -> Any:
     """Seals, but the first three are killed when everything but the stats file is there."""
-    folder, shards = Path(_SEAL_DIES), workers.shards
+    folder, shards = Path(_SEAL_DIES), workers.stages.shards
     folder.mkdir(exist_ok=True)
     write = shards.storage.write_atomic
 
@@ -87,7 +87,7 @@ def dying_seal(*arguments: Any) -> Any:
 
 
 if _SEAL_DIES:
-    jobs.ledger.seal = dying_seal
+    jobs.engine.ledger.seal = dying_seal
 
 if __name__ == "__main__":
     run_script(main)

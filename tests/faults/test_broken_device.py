@@ -12,9 +12,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from jobs.taken_out import Holder, TakenOut
+from jobs.engine.broken_devices import Holder, TakenOut
 from tests.faults.conftest import ROOT, QuickJob, shard_files
-from workers.attempts import Broken
+from workers.fault_tolerance.attempts import Broken
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 

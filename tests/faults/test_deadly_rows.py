@@ -27,8 +27,8 @@ from manifests.commit import staged_parts
 from tests.nodes import nodes_environment
 from tests.ray.conftest import SMALL, Job, images_of, picture, write_manifest
 from tests.ray.test_pipeline import index_rows, shard_bytes
-from workers.checkpoints import DECODER
-from workers.demo_checkpoint import REVISION
+from workers.checkpoints.locations import DECODER
+from workers.checkpoints.random_weights import REVISION
 
 pytestmark = [pytest.mark.faults, pytest.mark.models]
 

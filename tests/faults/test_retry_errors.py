@@ -10,7 +10,7 @@ import pytest
 
 from manifests import storage
 from tests.faults.conftest import QuickJob, shard_files, wait_for
-from workers.reseal import RESEAL_FOLDER, RETRY_FOLDER
+from workers.stages.reseal import RESEAL_FOLDER, RETRY_FOLDER
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 

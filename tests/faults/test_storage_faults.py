@@ -19,8 +19,8 @@ from werkzeug.serving import make_server
 from manifests import storage
 from manifests.errors import CheckpointError
 from tests.faults.conftest import QuickJob, shard_files
-from workers import demo_checkpoint
-from workers.checkpoints import DECODER, check, local_folder
+from workers.checkpoints import random_weights
+from workers.checkpoints.locations import DECODER, check, local_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
@@ -88,7 +88,7 @@ def test_a_missing_bucket_is_told_at_once(s3: S3Server) -> None:
 def test_a_checkpoint_is_fetched_from_a_store_that_fails_every_fourth_request(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo_checkpoint.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
+    random_weights.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
     fsspec.filesystem("s3").put(str(tmp_path / DECODER), f"bucket/models/{DECODER}", recursive=True)
     monkeypatch.setenv("KANDINSKY_BATCH_CACHE", str(tmp_path / "cache"))
     s3.every = 4

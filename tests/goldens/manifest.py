@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from manifests.schema import REQUEST_FIELDS
+from manifests.requests.schema import REQUEST_FIELDS
 
 FOLDER = Path(__file__).resolve().parent
 MANIFEST = FOLDER / "requests.parquet"

@@ -37,7 +37,7 @@ from PIL import Image, ImageOps
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tests.goldens.weights import digests
-from workers import demo_checkpoint
+from workers.checkpoints import random_weights
 
 FOLDER = Path(__file__).resolve().parent
 Row = dict[str, Any]
@@ -56,7 +56,7 @@ def draw_with_numpy() -> None:
 
 
 def parameter_shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """As `workers.kandinsky.parameter_shapes`, from PyTorch's models."""
+    """As `workers.kandinsky.pipelines.parameter_shapes`, from PyTorch's models."""
     settings = {name: value for name, value in config.items() if name != "model_type"}
     configured = {
         "CLIPTextModelWithProjection": (CLIPTextModelWithProjection, CLIPTextConfig),
@@ -165,7 +165,7 @@ def image(source: Row, mode: str = "RGB") -> Image.Image:
 
 def main(checkpoint: Path) -> None:
     """Build the demo checkpoint in the empty folder `checkpoint` and write the goldens beside this file."""
-    demo_checkpoint.write(checkpoint, parameter_shapes)
+    random_weights.write(checkpoint, parameter_shapes)
     draw_with_numpy()
     torch.set_grad_enabled(False)
     # More threads than that only wait for each other on models this small.

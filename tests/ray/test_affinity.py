@@ -19,16 +19,16 @@ from ray._private.state import actors
 from ray.cluster_utils import Cluster
 from ray.data import ActorPoolStrategy, DataContext
 
-from jobs.affinity import ShapeAffinity
-from jobs.cluster import nodes
-from jobs.elastic import BACKPRESSURE, GrowDecoder
-from jobs.pipeline import BLOCKS, Setup, begin_line
-from jobs.pools import size_pools
+from jobs.engine.affinity import ShapeAffinity
+from jobs.engine.cluster import nodes
+from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
+from jobs.engine.pipeline import BLOCKS, Setup, begin_line
+from jobs.engine.pools import size_pools
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
-from workers.attempts import start_attempts
-from workers.embeddings import remembered
-from workers.guard import PROBE_BUCKET
+from workers.embeddings.lookup import remembered
+from workers.fault_tolerance.attempts import start_attempts
+from workers.fault_tolerance.guard import PROBE_BUCKET
 
 pytestmark = pytest.mark.ray
 

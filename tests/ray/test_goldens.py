@@ -30,7 +30,7 @@ from tests.goldens.compare import (
 )
 from tests.goldens.weights import digests
 from tests.ray.conftest import Job
-from workers.demo_checkpoint import REVISION
+from workers.checkpoints.random_weights import REVISION
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
@@ -151,11 +151,11 @@ def checkpoint_of_the_job(one_by_one: Path, clean_environment: dict[str, str]) -
 
 @pytest.fixture(scope="module")
 def plain(checkpoint_of_the_job: Path) -> Any:
-    from workers import device
+    from workers.device import device
 
     device.take("cpu")
     from tests.plain import PlainPipelines
-    from workers import kandinsky  # noqa: F401  (mends the attention without which the plain prior cannot run)
+    from workers.kandinsky import pipelines  # noqa: F401  (mends the attention without which the plain prior cannot run)
 
     return PlainPipelines(checkpoint_of_the_job)
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import planning
-from jobs.cluster import cluster
-from manifests import sources
+from jobs.engine.cluster import cluster
+from jobs.run import parallel_planning
 from manifests.config import RunConfig
 from manifests.errors import ManifestError
-from manifests.plan import Plan, plan
+from manifests.planning.plan import Plan, plan
+from manifests.requests import files
 
 pytestmark = pytest.mark.ray
 
@@ -38,16 +38,16 @@ def test_tasks_on_ray_make_the_same_plan(
         )
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=500)
     config = RunConfig(manifest=(str(tmp_path),), output=str(tmp_path / "out"))
-    monkeypatch.setattr(sources, "WINDOW_ROWS", 150)
-    monkeypatch.setattr(sources, "STRETCH_ROWS", 400)
+    monkeypatch.setattr(files, "WINDOW_ROWS", 150)
+    monkeypatch.setattr(files, "STRETCH_ROWS", 400)
     alone = plan(config, (4_100,))
     assert alone.problems
-    monkeypatch.setattr(planning, "PARALLEL_ROWS", 0)
+    monkeypatch.setattr(parallel_planning, "PARALLEL_ROWS", 0)
     monkeypatch.setenv("RAY_ADDRESS", shared_environment["RAY_ADDRESS"])
     with cluster():
-        assert known(planning.plan_job(config, (4_100,))) == known(alone)
-        whole = sources.open_manifest(config.manifest)
-        monkeypatch.setattr(sources, "open_manifest", lambda locations: whole)
+        assert known(parallel_planning.plan_job(config, (4_100,))) == known(alone)
+        whole = files.open_manifest(config.manifest)
+        monkeypatch.setattr(files, "open_manifest", lambda locations: whole)
         (tmp_path / "b.parquet").unlink()
         with pytest.raises(ManifestError, match="no such file"):
-            planning.plan_job(config)
+            parallel_planning.plan_job(config)

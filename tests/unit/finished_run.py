@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs import runfiles
+from jobs.run import run_folder
 from manifests.batch import Batch
 from manifests.config import RunConfig
 from manifests.errors import RowError
-from manifests.plan import Plan, batches_of, plan
-from workers.encode import encode_images
-from workers.shards import seal, write_part
+from manifests.planning.plan import Plan, batches_of, plan
+from workers.stages.encode import encode_images
+from workers.stages.shards import seal, write_part
 
 #: Rows of the manifest that `write_manifest` makes by default: the last but one cannot be made.
 ROWS: tuple[dict[str, Any], ...] = (
@@ -59,10 +59,10 @@ def made(batch: Batch, config: RunConfig, broken: Sequence[str] = ()) -> Batch:
 def run(config: RunConfig, broken: Sequence[str] = ()) -> Plan:
     """Do the whole run, as the job would."""
     planned = plan(config)
-    runfiles.begin(config, planned)
+    run_folder.begin(config, planned)
     for batch in batches_of(config, planned.windows):
         write_part(made(batch, config, broken), config.output)
     for number, shard in enumerate(planned.shards):
         seal(number, shard.batches, config.output, config)
-    runfiles.finish(config, {}, anew=True)
+    run_folder.finish(config, {}, anew=True)
     return planned

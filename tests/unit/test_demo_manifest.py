@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from manifests.config import RunConfig
-from manifests.validate import resolve
-from workers.inputs import decode, fit_mask
+from manifests.requests.validation import resolve
+from workers.stages.inputs import decode, fit_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "manifests" / "examples"

@@ -69,7 +69,7 @@ def _change_inputs(module: Any) -> None:
     module.decode = deadly_decode
 
 
-_CHANGES = {"workers.kandinsky": _change_kandinsky, "workers.inputs": _change_inputs}
+_CHANGES = {"workers.kandinsky.pipelines": _change_kandinsky, "workers.stages.inputs": _change_inputs}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

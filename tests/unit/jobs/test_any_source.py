@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jobs.make_manifest import main
 from manifests.config import RunConfig
 from manifests.errors import UsageError
-from manifests.plan import plan
-from manifests.schema import REQUEST_NAMES
+from manifests.planning.plan import plan
+from manifests.requests.schema import REQUEST_NAMES
 
 LEAVES = st.one_of(
     st.none(),

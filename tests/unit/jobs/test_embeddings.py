@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.embeddings import main
-from manifests.embedding_store import EmbeddingStore
-from manifests.embeddings import Origin
+from manifests.embeddings.keys import Origin
+from manifests.embeddings.store import EmbeddingStore
 from manifests.errors import UsageError
 from tests.unit.manifests.embedding_rows import ORIGIN, embeds, keys, rows
 
@@ -42,7 +42,7 @@ def test_list_says_what_a_store_holds(store: EmbeddingStore, capsys: pytest.Capt
 def test_what_is_exported_can_be_read_by_others_and_imported_into_another_store(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("manifests.clip_retrieval.FILE_ROWS", 25)
+    monkeypatch.setattr("manifests.embeddings.clip_retrieval.FILE_ROWS", 25)
     folder, copy = tmp_path / "out", str(tmp_path / "copy")
     main(["export", store.url, str(folder)])
     matrices = [np.load(path) for path in sorted((folder / "img_emb").glob("img_emb_*.npy"))]

@@ -20,9 +20,9 @@ from PIL import Image
 from jobs.make_manifest import main
 from manifests.config import RunConfig
 from manifests.errors import ManifestError, UsageError
-from manifests.plan import plan
-from manifests.schema import REQUEST_FIELDS
-from workers.inputs import decode
+from manifests.planning.plan import plan
+from manifests.requests.schema import REQUEST_FIELDS
+from workers.stages.inputs import decode
 
 Maker = Callable[..., list[dict[str, Any]]]
 

@@ -16,9 +16,9 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from jobs import plan as script
-from jobs import runfiles
-from jobs.estimate import Stopwatch
-from jobs.pools import Pools, PoolSize
+from jobs.cost.estimate import Stopwatch
+from jobs.engine.pools import Pools, PoolSize
+from jobs.run import run_folder
 from manifests.batch import Bucket
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -81,7 +81,7 @@ def measured(output: str, decoder: Sequence[float], height: int = 64) -> None:
         # A batch that is not full says nothing about one that is.
         watch.add(receipt.model_copy(update={"count": 1, "seconds": {"prior": 0.1, "decoder": 0.1}}))
     config = RunConfig(manifest=("m",), output=output)
-    runfiles.write_times(config, watch.record("cpu", 2, POOLS))
+    run_folder.write_times(config, watch.record("cpu", 2, POOLS))
 
 
 def test_rows_images_and_shards_are_counted_and_nothing_is_written(tmp_path: Path, run_plan: Script) -> None:

@@ -22,9 +22,9 @@ from jobs.verify import Verdict, show, verify
 from manifests.commit import read_stats, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import UsageError
-from manifests.plan import batches_of, plan
+from manifests.planning.plan import batches_of, plan
 from tests.unit import finished_run
-from workers.shards import write_part
+from workers.stages.shards import write_part
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -223,7 +223,7 @@ def test_object_storage_is_verified_alike(tmp_path: Path) -> None:
 
 
 def test_many_findings_are_counted_and_the_first_shown() -> None:
-    from jobs.checking import Finding
+    from jobs.verification.shard import Finding
 
     sink = io.StringIO()
     show(Verdict([Finding("tar", f"{i:05d}.tar", "is missing") for i in range(100)]), Console(file=sink, width=200))

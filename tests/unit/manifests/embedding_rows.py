@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from manifests.embeddings import KEY_TYPE, Origin, key_of, part_schema, vector_array
+from manifests.embeddings.keys import KEY_TYPE, Origin, key_of, part_schema, vector_array
 
 ORIGIN = Origin(checkpoint="0" * 32, dtype="float16", width=24)
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from workers import device
-from workers.checkpoints import local_folder
+from workers.checkpoints.locations import local_folder
+from workers.device import device
 
 
 @pytest.fixture(scope="session")
 def kandinsky() -> ModuleType:
     device.take("cpu")
-    from workers import kandinsky
 
     return kandinsky
 

@@ -1,0 +1,187 @@
+"""What a run would do, found out without doing any of it: the content of `jobs/plan.py`'s table and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.cost.estimate import BucketCost, Estimate, StepTimes, costs_of, total
+from jobs.dry_run.input_check import InputCheck
+from jobs.run import run_folder
+from manifests.batch import Bucket
+from manifests.commit import sealed_shards, staged_parts
+from manifests.config import RunConfig
+from manifests.errors import UsageError
+from manifests.planning.plan import Plan, share_of
+from manifests.planning.window_summary import Problem
+from workers.checkpoints import locations
+
+
+class BucketPlan(BaseModel):
+    """One bucket of the plan.
+
+    Attributes:
+        copies: of the images, those that are made for another row too (`--dedupe`).
+        padding: share of its device slots that no image fills: the last batch of a bucket in a window is rarely full.
+        cost: None where nothing was measured.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: Bucket
+    images: int
+    copies: int
+    batches: int
+    padding: float
+    cost: BucketCost | None
+
+
+class Done(BaseModel):
+    """What the output holds already, of this job's share of the plan.
+
+    Attributes:
+        shards: of the share; `sealed` of them are committed.
+        staged: finished batches of shards that are not sealed.
+        images_left: images to make, of the share; where batches are staged an estimate.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    shards: int
+    sealed: int
+    staged: int
+    images_left: int
+
+
+class DryRun(BaseModel):
+    """What a run would do.
+
+    Attributes:
+        manifest, output: as given.
+        seconds: that planning took, without `--check-inputs`.
+        rows: of the manifest; `rejected` of them cannot be made, `problems` says why.
+        rows_by_task, images_by_task: of those that can be made.
+        copies: of the images, those that are made for another row too (`--dedupe`).
+        padding: share of all device slots that no image fills.
+        warnings: rows that can be made and may not look as meant.
+        unusable: of the rows that can be made, those whose inputs cannot be used after all; None where nobody looked.
+        refused: why `generate` would not begin; None where it would.
+        estimate: of the whole plan; None where nothing was measured.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    manifest: tuple[str, ...]
+    output: str
+    fingerprint: str
+    seconds: float
+    rows: int
+    rejected: int
+    rows_by_task: Mapping[str, int]
+    images_by_task: Mapping[str, int]
+    images: int
+    copies: int
+    batch_size: int
+    batches: int
+    shards: int
+    padding: float
+    buckets: tuple[BucketPlan, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    unusable: int | None
+    done: Done
+    refused: str | None
+    estimate: Estimate | None
+
+    @property
+    def can_run(self) -> bool:
+        """True where `generate` would make at least one image, or has made all of them."""
+        return self.refused is None and self.rows > self.failing
+
+    @property
+    def failing(self) -> int:
+        """Rows that will have no image, as far as is known."""
+        return self.rejected + (self.unusable or 0)
+
+
+def dry_run(
+    config: RunConfig,
+    planned: Plan,
+    seconds: float,
+    times: tuple[str, StepTimes] | None = None,
+    inputs: InputCheck | None = None,
+) -> DryRun:
+    """Put together what is known of a plan.
+
+    Args:
+        seconds: how long planning took.
+        times: where step times come from, and the times.
+        inputs: what was found out about them; None where nobody looked.
+
+    Raises:
+        StorageError: the output cannot be listed.
+    """
+    costs = {} if times is None else costs_of(planned.buckets, times[1], config.batch_size)
+    buckets = tuple(
+        BucketPlan(
+            bucket=bucket,
+            images=count.samples,
+            copies=count.samples - count.made,
+            batches=count.batches,
+            padding=1 - count.made / (count.batches * config.batch_size),
+            cost=costs.get(bucket),
+        )
+        for bucket, count in sorted(planned.buckets.items(), key=lambda item: -item[1].samples)
+    )
+    slots = config.batch_size * sum(bucket.batches for bucket in buckets)
+    return DryRun(
+        manifest=config.manifest,
+        output=config.output,
+        fingerprint=planned.fingerprint,
+        seconds=round(seconds, 3),
+        rows=planned.requests,
+        rejected=planned.rejected,
+        rows_by_task=planned.requests_by_task,
+        images_by_task=planned.samples_by_task,
+        images=planned.samples,
+        batch_size=config.batch_size,
+        batches=planned.batches,
+        shards=len(planned.shards),
+        copies=sum(bucket.copies for bucket in buckets),
+        padding=1 - (planned.samples - sum(bucket.copies for bucket in buckets)) / slots if slots else 0.0,
+        buckets=buckets,
+        problems=(*planned.problems, *(inputs.problems if inputs else ())),
+        warnings=tuple(inputs.warnings) if inputs else (),
+        unusable=inputs.unusable if inputs else None,
+        done=_done(config, planned),
+        refused=_refusal(config, planned),
+        estimate=total(costs, planned.buckets, times[1], times[0]) if times is not None and costs else None,
+    )
+
+
+def _done(config: RunConfig, planned: Plan) -> Done:
+    numbers = share_of(planned, config.share)
+    sealed = sealed_shards(config.output)
+    staged = {shard: len(batches) for shard, batches in staged_parts(config.output).items() if shard not in sealed}
+    left = 0
+    for number in numbers:
+        if number not in sealed:
+            shard = planned.shards[number]
+            missing = shard.batches - staged.get(number, 0)
+            left += shard.samples if number not in staged else min(shard.samples, missing * config.batch_size)
+    return Done(
+        shards=len(numbers),
+        sealed=len(sealed.intersection(numbers)),
+        staged=sum(staged.get(number, 0) for number in numbers),
+        images_left=left,
+    )
+
+
+def _refusal(config: RunConfig, planned: Plan) -> str | None:
+    try:
+        locations.check(config.checkpoint, planned.samples_by_task)
+        run_folder.check(config, planned)
+    except UsageError as error:
+        return str(error)
+    return None

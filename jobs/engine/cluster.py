@@ -1,0 +1,258 @@
+"""The Ray cluster a job runs in, one that is there or a quiet one of its own, and the settings of Ray Data.
+
+Each setting is here because a run was seen to hang or to lose work without it (infra/adr/0001-ray-data.md).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ray
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.annotations import RayDeprecationWarning
+
+from jobs.engine.affinity import ShapeAffinity
+from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
+from jobs.engine.pools import Node, total
+from manifests.errors import KandinskyBatchError
+
+#: Longer than the start of a pool that fetches its weights.
+NO_PROGRESS_TIMEOUT_S = 1800
+
+#: So often the driver asks whether the run must end.
+LOOK_UP_S = 1.0
+
+#: Blocks that may be given up before the run stops: one defect that hits every batch must not run for hours.
+MAX_ERRORED_BLOCKS = 16
+
+#: Of what the engine prints, so many pieces are kept for the error log.
+KEPT_PIECES = 5000
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b(\(\w+\))?:")
+_WRAPPER_LINE = re.compile(r"(ray\.exceptions\.|.*\b(UserCodeException|SystemException|RayTaskError)\b)")
+
+#: What survives a lost actor: it starts again for ever, and so does what it was doing. A bound here would be spent by
+#: batches that merely wait behind one that kills; workers/fault_tolerance/attempts.py counts deaths and ends them.
+ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+
+
+@contextmanager
+def cluster() -> Iterator[list[Node]]:
+    """Be connected to Ray; yields what its nodes have.
+
+    Connects to the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one here that
+    ends with the job. A process that is connected already stays connected afterwards.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _connect()
+    try:
+        yield nodes()
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+class EngineLog(io.TextIOBase):
+    """The last lines that Ray and Ray Data said, which a person needs only where a run fails."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[str] = deque(maxlen=KEPT_PIECES)
+
+    def write(self, text: str) -> int:
+        """Keep what is printed."""
+        self._pieces.append(text)
+        return len(text)
+
+    @property
+    def text(self) -> str:
+        """Everything kept, oldest first, without colours."""
+        return _COLOURS.sub("", "".join(self._pieces))
+
+
+@contextmanager
+def engine_log() -> Iterator[EngineLog]:
+    """Collect the engine's words instead of showing them between the lines of the run.
+
+    Ray prints what its other processes report to stdout, a traceback for every attempt; Ray Data logs to the
+    terminal as well. Both keep their full logs in Ray's session folder.
+    """
+    log = EngineLog()
+    logger = logging.getLogger("ray.data")
+    # Ray Data's handler for its file is no StreamHandler, and stays.
+    shown = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
+    kept = logging.StreamHandler(log)
+    kept.setLevel(logging.ERROR)
+    for handler in shown:
+        logger.removeHandler(handler)
+    logger.addHandler(kept)
+    try:
+        with redirect_stdout(log):
+            yield log
+    finally:
+        logger.removeHandler(kept)
+        for handler in shown:
+            logger.addHandler(handler)
+
+
+def reason(text: str) -> str:
+    """The one line of an engine's traceback that says what happened: the last error that is not a wrapper's."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if _ERROR_LINE.match(line) and not _WRAPPER_LINE.match(line)]
+    return (named[-1:] or lines[:1] or ["no reason given"])[0]
+
+
+class LookUp(ExecutionCallback):
+    """Lets the driver look up now and then while it waits in Ray Data's iterator, in that engine's own loop.
+
+    What `ask` raises ends the pipeline and is raised by its iterator. Ray Data makes the object itself and sends its
+    class along to workers, so what it does is kept here and stays here.
+    """
+
+    ask: ClassVar[Callable[[], None] | None] = None
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called many times a second."""
+        if LookUp.ask is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOK_UP_S
+            LookUp.ask()
+
+
+def nodes() -> list[Node]:
+    """What each node that is alive has, by Ray's names of resources."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+class ClusterShrankError(KandinskyBatchError):
+    """Nodes are gone, and what is left cannot hold what the pools ask for; or a device is to be done without."""
+
+
+class Watch:
+    """Looks whether the cluster still holds what a line needs.
+
+    An actor of a lost node waits for room on another one, and what it was doing waits with it; where there is no room
+    that is for ever, so the line must be ended and begun anew with smaller pools.
+
+    Args:
+        needs: what the line takes, by Ray's names of resources.
+        left: tells what the nodes have that are alive, less what the line must not use.
+    """
+
+    def __init__(self, needs: Mapping[str, float], left: Callable[[], Sequence[Node]]) -> None:
+        self._needs = needs
+        self._left = left
+        self._nodes = _alive()
+
+    def check(self) -> None:
+        """Cheap; asked every second.
+
+        Raises:
+            ClusterShrankError: nodes are gone since the line began, and the rest is too small for it.
+        """
+        lost = self._nodes - _alive()
+        if not lost:
+            return
+        left = self._left()
+        # Rounding apart, because Ray counts in ten-thousandths.
+        if any(total(left, name) < amount - 0.01 for name, amount in self._needs.items()):
+            raise ClusterShrankError(f"the cluster has lost {len(lost)} of {len(self._nodes)} nodes")
+
+
+def _alive() -> frozenset[str]:
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+
+def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None], most_decoders: int) -> None:
+    """Set what Ray Data shall do with this job's blocks and with faults.
+
+    Args:
+        slowest_batch_s: seconds that no batch exceeds in one stage.
+        most_decoders: actors that the decoder pool may have when the prior is done.
+        look_up: called every second while a pipeline runs; what it raises ends it.
+    """
+    context = DataContext.get_current()
+    # One row is one batch: any two rows are above this size, so blocks are never put together.
+    context.target_max_block_size = 1
+    # A device that cannot start is tried again in place, then in fresh processes, then the job ends.
+    context.actor_init_retry_on_errors = True
+    context.actor_init_max_retries = 2
+    context.max_consecutive_actor_init_deaths = 4
+    # Our stages turn a row's error into data. What still raises would raise for ever, so it is not retried.
+    context.actor_task_retry_on_errors = False
+    context.max_errored_blocks = MAX_ERRORED_BLOCKS
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S + slowest_batch_s
+    LookUp.ask = look_up
+    GrowDecoder.most = most_decoders
+    context.custom_execution_callback_classes = [LookUp, GrowDecoder, ShapeAffinity]
+    context.set_config(*BACKPRESSURE)
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # The Ray we pin has no other way yet to pass ACTOR_FAULT_OPTIONS than the one it warns about.
+    warnings.filterwarnings("ignore", message="`ray_remote_args", category=RayDeprecationWarning)
+    # A stage that has fewer batches than it may have tasks under way is as good as any.
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for", category=UserWarning)
+
+
+def _connect() -> None:
+    """Join or start Ray, without a word on the terminal.
+
+    There is no runtime_env here: a field that `ray job submit` has set as well would be refused.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Workers of a cluster started here inherit this, and so import us whatever the working directory is. In a
+    # cluster that was there before, the job's working directory or an installed package takes its place.
+    root = str(Path(__file__).resolve().parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "include_dashboard": False,
+    }
+    try:
+        with _held_back_stderr():
+            ray.init(**options)
+    except ConnectionError as error:
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            raise KandinskyBatchError(f"cannot reach the Ray cluster at {address}: {error}") from error
+        # The address that an earlier `ray start` left behind; nobody answers there any more.
+        with _held_back_stderr():
+            ray.init(address="local", **options)
+
+
+@contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Keep what is written to stderr meanwhile, and show it only where starting fails.
+
+    Ray's C++ part announces its log level there, and no setting keeps it from that.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)

@@ -1,0 +1,348 @@
+"""The way of the data, from the plan's windows to the receipts of staged batches, as one Ray Data pipeline.
+
+    read a window -> inputs -> prior pool -> decoder pool -> encode and stage -> receipt
+    (CPU task)      (CPU)     (device)      (device)        (CPU)               (to the driver)
+
+A plan of texts alone has no inputs to load, and no stage for them. Batches whose embeddings the store knows have a
+way of their own to the decoder pool, past the prior; where all are known, there is no prior pool.
+Every block is one batch (manifests/batch.py says what it holds after which stage). The stages themselves are
+plain functions and classes in `workers/`; nothing here knows what they do.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from jobs.engine.broken_devices import TakenOut
+from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
+from jobs.engine.ledger import Ledger, Wanted
+from jobs.engine.placement import Places, card_places
+from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
+from jobs.engine.store_lookup import Survey, survey
+from manifests.batch import Batch
+from manifests.commit import Receipt
+from manifests.config import RunConfig
+from manifests.embeddings.store import EmbeddingStore
+from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
+from manifests.planning.plan import Plan, Window, window_batches
+from manifests.records import GIVEN_EMBEDDINGS
+from workers.checkpoints.locations import condition_size
+from workers.embeddings.lookup import IfUnknown, Memory, recall
+from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
+from workers.fault_tolerance.guard import START_LIMIT_S, Guard
+from workers.stages.decoder import Decoder
+from workers.stages.encode import encode_images
+from workers.stages.inputs import load_inputs
+from workers.stages.prior import Prior
+from workers.stages.shards import write_part
+
+#: A window, and which of its batches are wanted.
+Work = tuple[Window, Wanted]
+
+#: Blocks that a reader may have ready where they are texts only. Ray Data fetches what is ready about eight times a
+#: second, and lets a task have two blocks ready otherwise; a block and its metadata are two objects.
+TEXT_BLOCKS_AHEAD = 16
+
+#: As whole blocks of Arrow: a stage gets the one batch that a block is.
+BLOCKS: Mapping[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+
+
+class EngineStoppedError(KandinskyBatchError):
+    """Ray Data ended the pipeline early; `__cause__` says why."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run has to run on.
+
+    Attributes:
+        pools: sizes of the device pools and the CPU shares of everything.
+        tasks: those of the plan, sorted.
+        attempts: the run's books (workers/fault_tolerance/attempts.py).
+        tell: hears what a person should know while the run goes on.
+        tell_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
+        look: asked every second, from another thread; what it raises ends the run.
+        memory: the embedding store, if there is one.
+        trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
+            come back as nothing, and then a line without this trust makes them.
+        taken_out: devices that broke while it ran.
+    """
+
+    config: RunConfig
+    pools: Pools
+    tasks: tuple[str, ...]
+    attempts: Any
+    tell: Callable[[str], None]
+    tell_pools: Callable[[str], None]
+    look: Callable[[], None]
+    memory: Memory
+    trust_index: bool = True
+    taken_out: TakenOut = field(default_factory=TakenOut)
+
+
+def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
+    """Make the wanted batches of these windows; yields each one's receipt as soon as it is staged.
+
+    A batch may be given up and come back as nothing: the caller compares receipts with what was wanted.
+
+    Args:
+        work: at least one window with at least one wanted batch.
+
+    Raises:
+        KandinskyBatchError: a pool cannot start, or no device is left for one.
+        ClusterShrankError: nodes are gone, and the pools do not fit any more; or a device is broken.
+        EngineStoppedError: the pools could not start, made no progress, or met too many errors.
+        StorageError: a part could not be written.
+    """
+    parted = _parted(setup, work)
+    if not parted.with_prior:
+        setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
+    with begin_line(setup) as places:
+        yield from _receipts(_line(setup, parted, places))
+
+
+@contextmanager
+def begin_line(setup: Setup) -> Iterator[Places]:
+    """Set Ray Data up for a line, and hold the places of its actors while it runs."""
+    config, pools = setup.config, setup.pools
+    # A batch may spend the limit on each of its rows, and on itself before.
+    slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
+    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if config.graph else 0
+    set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
+    try:
+        with card_places(pools) as places:
+            yield places
+    finally:
+        # An error that Ray Data has caught keeps the line's actors in a cycle of frames, and they keep their devices.
+        gc.collect()
+
+
+def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
+    """What needs the prior, and what does not."""
+    if setup.config.stage == "decode":
+        return Survey(without_prior=list(work))
+    brings_some = any(name in GIVEN_EMBEDDINGS for name in work[0][0].extras.names)
+    knows_some = setup.memory.url is not None and EmbeddingStore(setup.memory.url).index_files
+    if not setup.trust_index or not (brings_some or knows_some):
+        return Survey(with_prior=list(work))
+    parted = survey(setup.config, work, setup.memory)
+    if parted.rows > parted.rows_to_embed:
+        known = f"the embeddings of {parted.rows - parted.rows_to_embed} of {parted.rows} images are known"
+        setup.tell(known if parted.with_prior else f"{known}: no prior is started")
+    return parted
+
+
+def after_loss(setup: Setup) -> Setup:
+    """What to run on when a line has ended with `ClusterShrankError`.
+
+    Raises:
+        IncompleteRunError: what is left of the cluster is too small for any line.
+    """
+    taken_out = setup.taken_out.hold(ray.get(setup.attempts.news.remote()).broken)
+    # Whoever held a batch was ended with its line, and by no fault of the batch. Said only now, when the processes that
+    # had the devices are known to be gone, and with them whatever they still had to say.
+    ray.get(setup.attempts.line_ended.remote())
+    try:
+        pools = shrink(setup.pools, taken_out.nodes())
+    except IncompleteRunError as error:
+        raise IncompleteRunError("; ".join([str(error), *(each.words for each in taken_out.devices)])) from error
+    return replace(setup, pools=pools, taken_out=taken_out)
+
+
+def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
+    """The windows that something is missing of, each with what that is."""
+    left: list[Work] = []
+    for window in planned.windows:
+        shards = range(window.first_shard, window.first_shard + window.shards)
+        missing = ledger.missing_of(shard for shard in shards if shard in ledger.batches)
+        if missing.count:
+            left.append((window, missing))
+    return left
+
+
+def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
+    """What the pools' actors have run on so far."""
+    return tuple(ray.get(setup.attempts.devices.remote()))
+
+
+def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
+    """What the pools' actors have compiled so far (`--graph`)."""
+    return tuple(ray.get(setup.attempts.compilations.remote()))
+
+
+def _line(setup: Setup, parted: Survey, places: Places) -> Any:
+    """The pipeline as a Ray dataset of blocks with receipts."""
+    config, pools, attempts = setup.config, setup.pools, setup.attempts
+    ways = []
+    if parted.with_prior:
+        ways.append(embedded(setup, parted.with_prior, places))
+    if parted.without_prior:
+        if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
+        ways.append(_loaded(setup, parted.without_prior, if_unknown))
+    line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
+    # It grows to its full size when the prior is done (jobs/engine/elastic.py).
+    actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
+    line = line.map_batches(Decoder, **actors, **BLOCKS)
+    encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
+    return line.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
+
+
+def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
+    """The line as far as the prior: batches with their embeddings."""
+    actors = _actors(setup, places, setup.pools.prior)
+    return _loaded(setup, work, "pass").map_batches(Prior, **actors, **BLOCKS)
+
+
+def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
+    """The line as far as the inputs, with the embeddings that are known."""
+    config, task = setup.config, task_arguments(setup)
+    size = condition_size(config.checkpoint)
+    if setup.tasks == ("text2img",):
+        # Nothing to fetch and to decode, so there is no stage for it, which would cost each batch a turn of the engine.
+        text = PlannedBatches(config, work, setup.memory, if_unknown, size)
+        ahead = {"_generator_backpressure_num_objects": 2 * TEXT_BLOCKS_AHEAD}
+        return ray.data.read_datasource(text, override_num_blocks=len(work), ray_remote_args=ahead, **task)
+    source = PlannedBatches(config, work, setup.memory, if_unknown)
+    # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
+    # of a window one after the other.
+    share = task["num_cpus"] / 2
+    line = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
+    loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
+    return line.map_batches(inputs, fn_args=(size, loading), **task, **BLOCKS)
+
+
+def task_arguments(setup: Setup) -> dict[str, Any]:
+    """Ray Data's arguments for a stage of CPU tasks."""
+    return {"compute": TaskPoolStrategy(setup.pools.tasks_at_once), "num_cpus": setup.pools.task_share}
+
+
+def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict[str, Any]:
+    """Ray Data's arguments for a pool of device actors."""
+    # A device context may belong to the thread that made it: calls stay on the actor's main thread.
+    strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
+    constructor = (setup.config, setup.pools.kind, setup.attempts, *more)
+    options = {**setup.pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
+    return {"compute": strategy, "fn_constructor_args": constructor, **options}
+
+
+def _receipts(line: Any) -> Iterator[Receipt]:
+    """Run the line."""
+    for block in blocks_of(line):
+        for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
+            if refused is not None:
+                raise StorageError(refused)
+            yield Receipt.model_validate_json(text)
+
+
+def blocks_of(line: Any) -> Iterator[pa.Table]:
+    """Run a line.
+
+    Raises:
+        KandinskyBatchError: as `run_line`.
+    """
+    try:
+        yield from line.iter_batches(**BLOCKS)
+    except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
+        if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
+            raise
+        raise EngineStoppedError(reason(str(error) or repr(error))) from error
+
+
+def _look_up(setup: Setup) -> Callable[[], None]:
+    """Asks the books whether the run must end or a device be done without."""
+    watch = Watch(setup.pools.needs, setup.taken_out.nodes)
+
+    def look_up() -> None:
+        setup.look()
+        watch.check()
+        news = ray.get(setup.attempts.news.remote())
+        if news.trouble is not None:
+            raise news.trouble
+        setup.tell_pools(_pools_in_words(news))
+        new = setup.taken_out.new(news.broken)
+        if new:
+            raise ClusterShrankError("; ".join(each.words for each in new))
+
+    return look_up
+
+
+def _pools_in_words(news: News) -> str:
+    """What actors do that a person waits for: loading models, compiling shapes."""
+    doings = {"loading": news.loading, "compiling": news.compiling}
+    return ", ".join(f"{count} {doing}" for doing, count in doings.items() if count)
+
+
+@dataclass(eq=False)
+class PlannedBatches(Datasource):
+    """Ray Data's source: one read task per window, which plans it again and streams one block per batch.
+
+    Attributes:
+        condition_size: where no batch has inputs to fetch; the batches then leave the source as `inputs` would
+            leave them.
+    """
+
+    config: RunConfig
+    work: Sequence[Work]
+    memory: Memory
+    if_unknown: IfUnknown
+    condition_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown before the windows are read."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """One task per window, whatever parallelism Ray Data would like."""
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self._reader(*item), unknown) for item in self.work]
+
+    def _reader(self, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
+        config, memory, if_unknown, size = self.config, self.memory, self.if_unknown, self.condition_size
+
+        def read() -> Iterator[pa.Table]:
+            batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
+            for batch in recall(batches, memory, if_unknown):
+                yield (batch if size is None else load_inputs(batch, size)).to_block()
+
+        return read
+
+
+def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:
+    """Stage: images and masks of one batch, decoded."""
+    batch = Batch.from_block(block)
+    if batch.bucket is None or batch.bucket.task == "text2img" or not batch.pending:
+        return load_inputs(batch, size).to_block()
+    # Image codecs are C libraries that read what anybody may have written.
+    return guard.run(batch, lambda rows: load_inputs(rows, size)).to_block()
+
+
+def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:
+    """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
+    receipt = refused = None
+    batch = Batch.from_block(block).with_copies()
+    if batch.pending:
+        batch = guard.run(batch, lambda rows: encode_images(rows, config))
+    else:
+        batch = encode_images(batch, config)
+    try:
+        receipt = write_part(batch, config.output).model_dump_json()
+    except StorageError as error:
+        # As data: an exception would be one errored block of several that are allowed, and every next batch
+        # would be computed only to meet the same full disk.
+        refused = str(error)
+    return pa.table({"receipt": pa.array([receipt], pa.string()), "refused": pa.array([refused], pa.string())})

@@ -1,0 +1,1 @@
+"""One run: its lease, its files, its signals, its progress and its outcome."""

@@ -1,0 +1,335 @@
+"""One run from config to report: plan, go on from what is there, make what is missing, seal, count."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.cost.device_split import split_devices
+from jobs.cost.estimate import Stopwatch
+from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
+from jobs.engine.ledger import Ledger, Sealer
+from jobs.engine.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left
+from jobs.engine.pools import npus
+from jobs.engine.store_lookup import check_known
+from jobs.run import run_folder
+from jobs.run.lease import Lease
+from jobs.run.outcome import count_outcome
+from jobs.run.parallel_planning import plan_job
+from jobs.run.prior_stage import FillReport, fill_store
+from jobs.run.prior_stage import describe as describe_filling
+from jobs.run.progress import RunProgress, duration
+from jobs.run.retry_errors import FailedRows, failed_rows, retry
+from jobs.run.signals import Stop, StopNowError
+from manifests.commit import Receipt, sealed_shards, staged_parts
+from manifests.config import RunConfig
+from manifests.embeddings.store import tidy_index
+from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
+from manifests.planning.plan import Plan, share_of
+from workers.checkpoints import locations
+from workers.device.device import choose_device
+from workers.embeddings.lookup import remembered
+from workers.fault_tolerance.attempts import start_attempts
+from workers.stages.reseal import finish_reseals
+
+#: Packages whose version may change an image or a run.
+PACKAGES = ("kandinsky-batch", "ray", "mindspore", "mindone", "transformers", "numpy", "pyarrow")
+
+
+class RunReport(BaseModel):
+    """Content of `_run/run.json`.
+
+    Attributes:
+        written, failed: rows of the whole output with and without an image.
+        shards: of the output, or of this job's share where `open_shards` others are not known to be done.
+        made: rows that this start ended, one way or the other; the others were there before.
+        embedded: of these, rows that the prior embedded; the others' embeddings were known, or they failed before.
+        seconds: of this start, in all; `start_seconds` of it until the first batch was there.
+        images_per_second: from the first batch to the last, without the start; None for less than two batches.
+        pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
+        compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: str
+    requests: int
+    written: int
+    failed: int
+    failed_by_status: Mapping[str, int]
+    failure_examples: Mapping[str, tuple[str, ...]]
+    shards: int
+    open_shards: int
+    made: int
+    embedded: int
+    seconds: float
+    start_seconds: float | None
+    images_per_second: float | None
+    device: str | None
+    device_reason: str | None
+    pools: Mapping[str, Any] | None
+    devices: tuple[Mapping[str, Any], ...]
+    compilations: tuple[Mapping[str, Any], ...]
+    versions: Mapping[str, str]
+
+
+class _Done:
+    """What this start did; filled in on the way."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.embedded = 0
+        #: When the first and the last batch came, and how much had been made then.
+        self.first: tuple[float, int] | None = None
+        self.last: tuple[float, int] | None = None
+        self.device: str | None = None
+        self.device_reason: str | None = None
+        self.pools: dict[str, Any] | None = None
+        self.devices: tuple[dict[str, Any], ...] = ()
+        self.compilations: tuple[dict[str, Any], ...] = ()
+        self.times = Stopwatch()
+
+    def add(self, receipt: Receipt) -> None:
+        """Count a batch that just came."""
+        self.times.add(receipt)
+        self.made += receipt.count
+        self.embedded += receipt.embedded
+        self.last = (time.monotonic(), self.made)
+        self.first = self.first or self.last
+
+    @property
+    def rate(self) -> float | None:
+        """Rows per second between the first batch and the last."""
+        if self.first is None or self.last is None or self.last[0] <= self.first[0]:
+            return None
+        return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
+
+
+def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
+    """Do the whole job; returns its report, which is written to the output as well.
+
+    Raises:
+        UsageError: it cannot start like this; nothing was computed.
+        IncompleteRunError: some rows are neither written nor failed; starting again goes on.
+        StorageError: the output cannot be written or read.
+    """
+    began = time.monotonic()
+    with Stop(config.grace, progress.note) as stop:
+        progress.phase("planning")
+        planned = plan_job(config, run_folder.ends_of(config))
+        locations.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
+        with Lease(config.output, config.share, progress.note) as lease:
+            stop.also = lease.check
+            run = fill_store if config.stage == "prior" else _run_share
+            return run(config, planned, progress, stop, began)
+
+
+def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
+    """Do this job's share of the plan, which is all of it unless `--shards` says otherwise."""
+    run_folder.begin(config, planned)
+    numbers = share_of(planned, config.share)
+    finish_reseals(config.output, numbers)
+    batches = {number: planned.shards[number].batches for number in numbers}
+    ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
+    done = _Done()
+    failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
+    if ledger.missing or ledger.to_seal or failed.count:
+        _make_missing(config, planned, ledger, failed, progress, done, stop)
+    else:
+        progress.phase("nothing to do: every shard is sealed")
+    # Whoever is the last of several finds all of it done.
+    whole = sealed_shards(config.output).issuperset(range(len(planned.shards)))
+    outcome = count_outcome(config.output, planned, None if whole else numbers)
+    report = RunReport(
+        output=config.output,
+        requests=planned.requests,
+        written=outcome.written,
+        failed=sum(outcome.failed.values()),
+        failed_by_status=outcome.failed,
+        failure_examples={status: tuple(reasons) for status, reasons in outcome.examples.items()},
+        shards=len(planned.shards) if whole else len(numbers),
+        open_shards=0 if whole else len(planned.shards) - len(numbers),
+        made=done.made,
+        embedded=done.embedded,
+        seconds=round(time.monotonic() - began, 3),
+        start_seconds=round(done.first[0] - began, 3) if done.first else None,
+        images_per_second=done.rate,
+        device=done.device,
+        device_reason=done.device_reason,
+        pools=done.pools,
+        devices=done.devices,
+        compilations=done.compilations,
+        versions=_versions(),
+    )
+    run_folder.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
+    return report
+
+
+def _make_missing(
+    config: RunConfig,
+    planned: Plan,
+    ledger: Ledger,
+    failed: FailedRows,
+    progress: RunProgress,
+    done: _Done,
+    stop: Stop,
+) -> None:
+    """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
+    progress.phase("starting Ray")
+    with engine_log() as said, cluster() as nodes:
+        stop.listen()
+        device = choose_device(config, npus(nodes))
+        pools = split_devices(config, planned, device.kind, nodes, run_folder.known_times(config), progress.note)
+        done.device, done.device_reason = device.kind, device.reason
+        done.pools = asdict(pools)
+        progress.note(f"device: {device.kind} ({device.reason})")
+        sealer = Sealer(config, ledger.batches)
+        for shard in ledger.to_seal:
+            sealer.add(shard)
+        total = sum(planned.shards[number].rows for number in ledger.batches)
+        progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
+        try:
+            memory = remembered(config, device.kind)
+            books = start_attempts()
+            setup = Setup(config, pools, planned.tasks, books, progress.note, progress.aside, stop.look, memory)
+            if config.stage == "decode":
+                check_known(config, windows_left(planned, ledger), memory)
+            if ledger.missing:
+                setup = _run_lines(setup, planned, ledger, sealer, progress, done, stop)
+            progress.phase("sealing the last shards")
+            sealer.finish(lambda left: stop.look())
+            stop.check()
+            if failed.count and not ledger.missing:
+                _retry(setup, planned, failed, progress, done, stop)
+        except StopNowError:
+            stop.check()
+        except (EngineStoppedError, IncompleteRunError) as error:
+            raise _incomplete(config, ledger, said, error) from error
+        except StorageError as error:
+            raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
+        finally:
+            # Good for an estimate only, so nothing fails because of it.
+            with contextlib.suppress(StorageError):
+                run_folder.write_times(config, done.times.record(device.kind, config.batch_size, pools, config.graph))
+        if ledger.missing:
+            raise _incomplete(config, ledger, said)
+        done.devices, done.compilations = devices(setup), compilations(setup)
+        if memory.url is not None:
+            tidy_index(memory.url)
+    progress.finish()
+
+
+def _run_lines(
+    setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
+) -> Setup:
+    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them.
+
+    Returns what to run on from now on, which is less where the cluster has shrunk.
+    """
+    before = ledger.missing + 1
+    while 0 < ledger.missing < before:
+        before = ledger.missing
+        progress.phase("starting the pools")
+        stop.wait_for(setup.pools.decoder.most)
+        try:
+            for receipt in run_line(setup, windows_left(planned, ledger)):
+                progress.phase("making images")
+                progress.add(receipt.successes, receipt.count - receipt.successes)
+                done.add(receipt)
+                if ledger.record(receipt):
+                    sealer.add(receipt.shard)
+                sealer.poll()
+                if stop.came():
+                    return setup
+            if setup.trust_index and ledger.missing:
+                # What came back as nothing may have been known to the store's index only.
+                setup, before = replace(setup, trust_index=False), ledger.missing + 1
+        except ClusterShrankError as error:
+            setup = after_loss(setup)
+            done.pools = asdict(setup.pools)
+            progress.note(f"{error}; going on with {setup.pools.in_words}")
+            before = ledger.missing + 1
+            continue
+        if ledger.missing:
+            progress.note(f"{ledger.missing} batches were given up on the way")
+    return setup
+
+
+def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
+    """Try the failed rows again."""
+    progress.phase(f"trying {failed.count} failed rows again")
+    progress.start(failed.count, 0)
+    stop.wait_for(setup.pools.decoder.most)
+    run_folder.unfinish(setup.config)
+
+    def tell(receipt: Receipt) -> bool:
+        progress.add(receipt.successes, receipt.count - receipt.successes)
+        done.add(receipt)
+        return stop.came()
+
+    try:
+        retry(setup, planned, failed, tell)
+    finally:
+        # Of an end that was asked for, not of what is missing because of it.
+        stop.check()
+
+
+def _incomplete(
+    config: RunConfig, ledger: Ledger, said: EngineLog, error: KandinskyBatchError | None = None
+) -> IncompleteRunError:
+    """What is missing and why, with everything the engine said kept in the run's files."""
+    why = str(error) if error else reason(said.text)
+    trace = "".join(traceback.format_exception(error)) if error else ""
+    log = run_folder.write_error(config, f"{said.text}\n{trace}")
+    total = sum(ledger.batches.values())
+    return IncompleteRunError(
+        f"{ledger.missing} of {total} batches are missing: {why} (more in {log}); the same command goes on from here"
+    )
+
+
+def _rows_left(planned: Plan, ledger: Ledger, batch_size: int) -> int:
+    """Rows still to make; of a shard under way an estimate, because its batches differ in size."""
+    left = 0
+    for number in ledger.batches:
+        shard = planned.shards[number]
+        batches = ledger.missing_of([number]).count
+        left += shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
+    return left
+
+
+def _versions() -> dict[str, str]:
+    """Versions by the packages' metadata; nothing is imported for it."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(report: RunReport | FillReport) -> str:
+    """The report in a few lines for the person who waited."""
+    if isinstance(report, FillReport):
+        return describe_filling(report)
+    rate = f", {report.images_per_second:.2f} images/s" if report.images_per_second else ""
+    now = f"{report.made} now in {duration(report.seconds)}{rate}" if report.made else "all of them before"
+    lines = [f"{report.written} images written, {report.failed} failed ({now})"]
+    for status, count in report.failed_by_status.items():
+        lines.append(f"  {status}: {count}")
+        reasons = report.failure_examples.get(status, ())
+        lines += [f"    {reason}" for reason in reasons]
+        if count > len(reasons):
+            lines.append(f"    and {count - len(reasons)} more; the indexes (*.parquet) have all of them")
+    lines.append(f"output: {report.output} ({report.shards} shards)")
+    if report.open_shards:
+        lines.append(f"this was one share; {report.open_shards} shards are the work of other jobs (--shards)")
+    return "\n".join(lines)

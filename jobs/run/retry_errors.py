@@ -1,0 +1,154 @@
+"""`--retry-errors`: which rows failed that might not fail again, and trying exactly these.
+
+Rows that failed validation are left alone: the plan's fingerprint says that the manifest is the same, and so would
+be the verdict. Everything else may have had a cause that is gone: a missing input, a sick device, a full disk.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.engine.cluster import ClusterShrankError
+from jobs.engine.ledger import Sealer
+from jobs.engine.pipeline import Setup, after_loss, run_line
+from manifests import storage
+from manifests.batch import Batch
+from manifests.commit import Receipt, index_name, parts_url, read_stats
+from manifests.config import RunConfig
+from manifests.errors import SUCCESS, IncompleteRunError
+from manifests.planning.plan import Plan, Window, planned_batches
+from workers.stages.reseal import RETRY_FOLDER, reseal
+
+#: Statuses that trying again cannot change.
+FINAL = frozenset({SUCCESS, "failed_to_validate"})
+
+#: Stats and indexes read at the same time.
+READERS = 16
+
+
+@dataclass(frozen=True)
+class FailedRows:
+    """Rows to try again; a container of (shard, batch) pairs that also knows which rows of these.
+
+    Attributes:
+        rows: (shard, batch) -> positions in the batch, ascending.
+    """
+
+    rows: Mapping[tuple[int, int], tuple[int, ...]]
+
+    def __contains__(self, place: object) -> bool:
+        return cast("tuple[int, int]", place) in self.rows
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return sum(map(len, self.rows.values()))
+
+    @property
+    def shards(self) -> dict[int, list[int]]:
+        """Shard -> its batches with such rows, ascending."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for shard, batch in sorted(self.rows):
+            found[shard].append(batch)
+        return dict(found)
+
+    def by_window(self, windows: Sequence[Window]) -> list[tuple[Window, FailedRows]]:
+        """The windows that have such rows, each with its own."""
+        starts = [window.first_shard for window in windows]
+        groups: dict[int, dict[tuple[int, int], tuple[int, ...]]] = defaultdict(dict)
+        for place, rows in self.rows.items():
+            groups[bisect.bisect_right(starts, place[0]) - 1][place] = rows
+        return [(windows[index], FailedRows(groups[index])) for index in sorted(groups)]
+
+    def only(self, batches: Mapping[int, Collection[int]]) -> FailedRows:
+        """Those of these batches of these shards."""
+        return FailedRows({place: rows for place, rows in self.rows.items() if place[1] in batches[place[0]]})
+
+    def narrow(self, batch: Batch) -> Batch:
+        """The batch with only its rows to try again; the noise contract makes them what they would have been."""
+        rows = pa.array(self.rows[batch.shard, batch.index], pa.int64())
+        return replace(batch, samples=batch.samples.take(rows))
+
+
+def failed_rows(config: RunConfig, planned: Plan, sealed: Collection[int]) -> FailedRows:
+    """The rows of these sealed shards that failed and may be tried again."""
+
+    def failures(shard: int) -> tuple[int, ...]:
+        stats = read_stats(config.output, shard)
+        if FINAL.issuperset(stats.failed_by_status):
+            return ()
+        with storage.open_arrow(storage.join(config.output, index_name(shard))) as file:
+            status = pq.ParquetFile(file).read(columns=["status"]).column("status").to_pylist()
+        return tuple(row for row, value in enumerate(status) if value not in FINAL)
+
+    shards = sorted(sealed)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = {shard: rows for shard, rows in zip(shards, pool.map(failures, shards), strict=True) if rows}
+    places: dict[tuple[int, int], tuple[int, ...]] = {}
+    for window in planned.windows:
+        mine = [shard for shard in range(window.first_shard, window.first_shard + window.shards) if shard in found]
+        sizes: dict[int, list[int]] = defaultdict(list)
+        for shard, batch in planned_batches(config, window) if mine else ():
+            sizes[shard].append(batch.stop - batch.start)
+        for shard in mine:
+            places.update(_by_batch(shard, found[shard], sizes[shard]))
+    return FailedRows(places)
+
+
+def _by_batch(shard: int, rows: Sequence[int], sizes: Sequence[int]) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Rows of a shard as positions in its batches."""
+    ends = np.cumsum(sizes)
+    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row in rows:
+        batch = int(np.searchsorted(ends, row, side="right"))
+        found[shard, batch].append(row - int(ends[batch] - sizes[batch]))
+    return {place: tuple(positions) for place, positions in found.items()}
+
+
+def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Receipt], bool]) -> None:
+    """Make these rows again and seal their shards anew.
+
+    Args:
+        tell: hears of every batch; true where the run shall stop.
+
+    Raises:
+        IncompleteRunError: some rows could not be tried; their shards stay as they are.
+    """
+    config = setup.config
+    root = storage.join(config.output, RETRY_FOLDER)
+    # Begun anew: what a killed start tried may have failed for what was mended since. Only of these shards: others
+    # may be under way in another job (`--shards`).
+    for shard in failed.shards:
+        storage.remove(parts_url(root, shard), recursive=True)
+    # One line only, so it must not leave anything out.
+    aside = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
+    sealer = Sealer(config, failed.shards, reseal)
+    left = {shard: set(batches) for shard, batches in failed.shards.items()}
+    while (remaining := failed.only(left)).rows:
+        try:
+            for receipt in run_line(aside, list(remaining.by_window(planned.windows))):
+                if receipt.batch in left[receipt.shard]:
+                    left[receipt.shard].discard(receipt.batch)
+                    if not left[receipt.shard]:
+                        sealer.add(receipt.shard)
+                sealer.poll()
+                if tell(receipt):
+                    break
+        except ClusterShrankError as error:
+            aside = after_loss(aside)
+            aside.tell(f"{error}; going on with {aside.pools.in_words}")
+            continue
+        break
+    sealer.finish()
+    missing = sum(map(len, left.values()))
+    if missing:
+        raise IncompleteRunError(f"failed rows of {missing} batches could not be tried again")

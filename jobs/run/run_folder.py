@@ -1,0 +1,210 @@
+"""The files of a run under `_run/`, and `_SUCCESS`: what it was started with, what it plans, what came of it.
+
+_run/config.json   the settings of the last start
+_run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
+_run/run.json      the report of the last start that made something and went to its end
+_run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/estimate.py)
+_run/prior.json    the report of the last start with `--stage prior`
+_run/error.log     what the engine said where it stopped early
+_SUCCESS           every planned row is written or failed, counted
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.cost.estimate import StepTimes
+from manifests import storage
+from manifests.commit import sealed_shards
+from manifests.config import RunConfig
+from manifests.errors import UsageError
+from manifests.planning.plan import Plan
+
+FOLDER = "_run"
+SUCCESS_NAME = "_SUCCESS"
+TIMES = "times.json"
+
+#: Settings that may change between two starts of one output: they reach no image and no name.
+FREE_FIELDS = frozenset(
+    {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
+    | {"append", "grace", "retry_errors", "shards", "times_of"}
+)
+
+
+def ends_of(config: RunConfig) -> tuple[int, ...]:
+    """Where the manifest of this output ended before rows were appended; with `--append` also where it ends so far.
+
+    Raises:
+        UsageError: the record of the plan cannot be read.
+    """
+    known = _read(config.output, "plan.json") or {}
+    ends = tuple(known.get("ends", ()))
+    return (*ends, known["requests"]) if config.append and known.get("requests") else ends
+
+
+def begin(config: RunConfig, plan: Plan) -> None:
+    """Write what is started, after making sure that the output belongs to it.
+
+    Raises:
+        UsageError: the output holds another run's work; the text says what differs and what to do.
+    """
+    storage.sweep(config.output)
+    known = check(config, plan)
+    if known is not None and known.get("fingerprint") != plan.fingerprint:
+        unfinish(config)
+        known = None
+    settings = config.model_dump(mode="json")
+    _write(config, "config.json", settings)
+    if known is None:
+        record = {**_counts(plan), "ends": plan.ends, "fingerprint": plan.fingerprint, "settings": settings}
+        _write(config, "plan.json", record)
+
+
+def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
+    """Make sure that this plan can be begun in the output, or gone on with; writes nothing.
+
+    Returns:
+        The record of the plan that the output was begun with, None for a new output. With `append` it may be that of
+        the plan before rows were added.
+
+    Raises:
+        UsageError: the output holds another run's work; the text says what differs and what to do.
+    """
+    settings = config.model_dump(mode="json")
+    known = _read(config.output, "plan.json")
+    if known is None:
+        if sealed_shards(config.output):
+            raise UsageError(
+                f"{config.output} holds shards but no {FOLDER}/plan.json, so they are not of a run that this "
+                "one could go on with; use another --output"
+            )
+    elif known.get("fingerprint") != plan.fingerprint:
+        if not config.append:
+            raise UsageError(_difference(config.output, known, plan, settings))
+        if plan.fingerprint_at.get(known["requests"]) != known.get("fingerprint"):
+            raise UsageError(_not_appended(config.output, known, plan, settings))
+    return known
+
+
+def unfinish(config: RunConfig) -> None:
+    """Take the marker away: shards of a finished output are about to change."""
+    storage.remove(storage.join(config.output, SUCCESS_NAME))
+
+
+def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
+    """Write the report, then the marker that says that nothing is missing.
+
+    Args:
+        anew: also over an earlier report; a start that found nothing to do leaves that alone.
+        whole: nothing is missing; else this was one share, and others are not done yet.
+    """
+    name = "run.json" if whole else "run-{:05d}-of-{:05d}.json".format(*config.share)
+    if anew or _read(config.output, name) is None:
+        _write(config, name, report)
+    if not whole:
+        return
+    storage.write_atomic(storage.join(config.output, SUCCESS_NAME), b"")
+
+
+def write_report(config: RunConfig, name: str, report: dict[str, Any]) -> None:
+    """Keep the report of a stage that makes no images."""
+    _write(config, name, report)
+
+
+def write_error(config: RunConfig, text: str) -> str:
+    """Keep what the engine said; returns where."""
+    url = storage.join(config.output, FOLDER, "error.log")
+    storage.write_atomic(url, text.encode())
+    return url
+
+
+def write_times(config: RunConfig, times: StepTimes) -> None:
+    """Keep what a start has measured; one that measured nothing leaves the last one's."""
+    if times.buckets:
+        _write(config, TIMES, times.model_dump(mode="json"))
+
+
+def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
+    """What was measured last at the output that `--times-of` names, else at the job's own, and where that stands.
+
+    Returns:
+        None where the job's own output has no record, or one that cannot be used.
+
+    Raises:
+        UsageError: the output that was named has none, or one that cannot be read.
+    """
+    output = config.times_of or config.output
+    place, trouble = f"{output}/{FOLDER}/{TIMES}", "no run has measured anything there"
+    try:
+        known = _read(output, TIMES)
+        if known is not None:
+            return place, StepTimes.model_validate(known)
+    except ValidationError:
+        trouble = "it is not of this version"
+    except UsageError as error:
+        trouble = str(error)
+    if config.times_of is not None:
+        raise UsageError(f"option --times-of: {output} has no {FOLDER}/{TIMES} that can be used: {trouble}")
+    return None
+
+
+def _counts(plan: Plan) -> dict[str, Any]:
+    return {
+        "requests": plan.requests,
+        "rejected": plan.rejected,
+        "images": plan.samples,
+        "images_by_task": dict(plan.samples_by_task),
+        "batches": plan.batches,
+        "shards": len(plan.shards),
+    }
+
+
+def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
+    """What a person changed since the output was begun, and the ways out."""
+    before = known.get("settings", {})
+    changed = [
+        f"--{name.replace('_', '-')} was {before[name]!r} and is {value!r}"
+        for name, value in settings.items()
+        if name not in FREE_FIELDS and name in before and before[name] != value
+    ]
+    if not changed:
+        rows = [f"{plan_['requests']} requests, {plan_['images']} images" for plan_ in (known, _counts(plan))]
+        counts = f" (it had {rows[0]}; now {rows[1]})" if rows[0] != rows[1] else ""
+        changed = [f"the manifest has other content{counts}; rows that were added at its end are made with --append"]
+    return (
+        f"{output} was begun with something else: {'; '.join(changed)}. Use another --output, or start with "
+        "what it was begun with, or remove the folder to begin anew"
+    )
+
+
+def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
+    """Why `--append` cannot go on with what is there."""
+    before, rows = known.get("settings", {}), known["requests"]
+    if any(name not in FREE_FIELDS and before.get(name) != value for name, value in settings.items()):
+        return _difference(output, known, plan, settings)
+    if plan.requests < rows:
+        return f"--append: the manifest has {plan.requests} rows, and {output} was made of {rows}; none may go"
+    return (
+        f"--append: the first {rows} rows of the manifest are not those that {output} was made of. New rows must come "
+        "behind the old ones: in files that sort after them or are named after them, with no new columns, and with "
+        "inline images in files of their own. Use another --output for a manifest that changed"
+    )
+
+
+def _read(output: str, name: str) -> dict[str, Any] | None:
+    url = storage.join(output, FOLDER, name)
+    try:
+        content: dict[str, Any] = json.loads(storage.read_bytes(url))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UsageError(f"{url} cannot be read ({error}); use another --output") from error
+    return content
+
+
+def _write(config: RunConfig, name: str, content: dict[str, Any]) -> None:
+    data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    storage.write_atomic(storage.join(config.output, FOLDER, name), data)

@@ -1,0 +1,1 @@
+"""Proving that an output is whole and undamaged."""

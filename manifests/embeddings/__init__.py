@@ -1,0 +1,1 @@
+"""The embedding store: the prior's answers under their keys, in plain Parquet files."""

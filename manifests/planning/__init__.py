@@ -1,0 +1,1 @@
+"""Planning: from validated requests to samples, batches and shards, with their ids and fingerprint."""

@@ -1,0 +1,1 @@
+"""Requests: the schema of a manifest, its files, and its rows read, cast and validated."""

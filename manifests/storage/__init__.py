@@ -1,0 +1,53 @@
+"""Storage: local folders and object stores alike. `from manifests import storage` is how everybody else reaches it."""
+
+from __future__ import annotations
+
+from manifests.storage.files import (
+    Entry,
+    absolute,
+    copy,
+    exists,
+    fetch,
+    find_files,
+    folder_of,
+    is_absolute,
+    is_remote,
+    join,
+    list_names,
+    list_tree,
+    local_path,
+    open_arrow,
+    open_read,
+    put_atomic,
+    read_bytes,
+    remove,
+    resolve,
+    sweep,
+    write_atomic,
+    writing,
+)
+
+__all__ = [
+    "Entry",
+    "absolute",
+    "copy",
+    "exists",
+    "fetch",
+    "find_files",
+    "folder_of",
+    "is_absolute",
+    "is_remote",
+    "join",
+    "list_names",
+    "list_tree",
+    "local_path",
+    "open_arrow",
+    "open_read",
+    "put_atomic",
+    "read_bytes",
+    "remove",
+    "resolve",
+    "sweep",
+    "write_atomic",
+    "writing",
+]

@@ -1,0 +1,99 @@
+"""The driver's check of a checkpoint, and the demo one that a node builds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from manifests.errors import CheckpointError
+from workers.checkpoints import locations, random_weights
+from workers.checkpoints.locations import check, condition_size, local_folder
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """The prior and the decoder without the inpainting repository, with tiny weights."""
+    random_weights.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
+    shutil.rmtree(tmp_path / locations.INPAINT)
+    return tmp_path
+
+
+def test_the_demo_checkpoint_always_passes() -> None:
+    check("demo", ["text2img", "inpaint"])
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
+        check(str(tmp_path / "nowhere"), ["text2img"])
+
+
+def test_a_missing_component_is_named_with_where_to_get_it(layout: Path) -> None:
+    shutil.rmtree(layout / locations.DECODER / "unet")
+    with pytest.raises(CheckpointError, match=r"kandinsky-2-1 lacks unet; .*kandinsky-community/kandinsky-2-1"):
+        check(str(layout), ["text2img"])
+
+
+def test_the_inpainting_repository_is_needed_for_inpainting_alone(layout: Path) -> None:
+    check(str(layout), ["text2img", "img2img", "interpolate"])
+    with pytest.raises(CheckpointError, match="kandinsky-2-1-inpaint lacks model_index"):
+        check(str(layout), ["text2img", "inpaint"])
+
+
+@pytest.mark.parametrize("size", [{"shortest_edge": 336}, 336])
+def test_the_edge_of_conditions_is_read_from_the_checkpoint(tmp_path: Path, size: Any) -> None:
+    folder = tmp_path / locations.PRIOR / "image_processor"
+    folder.mkdir(parents=True)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": size, "crop_size": 336}))
+    assert condition_size(str(tmp_path)) == 336
+
+
+def test_a_processor_that_is_not_clips_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / locations.PRIOR / "image_processor"
+    folder.mkdir(parents=True)
+    settings = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="shortest edge = crop size"):
+        condition_size(str(tmp_path))
+
+
+def test_a_build_that_fails_leaves_nothing_and_the_next_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KANDINSKY_BATCH_CACHE", str(tmp_path))
+
+    def broken(_name: str, _config: Any) -> dict[str, tuple[int, ...]]:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        local_folder("demo", broken)
+    assert not [name for name in os.listdir(tmp_path) if not name.endswith(".lock")]
+    folder = local_folder("demo", lambda _name, _config: {"weight": (2, 2)})
+    assert (folder / locations.PRIOR / "model_index.json").exists()
+
+    # A folder that is there is never built again.
+    assert local_folder("demo", broken) == folder
+
+
+def test_the_demo_checkpoint_has_the_layout_that_the_check_asks_for(tmp_path: Path) -> None:
+    random_weights.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
+    check(str(tmp_path), ["text2img", "inpaint"])
+    assert condition_size(str(tmp_path)) == condition_size("demo")
+
+
+@pytest.mark.models
+def test_the_demo_checkpoint_is_the_same_bytes_each_time(
+    kandinsky: ModuleType, checkpoint: Path, tmp_path: Path
+) -> None:
+    def digests(folder: Path) -> dict[str, str]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+    random_weights.write(tmp_path, kandinsky.parameter_shapes)
+    assert digests(tmp_path) == digests(checkpoint)

@@ -1,0 +1,63 @@
+"""mindone's model families come when they are asked for, and are the same objects as ever."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.device.device import PROCESS_ENVIRONMENT
+from workers.device.lazy_mindone import PACKAGES, _imported_names
+
+ROOT = Path(__file__).resolve().parents[4]
+
+SCRIPT = """
+import sys
+from workers.device import device
+device.take("cpu")
+from workers.kandinsky import pipelines
+families = {name.split(".")[3] for name in sys.modules if name.startswith("mindone.transformers.models.")}
+assert "clip" in families and "llama" not in families, families
+import mindone.transformers
+from mindone.transformers.models.clip.modeling_clip import CLIPTextModel
+assert mindone.transformers.CLIPTextModel is CLIPTextModel
+assert mindone.transformers.models.clip is sys.modules["mindone.transformers.models.clip"]
+assert "T5EncoderModel" in dir(mindone.transformers)
+assert not hasattr(mindone.transformers, "NoSuchModel")
+assert mindone.transformers.__version__ == "4.57.1"
+print(len(families), "families")
+"""
+
+
+@pytest.mark.models
+def test_only_what_the_pipelines_use_is_imported() -> None:
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout.split()[-2]) <= 10
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_name_of_the_package_leads_to_a_file_that_is_there(name: str) -> None:
+    origin = importlib.util.find_spec("mindone")
+    assert origin is not None
+    assert origin.origin is not None
+    folder = Path(origin.origin).parent.joinpath(*name.split(".")[1:])
+    source = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    places = dict(_imported_names(source))
+    assert len(places) > 100
+    for module, _ in places.values():
+        path = folder.joinpath(*module.lstrip(".").split("."))
+        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
+    # Reading instead of running leaves nothing out: there is nothing but imports, constants and version checks.
+    kinds = {type(node) for node in source.body}
+    assert kinds <= {ast.ImportFrom, ast.Import, ast.If, ast.Assign, ast.Expr}
+
+
+def test_it_needs_no_mindspore() -> None:
+    code = "import sys, workers.device.lazy_mindone; assert not {'mindspore', 'mindone'} & set(sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**PROCESS_ENVIRONMENT}, capture_output=True)
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,208 @@
+"""The books of attempts: what is blamed on a row, on a device, on a checkpoint, and on nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from manifests.errors import IncompleteRunError, UsageError
+from workers.fault_tolerance.attempts import Attempts, Broken, Worker
+
+PLACE = ("decoder", 3, 7)
+
+
+class Line:
+    """One device whose processes die: each call of `next` is the process that Ray starts in their place."""
+
+    def __init__(self, device: str = "npu-0") -> None:
+        self.lost: set[str] = set()
+        self.words: dict[str, str] = {}
+        self.books = Attempts(lambda: self.lost, lambda worker: self.words.get(worker, ""))
+        self.worker = Worker("0", "actor", "node", device, f"NPU 0 of {device}")
+
+    def next(self) -> Worker:
+        self.worker = replace(self.worker, id=str(int(self.worker.id) + 1))
+        return self.worker
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def die_whole(line: Line, times: int = 2) -> None:
+    for _ in range(times):
+        orders = line.books.begin(PLACE, line.next(), can_probe=True)
+        assert not orders.alone
+
+
+def test_a_batch_is_tried_whole_twice_then_its_device_and_then_row_by_row(line: Line) -> None:
+    die_whole(line)
+    orders = line.books.begin(PLACE, line.next(), can_probe=True)
+    assert (orders.alone, orders.probe, orders.killed) == (True, True, {})
+
+
+def test_a_row_that_dies_alone_is_killed_and_the_device_is_not_tried_again(line: Line) -> None:
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=True)
+    line.books.trying(PLACE, "probe")
+    line.books.probed(PLACE, line.worker, None)
+    line.books.trying(PLACE, 0)
+    line.books.trying(PLACE, 1)
+    orders = line.books.begin(PLACE, line.next(), can_probe=True)
+    assert orders.alone
+    assert not orders.probe
+    assert list(orders.killed) == [1]
+    assert "killed its worker" in orders.killed[1]
+
+
+def test_a_batch_that_went_well_is_forgotten(line: Line) -> None:
+    die_whole(line)
+    line.books.end(PLACE)
+    assert not line.books.begin(PLACE, line.next(), can_probe=True).alone
+
+
+def test_the_same_process_may_take_up_a_batch_again_without_a_death(line: Line) -> None:
+    for _ in range(5):
+        assert not line.books.begin(PLACE, line.worker, can_probe=True).alone
+
+
+def test_a_stage_without_a_device_is_not_probed(line: Line) -> None:
+    die_whole(line)
+    orders = line.books.begin(PLACE, line.next(), can_probe=False)
+    assert (orders.alone, orders.probe) == (True, False)
+
+
+def test_what_a_process_said_before_it_ended_itself_is_the_reason(line: Line) -> None:
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=False)
+    line.books.trying(PLACE, 0)
+    line.books.say(line.worker.id, "did not finish within 5 s")
+    assert line.books.begin(PLACE, line.next(), can_probe=False).killed == {0: "did not finish within 5 s"}
+
+
+def test_what_the_engine_knows_of_the_end_is_in_the_reason(line: Line) -> None:
+    die_whole(line)
+    line.books.begin(PLACE, line.next(), can_probe=False)
+    line.books.trying(PLACE, 0)
+    line.words[line.worker.id] = "out of memory"
+    killed = line.books.begin(PLACE, line.next(), can_probe=False).killed
+    assert killed == {0: "killed its worker (out of memory)"}
+
+
+def test_a_lost_node_is_nobodys_fault(line: Line) -> None:
+    line.lost.add("node")
+    die_whole(line, times=5)
+
+
+def test_a_device_that_dies_on_the_probe_is_taken_out_and_nothing_is_blamed_on_rows(line: Line) -> None:
+    die_whole(line)
+    for _ in range(2):
+        assert line.books.begin(PLACE, line.next(), can_probe=True).probe
+        line.books.trying(PLACE, "probe")
+    orders = line.books.begin(PLACE, line.next(), can_probe=True)
+    assert orders.taken_out is not None
+    assert "NPU 0 of npu-0 is taken out" in orders.taken_out
+    assert line.books.starting("decoder", line.next()) == orders.taken_out
+    news = line.books.news()
+    assert news.trouble is None
+    assert news.broken == [Broken("npu-0", "node", orders.taken_out)]
+    other = replace(line.next(), actor="other", device="npu-1")
+    assert not line.books.begin(PLACE, other, can_probe=True).alone
+
+
+def test_where_the_cpu_itself_fails_the_run_ends_with_the_reason(line: Line) -> None:
+    line.worker = replace(line.worker, npu=False)
+    take_out(line)
+    trouble = line.books.news().trouble
+    assert isinstance(trouble, IncompleteRunError)
+    assert "no device is left for the decoder pool" in str(trouble)
+    assert "HBM ECC" in str(trouble)
+
+
+def take_out(line: Line) -> None:
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    line.books.trying(PLACE, "probe")
+    line.books.probed(PLACE, line.worker, "RuntimeError: HBM ECC")
+
+
+def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> None:
+    take_out(line)
+    assert line.books.starting("decoder", line.next()) is not None
+    assert line.books.news().trouble is None, "this line is ended anyway"
+    line.books.line_ended()
+    assert line.books.news().trouble is None
+    assert line.books.starting("prior", line.next()) is not None
+    trouble = line.books.news().trouble
+    assert isinstance(trouble, IncompleteRunError)
+    assert "the prior pool was given a device again: NPU 0 of npu-0 is taken out" in str(trouble)
+
+
+def test_what_was_held_when_a_line_ended_is_blamed_on_nobody(line: Line) -> None:
+    for _ in range(5):
+        die_whole(line, times=1)
+        line.books.line_ended()
+
+
+def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None:
+    for _ in range(2):
+        line.books.starting("prior", line.next())
+        line.books.start_failed("prior", line.worker, "KeyError: 'x'", unusable=False)
+        assert line.books.news().trouble is None
+    # The third one dies instead of raising.
+    line.books.starting("prior", line.next())
+    line.books.starting("prior", line.next())
+    trouble = line.books.news().trouble
+    assert isinstance(trouble, IncompleteRunError)
+    assert "the prior pool cannot start on NPU 0 of npu-0" in str(trouble)
+
+
+def test_a_start_that_succeeds_forgives_the_failures_before(line: Line) -> None:
+    for _ in range(4):
+        line.books.starting("prior", line.next())
+        line.books.start_failed("prior", line.worker, "flaky", unusable=False)
+        line.books.starting("prior", line.next())
+        line.books.ready("prior", line.worker, {})
+    assert line.books.news().trouble is None
+
+
+def test_loading_and_compiling_actors_are_counted_while_they_do(line: Line) -> None:
+    other = replace(line.worker, id="w-other", actor="other")
+
+    def counts() -> tuple[int, int]:
+        news = line.books.news()
+        return news.loading, news.compiling
+
+    line.books.starting("prior", line.worker)
+    line.books.starting("decoder", other)
+    assert counts() == (2, 0)
+    for stage, worker in (("prior", line.worker), ("decoder", other)):
+        line.books.ready(stage, worker, {})
+        line.books.begin((stage, 0, 0), worker, can_probe=True)
+        line.books.compiling(worker)
+    assert counts() == (0, 2)
+    line.books.begin(("prior", 0, 0), line.worker, can_probe=True)
+    assert counts() == (0, 1), "it makes the batch now"
+    line.books.line_ended()
+    assert counts() == (0, 0)
+
+
+def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
+    line.books.starting("prior", line.worker)
+    line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
+    assert isinstance(line.books.news().trouble, UsageError)
+
+
+def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:
+    line.books.compiled("decoder", line.worker, [{"part": "unet", "shape": (4, 4, 8, 8), "seconds": 12.5}])
+    line.books.compiled("decoder", line.worker, [{"part": "movq decode", "shape": (2, 4, 8, 8), "seconds": 5.0}])
+    first, second = line.books.compilations()
+    assert first == {
+        "stage": "decoder",
+        "device": "NPU 0 of npu-0",
+        "part": "unet",
+        "shape": (4, 4, 8, 8),
+        "seconds": 12.5,
+    }
+    assert second["part"] == "movq decode"

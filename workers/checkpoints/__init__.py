@@ -1,0 +1,1 @@
+"""Where a checkpoint lies, and how a node gets a whole copy of it."""

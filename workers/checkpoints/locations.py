@@ -1,0 +1,273 @@
+"""Finding a checkpoint: the driver's quick check, and the folder that a node's actors load from.
+
+A checkpoint is three repositories as the Hugging Face Hub lays them out, in one of four places:
+
+    demo                        the small one that each node builds once into its cache folder
+    /data/kandinsky             a folder that every node sees
+    s3://bucket/kandinsky       any storage that fsspec knows (checkpoint_url.py)
+    kandinsky-community/        an owner on the Hugging Face Hub, or OWNER@REVISION/ (checkpoint_hub.py)
+
+From the last two each node fetches what it needs once, into its cache folder, and uses it again while the place still
+holds the same or cannot be reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from manifests import storage
+from manifests.errors import CheckpointError, StorageError
+from workers.checkpoints import hub_store, random_weights, repository_files
+from workers.checkpoints.hub_store import HubStore
+from workers.checkpoints.repository_files import Listed
+from workers.checkpoints.url_store import UrlStore
+
+_logger = logging.getLogger(__name__)
+
+DEMO = "demo"
+PRIOR, DECODER, INPAINT = "kandinsky-2-1-prior", "kandinsky-2-1", "kandinsky-2-1-inpaint"
+#: Components that each repository must hold.
+COMPONENTS = {
+    PRIOR: ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler"),
+    DECODER: ("unet", "movq", "text_encoder", "tokenizer", "scheduler"),
+    INPAINT: ("unet", "movq", "text_encoder", "tokenizer", "scheduler"),
+}
+
+
+def repositories(tasks: Iterable[str]) -> tuple[str, ...]:
+    """The repositories that these tasks load; the prior's is the first."""
+    tasks = set(tasks)
+    decoders = [DECODER] if tasks - {"inpaint"} else []
+    return (PRIOR, *decoders, *([INPAINT] if "inpaint" in tasks else []))
+
+
+def check(checkpoint: str, tasks: Iterable[str]) -> None:
+    """Look whether the checkpoint has what the tasks need, without fetching or loading any weights.
+
+    Raises:
+        CheckpointError: a repository or component is missing, or a file is cut off; the text says which and where.
+    """
+    if checkpoint == DEMO:
+        return
+    store = _store(checkpoint)
+    for name in repositories(tasks):
+        copy, what = Path(checkpoint) / name, f"--checkpoint {checkpoint}"
+        if store is not None:
+            try:
+                _refuse_half(store.where(name), repository_files.lacking(store.listed(name), COMPONENTS[name]))
+                continue
+            except StorageError as error:
+                here = _copy_here(store, checkpoint, name)
+                if here is None:
+                    raise CheckpointError(f"{what}: {error}; this node has no copy of it") from error
+                copy, what = here, f"{what}: {error}; this node's copy"
+        _check_copy(copy, name, what)
+
+
+def condition_size(checkpoint: str) -> int:
+    """Edge in pixels of the square that the prior's image encoder sees; 224 for the real checkpoint and for `demo`.
+
+    Raises:
+        CheckpointError: the processor's settings are not CLIP's (shortest edge resized, then a centre crop).
+        StorageError: the place of the checkpoint cannot be reached.
+    """
+    name = "image_processor/preprocessor_config.json"
+    if checkpoint == DEMO:
+        return 224
+    store = _store(checkpoint)
+    try:
+        text = (Path(checkpoint) / PRIOR / name).read_bytes() if store is None else _read(store, checkpoint, name)
+    except FileNotFoundError:
+        return 224
+    settings = json.loads(text)
+    size, crop = settings.get("size", 224), settings.get("crop_size", 224)
+    edge = size.get("shortest_edge") if isinstance(size, dict) else size
+    square = {crop["height"], crop["width"]} if isinstance(crop, dict) else {crop}
+    if not isinstance(edge, int) or square != {edge} or settings.get("resample", 3) != 3:
+        raise CheckpointError(
+            f"{checkpoint}, {PRIOR}/{name}: expected CLIP's shortest edge = crop size with bicubic resampling, got "
+            f"{settings}"
+        )
+    return edge
+
+
+def prior_content(checkpoint: str) -> Path | Mapping[str, Listed]:
+    """What tells one prior from another: its folder on this machine, or what its place says of the files in it.
+
+    Args:
+        checkpoint: a folder, a URL or a prefix of the Hub.
+
+    Raises:
+        CheckpointError: there is no such prior.
+        StorageError: its place cannot be reached, and this node has no copy.
+    """
+    store = _store(checkpoint)
+    if store is None:
+        return Path(checkpoint) / PRIOR
+    try:
+        return store.listed(PRIOR)
+    except StorageError:
+        copy = _copy_here(store, checkpoint, PRIOR)
+        if copy is None:
+            raise
+        return copy
+
+
+def prior_setting(checkpoint: str, component: str, name: str) -> Any:
+    """One setting of a component of the prior's repository; None where it says nothing, or nothing that can be read.
+
+    Raises:
+        StorageError: the place of the checkpoint cannot be reached.
+    """
+    store, file = _store(checkpoint), f"{component}/config.json"
+    try:
+        text = (Path(checkpoint) / PRIOR / file).read_bytes() if store is None else _read(store, checkpoint, file)
+        return json.loads(text).get(name)
+    except (OSError, ValueError, AttributeError):
+        # Whoever loads the model says what is wrong with it.
+        return None
+
+
+def cache_folder() -> Path:
+    """Where nodes keep what they built or fetched: $KANDINSKY_BATCH_CACHE, else the user's cache folder."""
+    root = os.environ.get("KANDINSKY_BATCH_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "kandinsky-batch"
+
+
+def local_folder(
+    checkpoint: str, shapes: random_weights.ParameterShapes, wanted: Iterable[str] = tuple(COMPONENTS)
+) -> Path:
+    """Folder on this node with the repositories; the first process of a node that asks fetches or builds them.
+
+    Args:
+        checkpoint: `demo`, a folder, a URL or a prefix of the Hub.
+        shapes: see `demo_checkpoint.ParameterShapes`; called only to build.
+        wanted: repositories that must be there; `demo` has them all.
+
+    Raises:
+        CheckpointError: something is missing or damaged that fetching again does not mend.
+        StorageError: nothing is here, and the place of the checkpoint cannot be reached.
+    """
+    if checkpoint == DEMO:
+        return _demo_folder(shapes)
+    store = _store(checkpoint)
+    root = Path(checkpoint) if store is None else _copies(checkpoint)
+    for name in wanted:
+        if store is not None:
+            _bring(store, checkpoint, name)
+        _check_copy(root / name, name, f"checkpoint {checkpoint} on this node")
+    return root
+
+
+def _store(checkpoint: str) -> UrlStore | HubStore | None:
+    """Where to fetch a checkpoint from; None for a folder."""
+    if storage.is_remote(checkpoint):
+        return UrlStore(checkpoint)
+    prefix = hub_store.parse(checkpoint)
+    return HubStore(*prefix, cache_folder() / "hub") if prefix else None
+
+
+def _check_copy(folder: Path, name: str, what: str) -> None:
+    """Whether a repository in a folder of this machine is whole, as far as a look at each file tells.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not folder.parent.is_dir():
+        raise CheckpointError(
+            f"{what}: no such folder; give 'demo', a folder or URL that holds {PRIOR}, {DECODER} and {INPAINT} as the "
+            "Hugging Face Hub lays them out, or an owner there, such as kandinsky-community/"
+        )
+    try:
+        _refuse_half(f"{what}: {name}", repository_files.lacking(repository_files.names_in(folder), COMPONENTS[name]))
+    except CheckpointError as error:
+        whole = f"download the whole repository kandinsky-community/{name} into {folder}"
+        raise CheckpointError(f"{error}; {whole}") from error
+    if broken := repository_files.damaged(folder):
+        raise CheckpointError(f"{what}: {name}: {repository_files.in_words(broken)}; get it anew into {folder}")
+
+
+def _refuse_half(what: str, missing: Sequence[str]) -> None:
+    if missing:
+        raise CheckpointError(f"{what} lacks {', '.join(missing)}")
+
+
+def _copies(checkpoint: str) -> Path:
+    """Folder of this node for copies of a checkpoint's repositories."""
+    plain = re.sub(r"[^\w.-]+", "-", checkpoint).strip("-")
+    digest = hashlib.blake2b(checkpoint.encode(), digest_size=4).hexdigest()
+    return cache_folder() / "checkpoints" / f"{plain}-{digest}"
+
+
+def _copy_here(store: UrlStore | HubStore, checkpoint: str, name: str) -> Path | None:
+    """This node's copy of a repository, if it has one; its place is not asked."""
+    copy = store.cached(name) if isinstance(store, HubStore) else _copies(checkpoint) / name
+    return copy if copy is not None and copy.is_dir() else None
+
+
+def _read(store: UrlStore | HubStore, checkpoint: str, name: str) -> bytes:
+    """A small file of the prior's repository, from the store or, where that cannot be reached, from the copy."""
+    try:
+        return store.read(PRIOR, name)
+    except StorageError:
+        copy = _copy_here(store, checkpoint, PRIOR)
+        if copy is None:
+            raise
+        return (copy / name).read_bytes()
+
+
+def _bring(store: UrlStore | HubStore, checkpoint: str, name: str) -> None:
+    """See that this node has a copy of a repository under the folder of copies, by one process at a time."""
+    root = _copies(checkpoint)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{name}.lock"):
+        try:
+            listed = store.listed(name)
+        except StorageError as error:
+            copy = _copy_here(store, checkpoint, name)
+            if copy is None:
+                raise
+            _logger.warning("%s; using this node's copy", error)
+        else:
+            _refuse_half(store.where(name), repository_files.lacking(listed, COMPONENTS[name]))
+            copy = store.bring(name, root, listed)
+        _link(root / name, copy)
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make the link point to the target, in one step."""
+    if link.resolve() == target.resolve():
+        return
+    new = link.with_name(f".{link.name}.link")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.resolve())
+    new.replace(link)
+
+
+def _demo_folder(shapes: random_weights.ParameterShapes) -> Path:
+    folder = cache_folder() / f"demo-r{random_weights.REVISION}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several actors of a node start at once: one builds, the others wait; a killed build leaves no half folder.
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
+            try:
+                random_weights.write(partial, shapes)
+                partial.chmod(0o755)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder

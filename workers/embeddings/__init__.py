@@ -1,0 +1,1 @@
+"""Embeddings on their way between the batches, the store and the manifest."""

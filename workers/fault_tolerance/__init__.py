@@ -1,0 +1,1 @@
+"""What is done about calls that raise, hang or kill their process, and about broken devices."""

@@ -1,0 +1,317 @@
+"""Attempts, counted outside the processes that die: which row kills, which device is broken, why a pool cannot start.
+
+A process that dies takes its memory along, so every guarded call (workers/fault_tolerance/guard.py) is announced here
+before and taken back after. Whoever takes up a batch that a dead process still holds finds out how often that has
+happened:
+
+    whole -> died -> whole -> died -> row by row; a row that dies alone is failed, the others are made
+
+`Attempts` is plain bookkeeping; `start_attempts` puts one on the driver's node, as a Ray actor that costs no CPU
+share. If that one process is lost, counting begins anew: some calls more, no row less.
+
+What is blamed on whom:
+- A death is the batch's, then the row's. It is nobody's where the whole node is gone.
+- Before a row is blamed the device is tried with a small call that is known to be good (the probe). A device that
+  dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the line, and
+  begins the next one without the device (jobs/engine/broken_devices.py).
+- A device is a node and the NPU that Ray assigned; without NPUs it is the node and the stage, for a process that
+  starts again has nothing else in common with the one before. The run ends where that is what fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
+
+#: Deaths of a whole batch before its rows are tried one by one.
+WHOLE_ATTEMPTS = 2
+
+#: Probes that a device must die on before it is taken out: one may be somebody's kill.
+PROBE_ATTEMPTS = 2
+
+#: Starts of a pool's actors that may fail, with none succeeding in between, before the run ends.
+START_FAILURES = 3
+
+#: A stage's name, and the place of a batch in the plan.
+Place = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that works on batches.
+
+    Attributes:
+        id: Ray's id of the process; no two ever share one.
+        actor: Ray's id of the actor, kept over restarts; "" for a task.
+        node: Ray's id of its node.
+        device: what is taken out if it is broken.
+        name: the device and where it is, for a person.
+        npu: the device is an NPU; else it is the CPU, which a run cannot do without.
+    """
+
+    id: str
+    actor: str
+    node: str
+    device: str
+    name: str
+    npu: bool = True
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A device that is taken out.
+
+    Attributes:
+        device: as `Worker` has it.
+        node: Ray's id of its node.
+        words: which it is, and why.
+    """
+
+    device: str
+    node: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How a batch is to be tried.
+
+    Attributes:
+        probe: try the device first.
+        alone: row by row.
+        killed: rows that must not be tried any more, with what each of them did.
+        taken_out: why it must not be tried here.
+    """
+
+    probe: bool = False
+    alone: bool = False
+    killed: Mapping[int, str] = field(default_factory=dict)
+    taken_out: str | None = None
+
+
+@dataclass(frozen=True)
+class News:
+    """What the driver asks for every second.
+
+    Attributes:
+        trouble: why the run must end now, if it must.
+        broken: the devices that were taken out.
+        loading: how many actors load their model.
+        compiling: how many actors compile a new shape.
+    """
+
+    trouble: KandinskyBatchError | None
+    broken: list[Broken]
+    loading: int
+    compiling: int
+
+
+@dataclass
+class _Record:
+    """What is known of one batch in one stage; dropped as soon as the batch has passed."""
+
+    deaths: int = 0
+    killed: dict[int, str] = field(default_factory=dict)
+    holder: Worker | None = None
+    #: The row that is tried alone, or the probe; None is the whole batch.
+    trial: int | Literal["probe"] | None = None
+    #: Devices that passed the probe.
+    probed: set[str] = field(default_factory=set)
+
+
+class Attempts:
+    """The books. All methods are called one at a time.
+
+    Args:
+        lost_nodes: tells the ids of nodes that are gone.
+        last_words: tells what the engine knows about the end of a process, "" where it knows nothing.
+    """
+
+    def __init__(self, lost_nodes: Callable[[], set[str]], last_words: Callable[[str], str]) -> None:
+        self._lost_nodes = lost_nodes
+        self._engines_words = last_words
+        self._records: dict[Place, _Record] = {}
+        self._own_words: dict[str, str] = {}
+        self._probe_deaths: Counter[str] = Counter()
+        self._out: dict[str, Broken] = {}
+        #: Devices that the line under way was begun without.
+        self._left_out: set[str] = set()
+        #: By stage and actor.
+        self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
+        self._start_failures: Counter[str] = Counter()
+        self._compiling: set[str] = set()
+        self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._compilations: list[dict[str, Any]] = []
+        self._trouble: KandinskyBatchError | None = None
+
+    # Batches
+
+    def begin(self, place: Place, worker: Worker, can_probe: bool) -> Orders:
+        """A process takes up a batch; tells it how to."""
+        record = self._records.setdefault(place, _Record())
+        self._compiling.discard(worker.actor)
+        self._notice_death(place, record, worker)
+        if worker.device in self._out:
+            # Whatever was blamed on its rows was blamed on them here.
+            self._records.pop(place, None)
+            return Orders(taken_out=self._out[worker.device].words)
+        record.holder, record.trial = worker, None
+        alone = record.deaths >= WHOLE_ATTEMPTS
+        return Orders(can_probe and alone and worker.device not in record.probed, alone, dict(record.killed))
+
+    def trying(self, place: Place, trial: int | Literal["probe"]) -> None:
+        """The process that holds a batch tries one row of it alone, or its device."""
+        self._records[place].trial = trial
+
+    def probed(self, place: Place, worker: Worker, broken: str | None) -> None:
+        """The probe came back, or raised what `broken` says."""
+        self._records[place].trial = None
+        if broken is not None:
+            self._take_out(place[0], worker, f"a small call that is known to be good fails there ({broken})")
+            return
+        self._probe_deaths.pop(worker.device, None)
+        self._records[place].probed.add(worker.device)
+
+    def end(self, place: Place) -> None:
+        """The batch is done with, one way or the other."""
+        self._records.pop(place, None)
+
+    def say(self, worker_id: str, words: str) -> None:
+        """A process that is about to end itself says why."""
+        self._own_words[worker_id] = words
+
+    def _notice_death(self, place: Place, record: _Record, worker: Worker) -> None:
+        dead = record.holder
+        if dead is None or dead.id == worker.id:
+            return
+        record.holder = None
+        own_words = self._own_words.pop(dead.id, None)
+        if dead.node in self._lost_nodes():
+            return
+        how = own_words or f"killed its worker{self._how(dead.id)}"
+        if record.trial is None:
+            record.deaths += 1
+        elif record.trial != "probe":
+            record.killed[record.trial] = how
+        else:
+            self._probe_deaths[dead.device] += 1
+            if self._probe_deaths[dead.device] >= PROBE_ATTEMPTS:
+                self._take_out(place[0], dead, f"processes die there on a small call that is known to be good ({how})")
+
+    def _how(self, worker_id: str) -> str:
+        words = self._engines_words(worker_id)
+        return f" ({words})" if words else " (the process ended without a word: a crash in a library, or a kill)"
+
+    def _take_out(self, stage: str, worker: Worker, why: str) -> None:
+        words = f"{worker.name} is taken out: {why}"
+        self._out[worker.device] = Broken(worker.device, worker.node, words)
+        if not worker.npu:
+            self._trouble = IncompleteRunError(f"no device is left for the {stage} pool; {words}")
+
+    # Pools
+
+    def starting(self, stage: str, worker: Worker) -> str | None:
+        """An actor begins to load its model; tells why it must not, where its device is taken out."""
+        before = self._starting[stage].pop(worker.actor, None)
+        if before is not None and before.id != worker.id:
+            self._start_failed(
+                stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
+            )
+        if worker.device in self._out:
+            words = self._out[worker.device].words
+            if worker.device in self._left_out:
+                # Nobody would end this line, and what waits for this actor would wait for ever.
+                self._trouble = IncompleteRunError(f"the {stage} pool was given a device again: {words}")
+            return words
+        self._starting[stage][worker.actor] = worker
+        return None
+
+    def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
+        """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
+        self._devices[stage, worker.device] = report
+        self._starting[stage].pop(worker.actor, None)
+        self._start_failures.pop(stage, None)
+
+    def compiling(self, worker: Worker) -> None:
+        """An actor begins to compile a new shape; it has done so when it takes up a batch."""
+        self._compiling.add(worker.actor)
+
+    def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
+        """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/kandinsky/graph.py)."""
+        self._compilations += [{"stage": stage, "device": worker.name, **each} for each in compilations]
+
+    def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
+        """An actor could not load its model; `unusable` where no other process could either."""
+        self._starting[stage].pop(worker.actor, None)
+        self._start_failed(stage, worker, why, unusable)
+
+    def _start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
+        self._start_failures[stage] += 1
+        if unusable or self._start_failures[stage] >= START_FAILURES:
+            where = self._own_words.pop(worker.id, None)
+            self._trouble = (UsageError if unusable else IncompleteRunError)(
+                f"the {stage} pool cannot start on {worker.name}: {where or why}"
+            )
+
+    # For the driver
+
+    def news(self) -> News:
+        """How things are."""
+        loading = sum(len(actors) for actors in self._starting.values())
+        return News(self._trouble, list(self._out.values()), loading, len(self._compiling))
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What the run's actors have run on, each device once per stage."""
+        return [{"stage": stage, **report} for (stage, _), report in sorted(self._devices.items())]
+
+    def compilations(self) -> list[dict[str, Any]]:
+        """The graphs that the run's actors have compiled, in the order of their ends."""
+        return list(self._compilations)
+
+    def line_ended(self) -> None:
+        """All processes of a line were ended with it, so that nothing they held is to be blamed for it.
+
+        The next one will do without the devices that were taken out.
+        """
+        for record in self._records.values():
+            record.holder = None
+        self._starting.clear()
+        self._compiling.clear()
+        self._left_out.update(self._out)
+
+
+def start_attempts() -> Any:
+    """The books as a Ray actor on the node that this is called on; its handle goes to every guard."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts)
+    return actor.remote(_lost_nodes, _engines_words)
+
+
+def _lost_nodes() -> set[str]:
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+
+
+def _engines_words(worker_id: str) -> str:
+    """What Ray knows of a process's end. It knows one thing that nobody else does: that it was Ray that ended it."""
+    try:
+        import ray
+        from ray._private.state import state
+        from ray.core.generated import common_pb2, gcs_pb2
+
+        # Ray's public way to this table needs its dashboard, which a quiet cluster of ours does not run.
+        raw = state._connect_and_get_accessor().get_worker_info(ray.WorkerID.from_hex(worker_id))
+        found = gcs_pb2.WorkerTableData.FromString(raw)
+    except Exception:  # only words are lost
+        return ""
+    if found.exit_type == common_pb2.NODE_OUT_OF_MEMORY:
+        return "out of memory: Ray ended it to keep its node alive"
+    return ""

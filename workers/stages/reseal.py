@@ -1,0 +1,142 @@
+"""Replace the failed rows of a sealed shard by what came of trying them again, and seal it anew.
+
+    OUTPUT/_run/retry/_run/parts/NNNNN/BBBBB.arrow   rows that were tried again, batch by batch
+    OUTPUT/_run/reseal/NNNNN/                        the shard's new files, stats last
+
+A reader never sees half of it: the new files are complete aside before the old stats file goes, which makes the
+shard count as not sealed, and the new stats file comes last. Killed before the first of these moments, the old
+shard stands; killed after it, the next start finishes (`finish_reseals`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import commit, storage
+from manifests.commit import ShardStats
+from manifests.config import RunConfig
+from manifests.errors import SUCCESS, StorageError
+from workers.embeddings.storing import store_new
+from workers.stages.shards import build_shard, read_part
+
+RETRY_FOLDER = "_run/retry"
+RESEAL_FOLDER = "_run/reseal"
+
+#: Rows whose images are in memory together.
+_ROWS = 32
+
+_FOLDER_NAME = re.compile(r"^(\d{5,})/?$")
+
+
+def reseal(shard: int, batches: Sequence[int], output_url: str, config: RunConfig) -> ShardStats:
+    """Make the shard's files anew from itself and the rows tried again, and put them in its place.
+
+    Args:
+        batches: those with rows that were tried again, all staged under RETRY_FOLDER.
+
+    Raises:
+        StorageError: a file is missing or damaged, or the output cannot be written. The old shard stands.
+    """
+    retry_url = storage.join(output_url, RETRY_FOLDER)
+    parts = (read_part(shard, batch, retry_url) for batch in batches)
+    again = pa.concat_tables(store_new(parts, config.embeddings_url))
+    aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
+    with tempfile.TemporaryDirectory(prefix="reseal-") as folder:
+        stats = build_shard(shard, _merged(shard, again, output_url, config), folder, config)
+        for file in filter(None, (stats.tar, stats.parquet)):
+            storage.put_atomic(os.path.join(folder, file.name), storage.join(aside, file.name))
+    commit.write_stats(aside, stats)
+    _put_in_place(output_url, shard, stats)
+    return stats
+
+
+def finish_reseals(output_url: str, shards: Collection[int]) -> int:
+    """Finish what a killed start had begun to put in place, drop what it had not; returns how many it finished."""
+    finished = 0
+    for name in storage.list_names(storage.join(output_url, RESEAL_FOLDER)):
+        match = _FOLDER_NAME.match(name)
+        if match is None or int(match.group(1)) not in shards:
+            continue
+        shard = int(match.group(1))
+        aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
+        if storage.exists(storage.join(aside, commit.stats_name(shard))):
+            _put_in_place(output_url, shard, commit.read_stats(aside, shard))
+            finished += 1
+        else:
+            storage.remove(aside, recursive=True)
+    return finished
+
+
+def _put_in_place(output_url: str, shard: int, stats: ShardStats) -> None:
+    """Swap the files; may be killed anywhere and done again."""
+    aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
+    storage.remove(storage.join(output_url, commit.stats_name(shard)))
+    for file in filter(None, (stats.tar, stats.parquet)):
+        storage.copy(storage.join(aside, file.name), storage.join(output_url, file.name))
+    commit.write_stats(output_url, stats)
+    storage.remove(aside, recursive=True)
+    storage.remove(commit.parts_url(storage.join(output_url, RETRY_FOLDER), shard), recursive=True)
+
+
+def _merged(shard: int, again: pa.Table, output_url: str, config: RunConfig) -> Iterator[pa.Table]:
+    """The shard's rows in their order, with images, a few at a time; rows tried again take the place of failed ones."""
+    places = {key: row for row, key in enumerate(again.column("key").to_pylist())}
+    stats = commit.read_stats(output_url, shard)
+    index_url = storage.join(output_url, stats.parquet.name)
+    files = _files(None if stats.tar is None else storage.join(output_url, stats.tar.name), config)
+    columns = ("encoded", "latents") if config.dump_latents else ("encoded",)
+    for column in columns:
+        if column not in again.column_names:  # none of the rows tried again came as far
+            again = again.append_column(column, pa.nulls(again.num_rows, pa.large_binary()))
+    try:
+        with storage.open_arrow(index_url) as source:
+            for batch in pq.ParquetFile(source).iter_batches(_ROWS):
+                rows = pa.Table.from_batches([batch])
+                keys, status = rows.column("key").to_pylist(), rows.column("status").to_pylist()
+                kept = [next(files) if value == SUCCESS else (None,) * len(columns) for value in status]
+                for column, contents in zip(columns, zip(*kept, strict=True), strict=True):
+                    rows = rows.append_column(column, pa.array(contents, pa.large_binary()))
+                # The types and descriptions that the index was begun with, which Parquet adds to.
+                old = pa.table([rows.column(f.name).cast(f.type) for f in again.schema], schema=again.schema)
+                take = np.arange(len(keys))
+                for row, (key, value) in enumerate(zip(keys, status, strict=True)):
+                    if value != SUCCESS and key in places:
+                        take[row] = len(keys) + places[key]
+                yield pa.concat_tables([old, again]).take(pa.array(take)) if (take >= len(keys)).any() else old
+    except (OSError, tarfile.TarError, pa.ArrowException, StopIteration, RuntimeError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"shard {shard} cannot be read ({error!r}); let `python jobs/verify.py` say what is wrong with it"
+        ) from error
+
+
+def _files(tar_url: str | None, config: RunConfig) -> Iterator[tuple[bytes, ...]]:
+    """Image of each sample, and its latents where the shard has them, in order."""
+    if tar_url is None:
+        return
+    image, _, _, *latents = commit.member_suffixes(config)
+    wanted = (image, *latents)
+    found: list[bytes] = []
+    with storage.open_read(tar_url) as file, _stream(file) as tar:
+        for member in tar:
+            if member.name.endswith(wanted):
+                content = tar.extractfile(member)
+                found.append(b"" if content is None else content.read())
+                if len(found) == len(wanted):
+                    yield tuple(found)
+                    found = []
+            tar.members = []
+
+
+def _stream(file: IO[bytes]) -> Any:
+    return tarfile.open(fileobj=file, mode="r|")
