@@ -21,7 +21,8 @@ import pyarrow as pa
 from manifests import storage
 from manifests.errors import ManifestError
 from manifests.requests.casting import plain_type
-from manifests.requests.files import Manifest, cut_windows, join_types, open_manifest
+from manifests.requests.common_types import join_types
+from manifests.requests.files import Manifest, cut_windows, open_manifest
 from manifests.requests.reading import Reader
 
 #: Rows of one table, and of one row group of what is written.
