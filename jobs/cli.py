@@ -180,13 +180,18 @@ def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str], title: st
         for name in members:
             field = RunConfig.model_fields[name]
             if field.annotation is bool:
-                group.add_argument(_option(name), help=_help(field), action="store_true", default=None)
-                # It takes back what the file says; a line for each would only fill the screen.
-                group.add_argument("--no-" + _option(name)[2:], help=argparse.SUPPRESS, action="store_false", dest=name)
+                # The other one takes back what the file says; a line for each would only fill the screen.
+                yes, no = (
+                    (argparse.SUPPRESS, f"do not {_help(field)}")
+                    if field.default
+                    else (_help(field), argparse.SUPPRESS)
+                )
+                group.add_argument(_option(name), help=yes, action="store_true", default=None)
+                group.add_argument("--no-" + _option(name)[2:], help=no, action="store_false", dest=name, default=None)
             else:
                 several: dict[str, Any] = {"nargs": "+"} if get_origin(field.annotation) is tuple else {}
                 group.add_argument(_option(name), help=_help(field), metavar=_metavar(name), default=None, **several)
-    flag = next((name for name in names if RunConfig.model_fields[name].annotation is bool), None)
+    flag = next((name for name in names if RunConfig.model_fields[name].default is False), None)
     taken_back = f", with --no-{flag.replace('_', '-')} over {flag} = true" if flag is not None else ""
     parser.add_argument_group("settings from a file").add_argument(
         "--config",
@@ -214,7 +219,7 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if field.is_required():
         text += " (required)"
-    elif field.default is not None and field.default is not False:
+    elif field.default is not None and not isinstance(field.default, bool):
         default = f"{field.default:g}" if isinstance(field.default, float) else field.default
         text += f" (default: {default})"
     # argparse formats help texts with %.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from jobs.cost.estimate import Stopwatch
+from jobs.cost.step_times import Stopwatch
 from jobs.engine.pools import Pools, PoolSize
 from jobs.run import run_folder
 from manifests.batch import Bucket

@@ -121,7 +121,10 @@ def test_a_flag_is_shown_once_and_without_its_default(monkeypatch: pytest.Monkey
     shown = parser_of("generate.py", monkeypatch).format_help()
     assert "--append" in shown
     assert "--no-dump-latents" not in shown
+    assert "--no-report" in shown
+    assert "--report" not in shown.replace("--no-report", "")
     assert "False" not in shown
+    assert "True" not in shown
     assert "(default: 60)" in shown
 
 
