@@ -58,6 +58,11 @@ def test_a_prompt_that_is_not_utf8_fails_its_row_by_name() -> None:
 def test_columns_that_are_not_used_are_told() -> None:
     planned, _ = read("14-near-miss-columns-ignored/nearmiss.parquet")
     assert {like.column: like.meant for like in planned.sources.lookalikes} == {
-        "Seed": "seed", "num_inference_steps": "steps", "step": "steps", "cfg": "guidance_scale",
-        "Height": "height", "WIDTH": "width", "negative prompt": "negative_prompt",
+        "Seed": "seed",
+        "num_inference_steps": "steps",
+        "step": "steps",
+        "cfg": "guidance_scale",
+        "Height": "height",
+        "WIDTH": "width",
+        "negative prompt": "negative_prompt",
     }
