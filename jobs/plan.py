@@ -26,7 +26,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
-from jobs.cost.estimate import StepTimes  # noqa: E402
+from jobs.cost.step_times import StepTimes  # noqa: E402
 from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
 from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
 from jobs.run import run_folder  # noqa: E402
@@ -44,17 +44,18 @@ SHOWN_BUCKETS = 20
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    own = parser.add_argument_group("what to find out")
+    own.add_argument(
         "--check-inputs",
         action="store_true",
         help="read and decode every input image and mask too, and count the tokens of long prompts",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
-    parser.add_argument(
+    own.add_argument(
         "--probe",
         action="store_true",
         help="time two batches of each bucket now, on the devices; needs room under OUTPUT/_run/probe meanwhile",
     )
+    own.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
 
 
 def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
@@ -197,7 +198,7 @@ def _size(count: float) -> str:
 
 def main() -> int:
     """Parse, look, tell."""
-    config, given = parse_command(None, __doc__ or "", add_options=_add_options)
+    config, given = parse_command(None, __doc__ or "", _add_options)
     found = look(config, given)
     if given.json:
         print(found.model_dump_json(indent=2))

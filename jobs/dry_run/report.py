@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.cost.estimate import BucketCost, Estimate, StepTimes, costs_of, total
+from jobs.cost.estimate import BucketCost, Estimate, costs_of, total
+from jobs.cost.step_times import StepTimes
 from jobs.dry_run.input_check import InputCheck
 from jobs.run import run_folder
 from manifests.batch import Bucket

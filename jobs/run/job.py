@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jobs.cost.device_split import split_devices
-from jobs.cost.estimate import Stopwatch
+from jobs.cost.step_times import Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left
@@ -129,6 +129,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
         for line in describe_sources(planned.sources):
             progress.note(line)
         locations.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
+        # Before the lease, which would be the first thing of ours in a folder that is somebody else's.
+        run_folder.check(config, planned)
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = fill_store if config.stage == "prior" else _run_share

@@ -7,6 +7,16 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
+#: Longer locations are shown by their beginning and their end: signed URLs, and images that were put in place of one.
+_MOST_SHOWN = 200
+
+
+def shortened(text: str) -> str:
+    """A location, or words that hold one, for a message."""
+    if len(text) <= _MOST_SHOWN:
+        return text
+    return f"{text[:120]}…{text[-40:]} ({len(text):,} characters)"
+
 
 def filesystem(url: str) -> tuple[Any, str]:
     """The file system of a location and the path inside it."""
