@@ -192,6 +192,7 @@ def parquet(urls: Sequence[str]) -> Stream:
     """
     manifest = open_manifest(urls)
     kinds = {field.name: plain_type(field.type) for file in manifest.files for field in file.schema}
+    kinds.update((name, pa.string()) for file in manifest.files for name, _ in file.constants if name not in kinds)
     kinds.update((field.name, field.type) for field in manifest.extras)
     columns = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
     return Stream(columns, _parquet_tables(manifest, columns))
