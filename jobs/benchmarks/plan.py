@@ -1,7 +1,7 @@
 """What planning costs: rows per second validated and planned, and the memory of the driver, at several sizes.
 
 Each size is planned by the real command in a fresh process, once with ids and seeds in the manifest and once without,
-where every id is made from its row's content. Large sizes are surveyed by Ray tasks, as they are in a run; the memory
+where every id is made from its row's content. Large sizes are read by Ray tasks, as they are in a run; the memory
 is that of the driver alone. Seconds are those of planning, Ray's start included where it is used.
 """
 

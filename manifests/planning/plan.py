@@ -1,8 +1,9 @@
 """The plan of a run: which images, in which batches, in which shards. Pure, deterministic, streamed.
 
 `plan` runs on the driver: it has every window validated and laid out, by itself or by other processes, and keeps of
-each only its place, what repeats in it, and the counts of its shards (`survey.py`). `window_batches` runs in a read
-task: it plans its window again, by the same functions, and yields the batches with everything that their samples need.
+each only its place, what repeats in it, and the counts of its shards (`window_summary.py`). `window_batches` runs in
+a read task: it plans its window again, by the same functions, and yields the batches with everything that their
+samples need.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from manifests.planning import ids as naming
 from manifests.planning import layout, samples
 from manifests.planning.fingerprint import Fingerprint
 from manifests.planning.layout import Layout, PlannedBatch, PlannedShard
-from manifests.planning.sources import Sources, summarise
+from manifests.planning.sources import Sources, summarize_sources
 from manifests.planning.window_summary import (
     BucketTally,
     Problem,
     Scope,
-    Survey,
     Tally,
+    WindowSummary,
     join_problems,
     lay_out,
-    survey,
+    summarize,
     tally,
 )
 from manifests.records import GIVEN_EMBEDDINGS
@@ -41,8 +42,8 @@ from manifests.requests.common_types import as_bytes, has_text
 from manifests.requests.files import Manifest, Piece
 from manifests.requests.validation import Resolved, check_defaults, resolve
 
-#: Has windows surveyed, in order: all of them, in stretches that share few row groups.
-Surveyor = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], Scope], Iterator[Survey]]
+#: Has windows summarized, in order: all of them, in stretches that share few row groups.
+Summarizer = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], Scope], Iterator[WindowSummary]]
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,20 @@ class Plan:
         return tuple(sorted(self.samples_by_task))
 
 
-def survey_in_turn(
+def summarize_in_turn(
     config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], scope: Scope
-) -> Iterator[Survey]:
+) -> Iterator[WindowSummary]:
     """All windows, one after the other in this process."""
-    return survey(config, itertools.chain.from_iterable(stretches), scope)
+    return summarize(config, itertools.chain.from_iterable(stretches), scope)
 
 
-def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = survey_in_turn) -> Plan:
+def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = summarize_in_turn) -> Plan:
     """Plan the whole manifest; reads no inline image unless a row with one has no id.
 
     Args:
         ends: where the manifest ended each time before rows were appended to it; the plan of what comes before is
             the same as without what follows.
-        surveyor: looks at the windows.
+        summarizer: gives the summaries of the windows.
 
     Raises:
         UsageError: a request setting of the config cannot be used.
@@ -146,7 +147,7 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
     scope = Scope(any(file.inline_bytes for file in manifest.files), texts)
     with naming.IdWatch() as watch:
         stretches = files.cut_stretches(manifest, windows)
-        for found in surveyor(config, stretches, scope):
+        for found in summarizer(config, stretches, scope):
             no_text = {name: rows + row for name, row in found.no_text.items()} | no_text
             fingerprint.add(found.digest, found.rows, found.no_text)
             watch.see(found.names)
@@ -161,7 +162,7 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
             # An id that was used before rejects its row, which moves every batch behind it.
             if repeated.own.any():
                 tallies[index] = tally(config, resolve(light.read(windows[index]).tables, config), repeated)
-    sources = summarise(manifest, no_text)
+    sources = summarize_sources(manifest, no_text)
     manifest = replace(manifest, extras=_as_bytes(manifest.extras, no_text))
     whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest(), sources)
     return replace(whole, ends=tuple(ends), fingerprint_at=fingerprint_at)

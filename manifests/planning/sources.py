@@ -68,7 +68,7 @@ class Sources:
     notes: tuple[str, ...]
 
 
-def summarise(manifest: Manifest, no_text: Mapping[str, int]) -> Sources:
+def summarize_sources(manifest: Manifest, no_text: Mapping[str, int]) -> Sources:
     """Look over a manifest.
 
     Args:

@@ -1,8 +1,8 @@
 """What the driver learns of one window and keeps: counts, names' hashes, and what is wrong with its rows.
 
-`survey` looks at neighbouring windows, in the driver or in any other process; `manifests/planning/plan.py` puts
-together what comes back. Nothing here grows with the manifest but by a few bytes per row in `Survey.names`, which the
-driver passes on to disk.
+`summarize` looks at neighbouring windows, in the driver or in any other process; `manifests/planning/plan.py` puts
+together what comes back. Nothing here grows with the manifest but by a few bytes per row in `WindowSummary.names`,
+which the driver passes on to disk.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Survey:
+class WindowSummary:
     """What is learnt of one window.
 
     Attributes:
@@ -112,7 +112,7 @@ class Survey:
     no_text: Mapping[str, int]
 
 
-def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scope) -> Iterator[Survey]:
+def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scope) -> Iterator[WindowSummary]:
     """Look at neighbouring windows, one after the other; each row group that they lie in is decoded once.
 
     Raises:
@@ -130,7 +130,7 @@ def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scope) 
             names = naming.WindowNames.of(columns["id"], digests)
             digest = window_digest(resolved.given.columns, names.hashes[names.derived])
             counted = tally(config, resolved, naming.NO_REPEATS)
-            yield Survey(resolved.rows, digest, names, counted, _no_text(fragment.extras))
+            yield WindowSummary(resolved.rows, digest, names, counted, _no_text(fragment.extras))
 
 
 def _no_text(texts: pa.Table | None) -> dict[str, int]:

@@ -35,7 +35,7 @@ WINDOW_ROWS = 10_000
 #: The same where equal rows are looked for, which is done inside of a window.
 DEDUPE_WINDOW_ROWS = 100_000
 
-#: Rows worth sending to another process to be surveyed.
+#: Rows worth sending to another process.
 STRETCH_ROWS = 100_000
 
 
