@@ -9,13 +9,15 @@ import itertools
 import json
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPTokenizer, XLMRobertaTokenizerFast
 
-from infra.demo_checkpoint import captions, world
+from infra.demo_checkpoint.world import captions, scenes
+
+Array = np.ndarray[Any, Any]
 
 #: How many captions the vocabularies come from, and how often a word must be there to become a token.
 CAPTIONS, OFTEN = 40_000, 12
@@ -91,21 +93,25 @@ def _write_xlmr(folder: Path, texts: list[str]) -> None:
 
 
 class Tokens:
-    """Both tokenizers, from a folder in which they are made where they are missing."""
+    """Both tokenizers, from a folder in which they are made where they are missing.
+
+    Args:
+        folder: holds `tokenizer_clip` and `tokenizer_xlmr`.
+    """
 
     def __init__(self, folder: Path) -> None:
         clip, xlmr = folder / "tokenizer_clip", folder / "tokenizer_xlmr"
         if not (xlmr / "special_tokens_map.json").exists():
             rng = np.random.default_rng(7)
-            texts = [captions.caption(world.sample(rng), rng) for _ in range(CAPTIONS)]
+            texts = [captions.caption(scenes.sample(rng), rng) for _ in range(CAPTIONS)]
             texts += [captions.says_nothing(rng) for _ in range(CAPTIONS // 20)]
             _write_clip(clip, texts)
             _write_xlmr(xlmr, texts)
         self.clip = CLIPTokenizer.from_pretrained(clip)
         self.xlmr = XLMRobertaTokenizerFast.from_pretrained(xlmr)
 
-    def __call__(self, texts: list[str], length: int = LENGTH) -> dict[str, torch.Tensor]:
+    def __call__(self, texts: list[str], length: int = LENGTH) -> dict[str, Array]:
         """Ids and masks of both, int64 (n, length): `clip`, `clip_mask`, `xlmr`, `xlmr_mask`."""
-        padded = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+        padded = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "np"}
         a, b = self.clip(texts, **padded), self.xlmr(texts, **padded)
         return {"clip": a.input_ids, "clip_mask": a.attention_mask, "xlmr": b.input_ids, "xlmr_mask": b.attention_mask}
