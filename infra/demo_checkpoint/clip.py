@@ -18,9 +18,9 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from infra.demo_checkpoint import configs
-from infra.demo_checkpoint.tokens import Tokens
 from infra.demo_checkpoint.training import Losses, Stage, random_numbers, rank
 from infra.demo_checkpoint.world import captions, scenes
+from infra.demo_checkpoint.world.tokens import Tokens
 
 BATCH = 64
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]

@@ -10,8 +10,8 @@ import torch
 from diffusers import VQModel
 
 from infra.demo_checkpoint import clip, configs, movq
-from infra.demo_checkpoint.tokens import Tokens
 from infra.demo_checkpoint.world import captions, scenes
+from infra.demo_checkpoint.world.tokens import Tokens
 
 #: Pictures that are encoded at a time.
 CHUNK = 48

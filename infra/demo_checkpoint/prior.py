@@ -12,9 +12,9 @@ from diffusers import PriorTransformer, UnCLIPScheduler
 from torch.nn import functional
 
 from infra.demo_checkpoint import clip, configs
-from infra.demo_checkpoint.tokens import LENGTH, Tokens
 from infra.demo_checkpoint.training import Losses, Stage, random_numbers
 from infra.demo_checkpoint.world import captions, scenes
+from infra.demo_checkpoint.world.tokens import LENGTH, Tokens
 
 BATCH = 96
 #: Share of captions that say nothing, for guidance and negative prompts.
