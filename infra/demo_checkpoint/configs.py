@@ -1,7 +1,8 @@
-"""Configs of the demo checkpoint's models: the published checkpoints' keys at toy width."""
+"""Configs of the demo checkpoint's models, the published checkpoints' keys at toy width, and how long they train."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 Config = dict[str, Any]
@@ -113,4 +114,38 @@ DDIM: Config = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
     "thresholding": False,
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much each stage learns, with two processes.
+
+    Attributes:
+        movq: steps of 2 x 4 crops.
+        clip: steps of 2 x 64 pictures.
+        prior: steps of 2 x 96 captions.
+        prior_pictures: whose embeddings each process makes once.
+        unet: steps of 2 x 16 latents.
+        square, wide, repaint: examples that each process encodes once.
+        measured: pictures that a measure of the whole looks at.
+        told: steps between measures.
+    """
+
+    movq: int = 12_500
+    clip: int = 1_500
+    prior: int = 1_500
+    prior_pictures: int = 6_000
+    unet: int = 12_000
+    square: int = 10_000
+    wide: int = 1_000
+    repaint: int = 3_000
+    measured: int = 72
+    told: int = 250
+
+
+#: The recipe, and one that shows in minutes that every stage runs.
+BUDGETS = {
+    "full": Budget(),
+    "smoke": Budget(4, 4, 4, 96, 8, 32, 16, 16, 8, 4),
 }

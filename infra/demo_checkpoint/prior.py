@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import PriorTransformer, UnCLIPScheduler
 from torch.nn import functional
 
-from infra.demo_checkpoint import captions, clip, configs, world
-from infra.demo_checkpoint.tokens import LENGTH, Tokens
-from infra.demo_checkpoint.training import Stage, random_numbers
+from infra.demo_checkpoint import clip, configs
+from infra.demo_checkpoint.training import Losses, Stage, random_numbers
+from infra.demo_checkpoint.world import captions, scenes
+from infra.demo_checkpoint.world.tokens import LENGTH, Tokens
 
 BATCH = 96
-STEPS = int(os.environ.get("PRIOR_STEPS", "1500"))
-#: Pictures whose embeddings are made once, each with fresh captions every time it is taken.
-CACHED = int(os.environ.get("PRIOR_CACHED", "6000"))
 #: Share of captions that say nothing, for guidance and negative prompts.
 EMPTY = 0.12
 
@@ -25,13 +24,12 @@ EMPTY = 0.12
 class ShortPrior(PriorTransformer):
     """The prior on the first `LENGTH` of its 77 text positions: masked positions change nothing, so it is the same."""
 
-    def forward(self, *arguments: object, **settings: object) -> object:
-        """As PriorTransformer, with the positions in the middle left out."""
+    def forward(self, *arguments: Any, **settings: Any) -> Any:
+        """As PriorTransformer's, with the positions in the middle left out."""
         whole, mask = self.positional_embedding, self.causal_attention_mask
-        short = torch.cat([whole[:, :LENGTH], whole[:, 77:]], 1)
         keep = [*range(LENGTH), *range(77, 81)]
         del self._parameters["positional_embedding"]
-        self.positional_embedding = short
+        self.positional_embedding = torch.cat([whole[:, :LENGTH], whole[:, 77:]], 1)
         self._buffers["causal_attention_mask"] = mask[:, keep][:, :, keep]
         try:
             return super().forward(*arguments, **settings)
@@ -47,72 +45,67 @@ def scheduler() -> UnCLIPScheduler:
 
 
 @torch.no_grad()
-def generate(
-    model: torch.nn.Module, encoders: clip.Clip, batch: dict[str, torch.Tensor], steps: int = 10, seed: int = 0
-) -> torch.Tensor:
-    """Embeddings (n, width) sampled for captions, without guidance."""
+def generate(model: PriorTransformer, encoders: clip.Clip, batch: clip.Batch, steps: int = 10) -> torch.Tensor:
+    """Embeddings (n, width) sampled for tokenized captions, without guidance."""
     texts, hidden = encoders.texts(batch)
+    mask = torch.from_numpy(batch["clip_mask"]).bool()
     schedule = scheduler()
     schedule.set_timesteps(steps)
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(0)
     x = torch.randn(texts.shape, generator=rng)
-    times = schedule.timesteps
-    for i, t in enumerate(times):
-        x0 = model(x, t, texts, hidden, batch["clip_mask"].bool()).predicted_image_embedding
-        previous = None if i + 1 == len(times) else times[i + 1]
-        x = schedule.step(x0, t, x, generator=rng, prev_timestep=previous).prev_sample
+    times = [*schedule.timesteps, None]
+    for t, following in itertools.pairwise(times):
+        x0 = model(x, t, texts, hidden, mask).predicted_image_embedding
+        x = schedule.step(x0, t, x, generator=rng, prev_timestep=following).prev_sample
     return x * encoders.std + encoders.mean
 
 
-def train(folder: Path) -> None:
+def accuracy(model: PriorTransformer, encoders: clip.Clip, tokens: Tokens, language: str) -> dict[str, float]:
+    """How often the picture nearest to what the prior makes of a plain caption has its object, and its colour."""
+    rng = np.random.default_rng(11)
+    kinds = [(o, c) for o in scenes.OBJECTS for c in scenes.COLOURS]
+    pictures = encoders.images(np.stack([scenes.render(scenes.Scene((o,), "", (c,)), rng) for o, c in kinds]))
+    chosen = [kinds[i] for i in rng.choice(len(kinds), 64, replace=False)]
+    made = generate(model, encoders, tokens([captions.plain_caption(o, c, language) for o, c in chosen]))
+    best = (functional.normalize(made, dim=1) @ functional.normalize(pictures, dim=1).T).argmax(1)
+    hits = np.array([(kinds[b][0] == o, kinds[b][1] == c) for b, (o, c) in zip(best, chosen, strict=True)])
+    return dict(zip((f"{language}_object", f"{language}_colour"), hits.mean(0).tolist(), strict=True))
+
+
+def train(folder: Path, budget: configs.Budget) -> None:
     """Train; the result is `prior.result` in the folder."""
     encoders, tokens = clip.load(folder)
     rng = random_numbers(4)
-    scenes = [world.sample(rng) for _ in range(CACHED)]
+    held = [scenes.sample(rng) for _ in range(budget.prior_pictures)]
+    groups = [held[i : i + 96] for i in range(0, len(held), 96)]
     with torch.no_grad():
-        groups = [scenes[i : i + 96] for i in range(0, CACHED, 96)]
-        embeddings = torch.cat([encoders.images(np.stack([world.render(s, rng) for s in g])) for g in groups])
+        parts = [encoders.images(np.stack([scenes.render(s, rng) for s in group])) for group in groups]
+    wanted = (torch.cat(parts) - encoders.mean) / encoders.std
     model = ShortPrior(**configs.PRIOR)
     for name in ("clip_mean", "clip_std"):
         getattr(model, name).requires_grad_(False)
-    stage = Stage("prior", folder, model, STEPS, 1.5e-3, 0.99)
+    stage = Stage("prior", folder, model, steps=budget.prior, rate=1.5e-3, decay=0.99)
     kept = scheduler().alphas_cumprod
 
-    def loss(step: int) -> dict[str, torch.Tensor]:
-        chosen = rng.integers(0, CACHED, BATCH)
-        batch = _captions(tokens, scenes, chosen, rng)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            texts, hidden = encoders.texts(batch)
-        x0 = (embeddings[chosen] - encoders.mean) / encoders.std
-        t = torch.from_numpy(rng.integers(0, 1000, BATCH))
+    def loss(step: int) -> Losses:
+        rng = stage.rng
+        chosen = rng.integers(0, len(held), BATCH)
+        texts = [captions.says_nothing(rng) if rng.random() < EMPTY else captions.caption(held[i], rng) for i in chosen]
+        batch = tokens(texts)
+        with torch.no_grad():
+            embeddings, hidden = encoders.texts(batch)
+        t = torch.from_numpy(rng.integers(0, len(kept), BATCH))
         alpha = kept[t][:, None]
-        x = alpha.sqrt() * x0 + (1 - alpha).sqrt() * torch.randn_like(x0)
+        x = alpha.sqrt() * wanted[chosen] + (1 - alpha).sqrt() * torch.randn(BATCH, configs.EMBEDDING)
         with torch.autocast("cpu", torch.bfloat16):
-            output = model(x, t, texts.float(), hidden.float(), batch["clip_mask"].bool())
-        return {"mse": functional.mse_loss(output.predicted_image_embedding.float(), x0)}
+            output = model(x, t, embeddings, hidden, torch.from_numpy(batch["clip_mask"]).bool())
+        return {"mse": functional.mse_loss(output.predicted_image_embedding.float(), wanted[chosen])}
 
-    def measure(step: int) -> dict[str, float]:
-        return {f"{language}_{k}": v for language in captions.LANGUAGES for k, v in accuracy(model, encoders, tokens, language).items()}
+    def measure() -> dict[str, float]:
+        languages = captions.LANGUAGES
+        return {k: v for language in languages for k, v in accuracy(model, encoders, tokens, language).items()}
 
-    stage.run(loss, measure, every=250)
-
-
-def _captions(tokens: Tokens, scenes: list[world.Scene], chosen: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    return tokens([captions.says_nothing(rng) if rng.random() < EMPTY else captions.caption(scenes[i], rng) for i in chosen])
-
-
-def accuracy(model: torch.nn.Module, encoders: clip.Clip, tokens: Tokens, language: str) -> dict[str, float]:
-    """How often the nearest picture to what the prior makes of a plain caption has its object and its colour."""
-    rng = np.random.default_rng(11)
-    kinds = [world.Scene((o,), "", (c,)) for o in world.OBJECTS for c in world.COLOURS]
-    pictures = functional.normalize(encoders.images(np.stack([world.render(s, rng) for s in kinds])), dim=1)
-    chosen = [kinds[i] for i in rng.choice(len(kinds), 64, replace=False)]
-    made = generate(model, encoders, tokens([clip.plain_caption(s, language) for s in chosen]))
-    best = (functional.normalize(made, dim=1) @ pictures.T).argmax(1)
-    return {
-        "object": float(np.mean([kinds[b].objects == s.objects for b, s in zip(best, chosen, strict=True)])),
-        "colour": float(np.mean([kinds[b].ground == s.ground for b, s in zip(best, chosen, strict=True)])),
-    }
+    stage.run(loss, measure, every=budget.told)
 
 
 def load(folder: Path, encoders: clip.Clip) -> PriorTransformer:

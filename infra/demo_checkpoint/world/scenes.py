@@ -1,7 +1,7 @@
 """The world that the demo checkpoint knows: what a picture holds, and how it is painted. Pillow and NumPy only.
 
 A scene has no, one or two objects (emoji) on a ground: one named colour, two, or a scenery. `sample` draws a scene,
-`render` paints it; `infra.demo_checkpoint.captions` puts it into words.
+`render` paints it; `captions` puts it into words, `judge` recognises it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+Array = np.ndarray[Any, Any]
 
 #: Edge of a sprite in pixels.
 SPRITE = 128
@@ -169,7 +172,9 @@ def ground(scene: Scene, rng: np.random.Generator, width: int = 128, height: int
     canvas = Image.new("RGB", (width, height), _shade(COLOURS[scene.ground[0]], rng))
     if len(scene.ground) == 2:
         cut = rng.uniform(0.4, 0.6)
-        box = (0, round(height * cut), width, height) if scene.split == "rows" else (round(width * cut), 0, width, height)
+        box = (
+            (0, round(height * cut), width, height) if scene.split == "rows" else (round(width * cut), 0, width, height)
+        )
         canvas.paste(_shade(COLOURS[scene.ground[1]], rng), box)
     return canvas
 
@@ -194,7 +199,7 @@ def _place_pair(
     return [(first, (x, height * 0.73), edge), (second, (x, height * 0.27), edge * rng.uniform(0.9, 1.05))]
 
 
-def render(scene: Scene, rng: np.random.Generator, width: int = 128, height: int = 128) -> np.ndarray:
+def render(scene: Scene, rng: np.random.Generator, width: int = 128, height: int = 128) -> Array:
     """Paint a scene.
 
     Args:

@@ -9,16 +9,18 @@ import itertools
 import json
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPTokenizer, XLMRobertaTokenizerFast
 
-from infra.demo_checkpoint import captions, world
+from infra.demo_checkpoint.world import captions, scenes
 
-#: How many captions the vocabularies come from, and how often a word must be there to become a token.
-CAPTIONS, OFTEN = 40_000, 12
+Array = np.ndarray[Any, Any]
+
+#: How many captions the vocabularies come from, and in what share of them a word must be to become a token.
+CAPTIONS, OFTEN = 40_000, 1 / 3000
 CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
 XLMR_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 CYRILLIC = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
@@ -39,7 +41,11 @@ def _write_clip(folder: Path, texts: list[str]) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=6000, min_frequency=OFTEN, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=6000,
+        min_frequency=max(2, round(OFTEN * len(texts))),
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     tokenizer.train_from_iterator((t.lower() for t in texts), trainer)
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
@@ -59,7 +65,7 @@ def _write_xlmr(folder: Path, texts: list[str]) -> None:
     counts: dict[str, int] = {}
     for word in itertools.chain.from_iterable(t.lower().replace(",", " , ").replace(".", " . ").split() for t in texts):
         counts[word] = counts.get(word, 0) + 1
-    words = sorted((w for w, n in counts.items() if n >= OFTEN), key=lambda w: (-counts[w], w))
+    words = sorted((w for w, n in counts.items() if n >= max(2, OFTEN * len(texts))), key=lambda w: (-counts[w], w))
     total = sum(counts.values())
     pieces = [(token, 0.0) for token in XLMR_SPECIALS]
     pieces += [("▁" + word, float(np.log(counts[word] / total))) for word in words]
@@ -91,21 +97,26 @@ def _write_xlmr(folder: Path, texts: list[str]) -> None:
 
 
 class Tokens:
-    """Both tokenizers, from a folder in which they are made where they are missing."""
+    """Both tokenizers, from a folder in which they are made where they are missing.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: holds `tokenizer_clip` and `tokenizer_xlmr`.
+        made_of: how many captions they are made of.
+    """
+
+    def __init__(self, folder: Path, made_of: int = CAPTIONS) -> None:
         clip, xlmr = folder / "tokenizer_clip", folder / "tokenizer_xlmr"
         if not (xlmr / "special_tokens_map.json").exists():
             rng = np.random.default_rng(7)
-            texts = [captions.caption(world.sample(rng), rng) for _ in range(CAPTIONS)]
-            texts += [captions.says_nothing(rng) for _ in range(CAPTIONS // 20)]
+            texts = [captions.caption(scenes.sample(rng), rng) for _ in range(made_of)]
+            texts += [captions.says_nothing(rng) for _ in range(made_of // 20)]
             _write_clip(clip, texts)
             _write_xlmr(xlmr, texts)
         self.clip = CLIPTokenizer.from_pretrained(clip)
         self.xlmr = XLMRobertaTokenizerFast.from_pretrained(xlmr)
 
-    def __call__(self, texts: list[str], length: int = LENGTH) -> dict[str, torch.Tensor]:
+    def __call__(self, texts: list[str], length: int = LENGTH) -> dict[str, Array]:
         """Ids and masks of both, int64 (n, length): `clip`, `clip_mask`, `xlmr`, `xlmr_mask`."""
-        padded = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+        padded = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "np"}
         a, b = self.clip(texts, **padded), self.xlmr(texts, **padded)
         return {"clip": a.input_ids, "clip_mask": a.attention_mask, "xlmr": b.input_ids, "xlmr_mask": b.attention_mask}

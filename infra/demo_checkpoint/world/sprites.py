@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from infra.demo_checkpoint.world import OBJECTS, SHEET, SPRITE
+from infra.demo_checkpoint.world.scenes import OBJECTS, SHEET, SPRITE
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 #: The only size at which the font has pictures.
