@@ -128,8 +128,8 @@ def _check_images(
                 unusable.add(row)
                 reason = seen.problem.split("; ")[0].split(" (")[0]
                 found.add(found.problems, column, reason, row, f"{column} ({shown}) {seen.problem}")
-            elif column == "mask" and polarity and seen.repainted is not None:
-                _judge_mask(found, row, shown, polarity, seen.repainted)
+            elif column == "mask" and polarity:
+                _judge_mask(found, row, shown, polarity, seen)
         found.unusable += len(unusable)
 
 
@@ -142,14 +142,19 @@ def _uses(row: dict[str, Any]) -> Iterator[tuple[str, str | bytes, str]]:
             yield column, source["bytes"] if source["bytes"] is not None else source["path"], polarity
 
 
-def _judge_mask(found: InputCheck, row: int, shown: str, polarity: str, repainted: float) -> None:
+def _judge_mask(found: InputCheck, row: int, shown: str, polarity: str, seen: Look) -> None:
     other = "black" if polarity == "white" else "white"
-    if repainted > MOSTLY:
-        reason = f"repaints most of the image; if that is not meant, mask_polarity should be '{other}'"
-        found.add(found.warnings, "mask", reason, row, f"mask ({shown}) repaints {100 * repainted:.0f} % of the image")
-    elif repainted == 0:
-        reason = f"repaints nothing; if that is not meant, mask_polarity should be '{other}'"
+    if seen.doubt is not None:
+        reason = "may mean something else; make what is to be repainted white and the rest black"
+        found.add(found.warnings, "mask", reason, row, f"mask ({shown}) {seen.doubt}")
+    elif seen.repainted == 0:
+        # Masks that show something fail, so that this one is of one colour.
+        reason = "repaints nothing; it is of one colour"
         found.add(found.warnings, "mask", reason, row, f"mask ({shown}) is nowhere {polarity}")
+    elif seen.repainted is not None and seen.repainted > MOSTLY:
+        reason = f"repaints most of the image; if that is not meant, mask_polarity should be '{other}'"
+        example = f"mask ({shown}) repaints {100 * seen.repainted:.0f} % of the image"
+        found.add(found.warnings, "mask", reason, row, example)
 
 
 def _check_prompts(window: Window, encoders: Sequence[tuple[str, Encode]], found: InputCheck) -> None:

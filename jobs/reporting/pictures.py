@@ -15,7 +15,7 @@ from PIL import Image
 from manifests import storage
 from manifests.commit import tar_name
 from manifests.errors import KandinskyBatchError
-from workers.stages.inputs import decode, to_rgb
+from workers.stages.pixels import decode, to_rgb
 
 #: Longer edge of a thumbnail in pixels, and its quality: some 4 kB each.
 EDGE, QUALITY = 176, 72
