@@ -28,7 +28,7 @@ from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, 
 from jobs.engine.ledger import Ledger, Wanted
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
-from jobs.engine.store_lookup import Survey, survey
+from jobs.engine.store_lookup import WorkSplit, split_work
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -108,11 +108,11 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    parted = _parted(setup, work)
-    if not parted.with_prior:
+    split = _split(setup, work)
+    if not split.with_prior:
         setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
     with begin_line(setup) as places:
-        yield from _receipts(_line(setup, parted, places))
+        yield from _receipts(_line(setup, split, places))
 
 
 @contextmanager
@@ -131,19 +131,19 @@ def begin_line(setup: Setup) -> Iterator[Places]:
         gc.collect()
 
 
-def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
+def _split(setup: Setup, work: Sequence[Work]) -> WorkSplit:
     """What needs the prior, and what does not."""
     if setup.config.stage == "decode":
-        return Survey(without_prior=list(work))
+        return WorkSplit(without_prior=list(work))
     brings_some = any(name in GIVEN_EMBEDDINGS for name in work[0][0].extras.names)
     knows_some = setup.memory.url is not None and EmbeddingStore(setup.memory.url).index_files
     if not setup.trust_index or not (brings_some or knows_some):
-        return Survey(with_prior=list(work))
-    parted = survey(setup.config, work, setup.memory)
-    if parted.rows > parted.rows_to_embed:
-        known = f"the embeddings of {parted.rows - parted.rows_to_embed} of {parted.rows} images are known"
-        setup.tell(known if parted.with_prior else f"{known}: no prior is started")
-    return parted
+        return WorkSplit(with_prior=list(work))
+    split = split_work(setup.config, work, setup.memory)
+    if split.rows > split.rows_to_embed:
+        known = f"the embeddings of {split.rows - split.rows_to_embed} of {split.rows} images are known"
+        setup.tell(known if split.with_prior else f"{known}: no prior is started")
+    return split
 
 
 def after_loss(setup: Setup) -> Setup:
@@ -184,15 +184,15 @@ def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.compilations.remote()))
 
 
-def _line(setup: Setup, parted: Survey, places: Places) -> Any:
+def _line(setup: Setup, split: WorkSplit, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
     ways = []
-    if parted.with_prior:
-        ways.append(embedded(setup, parted.with_prior, places))
-    if parted.without_prior:
+    if split.with_prior:
+        ways.append(embedded(setup, split.with_prior, places))
+    if split.without_prior:
         if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
-        ways.append(_loaded(setup, parted.without_prior, if_unknown))
+        ways.append(_loaded(setup, split.without_prior, if_unknown))
     line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/engine/elastic.py).
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
