@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a manifest of what there is: a table of captions, a folder of images, COCO's captions, a product of lists.
 
     python jobs/make_manifest.py --csv a.csv --map txt=prompt --output m.parquet
