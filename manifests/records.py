@@ -7,7 +7,12 @@ device work travel beside them in `SOURCE_FIELDS` and are dropped on the way.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
+
+#: In the schema of every manifest that this program has made.
+MANIFEST_MARK: Mapping[bytes, bytes] = {b"kandinsky_batch": b"manifest"}
 
 #: An image as a manifest may give it: inline bytes, a location, or both (Hugging Face `Image` layout).
 IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])

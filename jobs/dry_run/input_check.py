@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS
 from manifests.planning.plan import Plan, Window, batches_of
@@ -82,7 +83,7 @@ def check_inputs(config: RunConfig, planned: Plan, tell: Callable[[int], None]) 
         ManifestError: a file has changed, vanished, or is damaged.
     """
     found = InputCheck()
-    look = _remembering()
+    look = _remembering(config.input_timeout)
     encoders = _encoders(config)
     with ThreadPoolExecutor(LOOKERS, thread_name_prefix="look") as pool:
         for window in planned.windows:
@@ -94,13 +95,13 @@ def check_inputs(config: RunConfig, planned: Plan, tell: Callable[[int], None]) 
     return found
 
 
-def _remembering() -> Callable[[tuple[str | bytes, str]], Look]:
+def _remembering(limit_s: float) -> Callable[[tuple[str | bytes, str]], Look]:
     """`look_at`, which remembers what it saw behind a location."""
-    known = lru_cache(REMEMBERED)(look_at)
+    known = lru_cache(REMEMBERED)(lambda content, polarity: look_at(content, polarity, limit_s))
 
     def look(source: tuple[str | bytes, str]) -> Look:
         # Inline images would fill the memory, and hardly ever come twice.
-        return known(*source) if isinstance(source[0], str) else look_at(*source)
+        return known(*source) if isinstance(source[0], str) else look_at(*source, limit_s)
 
     return look
 
@@ -122,7 +123,7 @@ def _check_images(
         unusable = set()
         looks = look((source, polarity) for _, _, source, polarity in uses)
         for (row, column, source, polarity), seen in zip(uses, looks, strict=True):
-            shown = source if isinstance(source, str) else "inline bytes"
+            shown = storage.shortened(source) if isinstance(source, str) else "inline bytes"
             if seen.problem is not None:
                 unusable.add(row)
                 reason = seen.problem.split("; ")[0].split(" (")[0]

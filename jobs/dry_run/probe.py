@@ -6,7 +6,7 @@ first one had to wait for. The parts are written beside the output's run files a
 
 from __future__ import annotations
 
-from jobs.cost.estimate import StepTimes, Stopwatch
+from jobs.cost.step_times import StepTimes, Stopwatch
 from jobs.engine.cluster import cluster, engine_log, reason
 from jobs.engine.pipeline import EngineStoppedError, Setup, run_line
 from jobs.engine.pools import npus, size_pools
@@ -60,7 +60,14 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
         progress.start(images, 0)
         pools_alone, memory = size_pools(alone, device.kind, nodes), remembered(alone, device.kind)
         setup = Setup(
-            alone, pools_alone, planned.tasks, start_attempts(), progress.note, progress.aside, lambda: None, memory
+            alone,
+            pools_alone,
+            planned.tasks,
+            start_attempts(),
+            progress.note,
+            progress.aside,
+            lambda working: None,
+            memory,
         )
         try:
             for receipt in run_line(setup, work):

@@ -28,6 +28,7 @@ from manifests.embeddings.compaction import Pruned, look, part_names, right_tabl
 from manifests.embeddings.keys import KEY_TYPE, VECTORS, Array, part_schema, vector_array, vectors
 from manifests.embeddings.store import EmbeddingStore
 from manifests.errors import UsageError
+from manifests.records import MANIFEST_MARK
 
 #: Rows of one file.
 FILE_ROWS = 65_536
@@ -39,16 +40,19 @@ _GROUP_ROWS = 4096
 _OF_THE_STORE = ("key", "caption", "checkpoint", "conditions", "prompt_truncated", "image_index")
 
 _POSITIVE, _NEGATIVE, _METADATA = "img_emb", "negative_img_emb", "metadata"
+_FILE = re.compile(r"^(img_emb|negative_img_emb|metadata)_(\d+)\.(?:npy|parquet)$")
 
 
-def export_store(store_url: str, folder: str, checkpoint: str | None = None) -> int:
+def export_store(store_url: str, folder: str, checkpoint: str | None = None, overwrite: bool = False) -> int:
     """Write the store's embeddings into a folder; returns how many.
 
     Args:
         checkpoint: fingerprint; only what this one has made.
+        overwrite: embeddings in this layout that lie there are replaced, all of them.
 
     Raises:
-        UsageError: the store holds embeddings of several kinds, which do not fit one matrix, or none.
+        UsageError: the store holds embeddings of several kinds, which do not fit one matrix, or none; or the folder
+            holds embeddings in this layout.
     """
     names = part_names(store_url)
     kinds = {origin for info in look(store_url, names) if info is not None for origin in info.rows}
@@ -56,11 +60,25 @@ def export_store(store_url: str, folder: str, checkpoint: str | None = None) -> 
     if len({origin[1:] for origin in kinds}) != 1:
         found = ", ".join(f"{name} {dtype} x {width}" for name, dtype, width in sorted(kinds)) or "nothing"
         raise UsageError(f"{store_url} holds {found}; choose embeddings of one dtype and width with --checkpoint")
+    before = [url for kind in (_POSITIVE, _NEGATIVE, _METADATA) for url in _files(folder, kind)]
+    if before and not overwrite:
+        raise UsageError(f"{before[0]} is there already; export into another folder, or say --overwrite")
     number = rows = 0
     for table in _chunks(store_url, names, checkpoint):
         _write(folder, number, table)
         number, rows = number + 1, rows + table.num_rows
+    for kind in (_POSITIVE, _NEGATIVE, _METADATA):
+        # A larger export that was here before would be read as the end of this one.
+        for url in _files(folder, kind)[number:]:
+            storage.remove(url)
     return rows
+
+
+def _files(folder: str, kind: str) -> list[str]:
+    """Files of this layout under a folder, by their numbers."""
+    matches = (_FILE.match(name) for name in storage.list_names(storage.join(folder, kind)))
+    found = sorted((int(match[2]), match[0]) for match in matches if match and match[1] == kind)
+    return [storage.join(folder, kind, name) for _, name in found]
 
 
 def _chunks(store_url: str, names: Collection[str], checkpoint: str | None) -> Iterator[pa.Table]:
@@ -183,6 +201,7 @@ def import_manifest(folder: str, manifest_url: str) -> int:
         for metadata, positive, negative in read_folder(folder):
             table = _requests(metadata, positive, negative)
             if writer is None:
+                table = table.replace_schema_metadata(MANIFEST_MARK)
                 writer = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
             if table.schema.names != writer.schema.names:
                 raise UsageError(f"{folder}: its files have different columns; convert them one folder at a time")

@@ -6,7 +6,6 @@ ones go, and a reader whose file has gone looks again.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,8 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.embeddings import key_index
-from manifests.embeddings.keys import part_schema, right_rows
-from manifests.embeddings.store import PARTS_FOLDER, EmbeddingStore, part_url
+from manifests.embeddings.keys import VECTORS, part_schema, right_rows
+from manifests.embeddings.store import PART_FILE, PARTS_FOLDER, EmbeddingStore, part_url
 from manifests.errors import StorageError
 
 #: Parts below so many rows are put together.
@@ -34,8 +33,6 @@ _SEEN_KEYS = 4_000_000
 
 #: Parts looked at together.
 READERS = 16
-
-_NAME = re.compile(r"^([0-9a-f]{32})\.parquet$")
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class PartInfo:
 
 @dataclass
 class Pruned:
-    """What `prune` did: parts before and after, rows kept, and rows dropped by reason."""
+    """What `prune` did: parts before and after, rows kept, rows dropped by reason, and files that are no parts."""
 
     parts_before: int = 0
     parts_after: int = 0
@@ -63,11 +60,12 @@ class Pruned:
     doubled: int = 0
     unwanted: int = 0
     unreadable: int = 0
+    foreign: int = 0
 
 
 def part_names(store_url: str) -> list[str]:
     """Names of the store's parts, by one listing."""
-    matches = (_NAME.match(name) for name in storage.list_names(storage.join(store_url, PARTS_FOLDER)))
+    matches = (PART_FILE.match(name) for name in storage.list_names(storage.join(store_url, PARTS_FOLDER)))
     return [match.group(1) for match in matches if match]
 
 
@@ -152,6 +150,9 @@ def prune(store_url: str, keep: Collection[str] | None = None, check: bool = Fal
     covered = set().union(*key_index.covered_parts(store_url, index).values()) if index else set()
     touched: list[str] = []
     for name, info in zip(names, look(store_url, names), strict=True):
+        if info is None and _is_foreign(store_url, name):
+            done.foreign += 1
+            continue
         rows = 0 if info is None else sum(info.rows.values())
         unwanted = info is not None and keep is not None and any(origin[0] not in keep for origin in info.rows)
         if info is None or check or unwanted or rows < SMALL_PART_ROWS or name not in covered:
@@ -167,6 +168,15 @@ def prune(store_url: str, keep: Collection[str] | None = None, check: bool = Fal
     storage.sweep(storage.join(store_url, key_index.INDEX_FOLDER))
     done.parts_after = done.parts_before - len(touched) + len(written)
     return done
+
+
+def _is_foreign(store_url: str, name: str) -> bool:
+    """Whether a file with a part's name is sound Parquet with none of a part's columns, so that somebody needs it."""
+    try:
+        with storage.open_arrow(part_url(store_url, name)) as source:
+            return not {"key", "checksum", *VECTORS} & set(pq.read_schema(source).names)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _rewritten(store_url: str, names: Collection[str], keep: Collection[str] | None, done: Pruned) -> Iterator[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ from manifests import storage
 from manifests.embeddings import key_index
 from manifests.embeddings.key_index import Positions
 from manifests.embeddings.keys import VECTORS, Array, Origin, part_schema, right_rows, vectors, with_checksums
-from manifests.errors import StorageError
+from manifests.errors import StorageError, UsageError
 
 PARTS_FOLDER = "parts"
+
+PART_FILE = re.compile(r"^([0-9a-f]{32})\.parquet$")
 
 #: Rows of a row group: what is decoded at least for one row, 0.8 MB for float16 of the real width.
 GROUP_ROWS = 256
@@ -150,6 +153,29 @@ class EmbeddingStore:
             )
             truncated = table.column("prompt_truncated").fill_null(False).to_numpy()
             found.prompt_truncated[here] = truncated[right]
+
+
+def check_owned(store_url: str, option: str) -> None:
+    """Make sure that a store can be begun at a location, or is there already.
+
+    Args:
+        option: what a person says to have it there all the same.
+
+    Raises:
+        UsageError: other files lie there, and no part or index file of a store.
+        StorageError: the storage refused.
+    """
+    names = storage.list_names(storage.join(store_url, PARTS_FOLDER))
+    if key_index.index_files(store_url) or any(PART_FILE.match(name) for name in names):
+        return
+    folders = (PARTS_FOLDER, key_index.INDEX_FOLDER)
+    others = storage.others_in(store_url, folders)
+    others += [f"{name}/{inner}" for name in folders for inner in storage.others_in(storage.join(store_url, name))]
+    if others:
+        raise UsageError(
+            f"{store_url} is no embedding store and not empty: it holds {storage.in_words(others)}; give the store a "
+            f"folder of its own, or say {option} to have it beside them"
+        )
 
 
 def tidy_index(store_url: str) -> None:

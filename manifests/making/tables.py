@@ -1,40 +1,32 @@
 """What a manifest can be made of: each source as a stream of Arrow tables of some thousand rows. Here are the files:
 
-    csv, tsv, jsonl, parquet, text      files of any number, globs, URLs; .gz, .bz2 and .zst are unpacked on the way
+    jsonl, parquet, text        files of any number, globs, URLs; .gz, .bz2 and .zst are unpacked on the way
 
-`coco.py`, `image_folder.py` and `product.py` beside this file read or make the others. Columns keep the names and the
-values of the source; `making.py` brings them into the schema.
+`delimited.py` (CSV and TSV), `coco.py`, `image_folder.py` and `product.py` beside this file read or make the others.
+Columns keep the names and the values of the source; `writing.py` brings them into the schema.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
 import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 
 from manifests import storage
-from manifests.errors import ManifestError, first_line
+from manifests.errors import ManifestError
 from manifests.requests.casting import plain_type
-from manifests.requests.files import Manifest, cut_windows, join_types, open_manifest
+from manifests.requests.common_types import join_types
+from manifests.requests.files import Manifest, cut_windows, open_manifest
 from manifests.requests.reading import Reader
 
 #: Rows of one table, and of one row group of what is written.
 ROWS = 10_000
-
-#: Of a CSV file, read at a time; Arrow keeps some ten times that, and a row must fit in.
-_BLOCK_BYTES = 1 << 20
-
-#: Arrow says which row is wrong only when one thread reads.
-_READ = pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
 
 _PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
@@ -66,10 +58,12 @@ class Stream:
         columns: of all tables, known before the first one is read. The types are those of the tables, but for columns
             that have a request column's name.
         tables: its rows, in order.
+        notes: what a person should know of how the source was read, or of what was not.
     """
 
     columns: pa.Schema
     tables: Iterable[Source]
+    notes: tuple[str, ...] = ()
 
 
 _PROMPT = pa.schema([pa.field("prompt", pa.string())])
@@ -90,7 +84,7 @@ def find(locations: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
     return list(urls)
 
 
-def _stream(url: str) -> pa.NativeFile:
+def open_unpacked(url: str) -> pa.NativeFile:
     """A file's bytes, unpacked where its name says that it is packed."""
     try:
         file = storage.open_arrow(url)
@@ -98,68 +92,6 @@ def _stream(url: str) -> pa.NativeFile:
         raise ManifestError(f"{url}: no such file") from None
     packing = _PACKINGS.get(posixpath.splitext(url)[1])
     return file if packing is None else pa.CompressedInputStream(file, packing)
-
-
-def csv(urls: Sequence[str], delimiter: str = ",") -> Stream:
-    """Rows of files with a header line; every value is text, nothing between two delimiters is null, "" is empty.
-
-    A column that one of the files lacks is null there.
-
-    Raises:
-        ManifestError: a file is not UTF-8, or a row has more or fewer values than the header.
-    """
-    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    headers = {url: _header(url, parse) for url in urls}
-    names = dict.fromkeys(itertools.chain.from_iterable(headers.values()))
-    columns = pa.schema([pa.field(name, pa.string()) for name in names])
-    return Stream(columns, (table for url in urls for table in _csv_tables(url, parse, headers[url], columns)))
-
-
-def _csv_tables(url: str, parse: Any, header: Sequence[str], columns: pa.Schema) -> Iterator[Source]:
-    convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(header, pa.string()),
-        include_columns=columns.names,
-        include_missing_columns=True,
-        null_values=[""],
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-    with _stream(url) as file, _csv_errors(url, header):
-        row = 0
-        for batch in pa.csv.open_csv(file, parse_options=parse, convert_options=convert, read_options=_READ):
-            for start in range(0, batch.num_rows, ROWS):
-                part = pa.Table.from_batches([batch.slice(start, ROWS)])
-                yield Source(part.cast(columns), url, row + start)
-            row += batch.num_rows
-
-
-def _header(url: str, parse: Any) -> list[str]:
-    with _stream(url) as file, _csv_errors(url):
-        names = list(pa.csv.open_csv(file, parse_options=parse, read_options=_READ).schema.names)
-    for name in names:
-        if names.count(name) > 1:
-            raise ManifestError(f"{url}: column {name!r} appears twice in the header; rename one of them")
-    return names
-
-
-@contextlib.contextmanager
-def _csv_errors(url: str, header: Sequence[str] = ()) -> Iterator[None]:
-    """Say what Arrow finds wrong with a file, with rows counted as everywhere here."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        text = first_line(error)
-        if "straddling" in text:
-            advice = f"a row has more than {_BLOCK_BYTES >> 20} MiB; look for a quote that is never closed"
-        elif "Empty" in text:
-            advice = f"{text}; it needs a header line and a row"
-        else:
-            # Arrow counts the header as row 1.
-            text = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 2}", text)
-            if header:
-                text = re.sub(r"CSV column #(\d+)", lambda match: f"column {header[int(match[1])]!r}", text)
-            advice = f"{text}; write the file again, as UTF-8 and with quotes around values that hold a delimiter"
-        raise ManifestError(f"{url}: {advice}") from error
 
 
 def jsonl(urls: Sequence[str]) -> Stream:
@@ -260,6 +192,7 @@ def parquet(urls: Sequence[str]) -> Stream:
     """
     manifest = open_manifest(urls)
     kinds = {field.name: plain_type(field.type) for file in manifest.files for field in file.schema}
+    kinds.update((name, pa.string()) for file in manifest.files for name, _ in file.constants if name not in kinds)
     kinds.update((field.name, field.type) for field in manifest.extras)
     columns = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
     return Stream(columns, _parquet_tables(manifest, columns))
@@ -297,7 +230,7 @@ def _text_tables(urls: Sequence[str]) -> Iterator[Source]:
 
 def _lines(url: str) -> Iterator[str]:
     """Lines that are not blank, without blanks around them."""
-    with _stream(url) as raw, io.BufferedReader(raw) as lines:
+    with open_unpacked(url) as raw, io.BufferedReader(raw) as lines:
         row = 0
         for number, line in enumerate(lines):
             try:

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.config import RunConfig
-from manifests.errors import ManifestError, UsageError
+from manifests.errors import KandinskyBatchError, ManifestError, UsageError
 from manifests.making.tables import ROWS, Source, Stream
-from manifests.planning.samples import resolve_locations
+from manifests.planning.image_locations import resolve_locations, unwrap_texts
+from manifests.records import MANIFEST_MARK
 from manifests.requests import casting
 from manifests.requests.columns import cast_requests
 from manifests.requests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, RULES, complaint
@@ -54,12 +55,14 @@ class Made:
         rows: in all; `by_task` of each task.
         unusable: rows that no run can make, whatever its settings; `told` says of the first ones where they are in the
             source and why.
+        notes: what the source has to say of itself.
     """
 
     rows: int = 0
     by_task: Counter[str] = field(default_factory=Counter)
     unusable: int = 0
     told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 #: Rows that cannot be made are all counted; so many are told.
@@ -76,7 +79,7 @@ def make(stream: Stream, recipe: Recipe, url: str) -> Made:
         UsageError: the recipe names columns that are not there.
         StorageError: the manifest cannot be written.
     """
-    made = Made()
+    made = Made(notes=list(stream.notes))
     folder = storage.folder_of(url)
     schema = _settled(shape(Source(stream.columns.empty_table(), url, 0), recipe, folder).schema)
     with storage.writing(url) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -85,6 +88,34 @@ def make(stream: Stream, recipe: Recipe, url: str) -> Made:
         if not made.rows:
             raise ManifestError("the source has no rows; nothing was written")
     return made
+
+
+def refuse_foreign(url: str, overwrite: bool) -> None:
+    """Make sure that a manifest may be written here: nothing is, or a manifest that this program has made.
+
+    Args:
+        overwrite: the person says so, whatever it is.
+
+    Raises:
+        UsageError: another file is there, or a folder.
+    """
+    if storage.list_names(url) not in ([], [url.rpartition("/")[2]]):  # a file is listed as itself
+        raise UsageError(f"{url} is a folder; give the name of a file in it")
+    if not overwrite and storage.exists(url) and not _is_made_here(url):
+        raise UsageError(
+            f"{url} is there already, and no manifest that was made here; give another name, or say --overwrite"
+        )
+
+
+def _is_made_here(url: str) -> bool:
+    try:
+        with storage.open_arrow(url) as file:
+            schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException, KandinskyBatchError):
+        return False
+    # Before there was a mark, the request columns' descriptions were in the schema, as they still are.
+    described = any(one.name in _TYPES and b"description" in (one.metadata or {}) for one in schema)
+    return described or MANIFEST_MARK.items() <= (schema.metadata or {}).items()
 
 
 def _shaped(stream: Stream, recipe: Recipe, schema: pa.Schema, folder: str, made: Made) -> Iterator[pa.Table]:
@@ -126,7 +157,7 @@ def _settled(schema: pa.Schema) -> pa.Schema:
     """Text for columns that have no value, and what the request schema says of its columns."""
     described = {one.name: one for one in REQUEST_FIELDS}
     fields = [one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in schema]
-    return pa.schema([described.get(one.name, one) for one in fields])
+    return pa.schema([described.get(one.name, one) for one in fields], MANIFEST_MARK)
 
 
 def shape(source: Source, recipe: Recipe, folder: str) -> pa.Table:
@@ -221,7 +252,7 @@ def _text_conditions(column: Any, source: Source) -> Any:
 
 def _located(column: pa.StructArray, url: str, folder: str) -> pa.StructArray:
     """Images whose locations count from the source's folder, with locations that count from the manifest's."""
-    data, path = casting.field_of(column, "bytes"), casting.field_of(column, "path")
+    data, path = unwrap_texts(casting.field_of(column, "bytes"), casting.field_of(column, "path"))
     inside = folder.rstrip("/") + "/"
     absolute = resolve_locations(path, storage.folder_of(url))
     below = pc.utf8_slice_codeunits(absolute, len(inside))

@@ -102,12 +102,14 @@ class News:
         broken: the devices that were taken out.
         loading: how many actors load their model.
         compiling: how many actors compile a new shape.
+        working: batches that are being worked on, by stage.
     """
 
     trouble: KandinskyBatchError | None
     broken: list[Broken]
     loading: int
     compiling: int
+    working: Mapping[str, int]
 
 
 @dataclass
@@ -262,7 +264,8 @@ class Attempts:
     def news(self) -> News:
         """How things are."""
         loading = sum(len(actors) for actors in self._starting.values())
-        return News(self._trouble, list(self._out.values()), loading, len(self._compiling))
+        working = Counter(place[0] for place, record in self._records.items() if record.holder is not None)
+        return News(self._trouble, list(self._out.values()), loading, len(self._compiling), working)
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""

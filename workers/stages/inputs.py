@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,12 +29,10 @@ from manifests import storage
 from manifests.batch import CONDITION_INPUT_TYPE, Batch, Bucket
 from manifests.errors import RowError
 from manifests.records import SOURCE_FIELDS
+from workers.stages.fetching import LIMIT_S, UnusableError, fetch
 
 #: Larger images are refused from their header, before a pixel is decoded. Pillow raises at the same number.
 MAX_PIXELS = 178_956_970
-
-#: Remote files of one batch that are fetched at the same time.
-FETCH_THREADS = 8
 
 # Formats that users keep images in. Left out on purpose: those that start programs (EPS) or match nearly any
 # bytes.
@@ -50,16 +47,13 @@ Pixels = npt.NDArray[np.uint8]
 Fitted = TypeVar("Fitted")
 
 
-class _UnusableError(Exception):
-    """An image cannot be had; the text is the reason, to be completed with the column and the location."""
-
-
-def load_inputs(batch: Batch, condition_size: int) -> Batch:
+def load_inputs(batch: Batch, condition_size: int, limit_s: float = LIMIT_S) -> Batch:
     """Decode the inputs of every pending sample.
 
     Args:
         batch: with SOURCE_FIELDS, which are dropped.
         condition_size: edge in pixels of the square that the prior's CLIP image processor crops.
+        limit_s: seconds that reading one file may take.
 
     Returns:
         The batch with `image_pixels` (height, width, 3), `mask_pixels` (height, width) with 255 = repaint,
@@ -74,7 +68,7 @@ def load_inputs(batch: Batch, condition_size: int) -> Batch:
     if batch.bucket is not None and batch.bucket.task != "text2img" and pending:
         names = ("image", "mask", "condition_sources", "mask_polarity")
         rows = batch.rows(names, pending)
-        loader = _Loader(batch.bucket, condition_size, rows.values())
+        loader = _Loader(batch.bucket, condition_size, fetch(_paths(rows.values()), limit_s))
         for position, row in rows.items():
             try:
                 image, mask, row_conditions = loader.load(row)
@@ -108,29 +102,30 @@ class Look:
     repainted: float | None = None
 
 
-def look_at(content: str | bytes, polarity: str = "") -> Look:
+def look_at(content: str | bytes, polarity: str = "", limit_s: float = LIMIT_S) -> Look:
     """Read and decode one image as the stage would.
 
     Args:
         content: a location, or the bytes of the file.
         polarity: of a mask; "" for any other image.
+        limit_s: seconds that reading may take.
     """
-    data = _read(content) if isinstance(content, str) else content
+    data = fetch([content], limit_s)[content] if isinstance(content, str) else content
     if not polarity:
         picture = _fitted(data, to_rgb)
-        return Look(str(picture) if isinstance(picture, _UnusableError) else None)
+        return Look(str(picture) if isinstance(picture, UnusableError) else None)
     mask = _fitted(data, lambda image: fit_mask(image, image.width, image.height, polarity))
-    return Look(str(mask)) if isinstance(mask, _UnusableError) else Look(None, float((mask > 127).mean()))
+    return Look(str(mask)) if isinstance(mask, UnusableError) else Look(None, float((mask > 127).mean()))
 
 
 class _Loader:
     """Loads the rows of one batch; each file is fetched once and each (file, use) is decoded once."""
 
-    def __init__(self, bucket: Bucket, condition_size: int, rows: Collection[dict[str, Any]]) -> None:
+    def __init__(self, bucket: Bucket, condition_size: int, files: Mapping[str, bytes | UnusableError]) -> None:
         self._bucket = bucket
         self._condition_size = condition_size
-        self._files = _fetch(_paths(rows))
-        self._pixels: dict[tuple[str, str | bytes], bytes | _UnusableError] = {}
+        self._files = files
+        self._pixels: dict[tuple[str, str | bytes], bytes | UnusableError] = {}
 
     def load(self, row: dict[str, Any]) -> tuple[bytes | None, bytes | None, list[dict[str, Any]] | None]:
         """Pixels of a row's image, mask and conditions, None for those its task does not take.
@@ -171,27 +166,29 @@ class _Loader:
         if known is None:
             known = self._fit(content, fit)
             self._pixels[use, content] = known
-        if isinstance(known, _UnusableError):
-            inline = "inline bytes" + (f" of {source['path']}" if source["path"] else "")
-            location = inline if source["bytes"] is not None else source["path"]
-            raise RowError("failed_to_load", f"{column} ({location}) {known}")
+        if isinstance(known, UnusableError):
+            location = storage.shortened(source["path"] or "")
+            inline = f"inline bytes of {location}" if location else "inline bytes"
+            raise RowError(
+                "failed_to_load", f"{column} ({inline if source['bytes'] is not None else location}) {known}"
+            )
         return known
 
-    def _fit(self, content: str | bytes, fit: Callable[[Image.Image], Pixels]) -> bytes | _UnusableError:
+    def _fit(self, content: str | bytes, fit: Callable[[Image.Image], Pixels]) -> bytes | UnusableError:
         data = self._files[content] if isinstance(content, str) else content
         return _fitted(data, lambda image: fit(image).tobytes())
 
 
-def _fitted(data: bytes | _UnusableError, fit: Callable[[Image.Image], Fitted]) -> Fitted | _UnusableError:
+def _fitted(data: bytes | UnusableError, fit: Callable[[Image.Image], Fitted]) -> Fitted | UnusableError:
     """What `fit` makes of the decoded file, or why it cannot be used."""
-    if isinstance(data, _UnusableError):
+    if isinstance(data, UnusableError):
         return data
     try:
         return fit(decode(data))
-    except _UnusableError as reason:
+    except UnusableError as reason:
         return reason
     except Exception as error:  # a row must never take its batch-mates with it
-        return _UnusableError(f"cannot be turned into pixels ({type(error).__name__}: {error}); save it again as PNG")
+        return UnusableError(f"cannot be turned into pixels ({type(error).__name__}: {error}); save it again as PNG")
 
 
 def _paths(rows: Iterable[dict[str, Any]]) -> set[str]:
@@ -201,57 +198,31 @@ def _paths(rows: Iterable[dict[str, Any]]) -> set[str]:
     return {s["path"] for s in sources if s is not None and s["bytes"] is None and s["path"]}
 
 
-def _fetch(paths: set[str]) -> dict[str, bytes | _UnusableError]:
-    """Read every location once, remote ones side by side."""
-    ordered = sorted(paths)
-    if len(ordered) < 2 or not any("://" in path for path in ordered):
-        return {path: _read(path) for path in ordered}
-    with ThreadPoolExecutor(min(FETCH_THREADS, len(ordered)), thread_name_prefix="inputs") as pool:
-        return dict(zip(ordered, pool.map(_read, ordered), strict=True))
-
-
-def _read(path: str) -> bytes | _UnusableError:
-    try:
-        return storage.read_bytes(path)
-    except Exception as error:
-        # Storage wraps what the file system said; the reason a person can act on is underneath.
-        cause = error.__cause__ or error
-        if isinstance(cause, FileNotFoundError):
-            return _UnusableError("does not exist; correct the path, or put it where every node can read it")
-        if isinstance(cause, PermissionError):
-            return _UnusableError("may not be read by the workers; change its permissions or the storage credentials")
-        if isinstance(cause, IsADirectoryError):
-            return _UnusableError("is a folder; give the path of an image file")
-        return _UnusableError(
-            f"cannot be read ({type(cause).__name__}: {cause}); check the location and its credentials"
-        )
-
-
 def decode(data: bytes) -> Image.Image:
     """The first frame of an image file, in its own mode, the right way up.
 
     Raises:
-        _UnusableError: empty, not an image, over MAX_PIXELS, truncated or damaged.
+        UnusableError: empty, not an image, over MAX_PIXELS, truncated or damaged.
     """
     if not data:
-        raise _UnusableError("is empty (0 bytes); give a whole image file")
+        raise UnusableError("is empty (0 bytes); give a whole image file")
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     too_large = f"over the limit of {MAX_PIXELS:,} pixels, and was not decoded; make it smaller"
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as error:
-        raise _UnusableError(f"is not an image that can be read; give one of {', '.join(formats)}") from error
+        raise UnusableError(f"is not an image that can be read; give one of {', '.join(formats)}") from error
     except Image.DecompressionBombError as error:
-        raise _UnusableError(f"is {too_large}") from error
+        raise UnusableError(f"is {too_large}") from error
     except Exception as error:
-        raise _UnusableError(f"has a damaged header ({type(error).__name__}: {error}); replace the file") from error
+        raise UnusableError(f"has a damaged header ({type(error).__name__}: {error}); replace the file") from error
     if image.width * image.height > MAX_PIXELS:
-        raise _UnusableError(f"has {image.width} x {image.height} pixels, {too_large}")
+        raise UnusableError(f"has {image.width} x {image.height} pixels, {too_large}")
     try:
         image.load()
     except Exception as error:
-        raise _UnusableError(f"is truncated or damaged ({type(error).__name__}: {error}); replace the file") from error
+        raise UnusableError(f"is truncated or damaged ({type(error).__name__}: {error}); replace the file") from error
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # unreadable EXIF states no orientation; the pixels are whole
@@ -287,13 +258,13 @@ def fit_condition(image: Image.Image, size: int) -> Pixels:
     """What CLIPImageProcessor would crop before it normalises: uint8 (size, size, 3).
 
     Raises:
-        _UnusableError: so long and thin that the resized image would be over MAX_PIXELS.
+        UnusableError: so long and thin that the resized image would be over MAX_PIXELS.
     """
     rgb = to_rgb(image)
     short, long = sorted(rgb.size)
     new_long = int(size * long / short)
     if size * new_long > MAX_PIXELS:
-        raise _UnusableError(f"is too long and thin ({rgb.width} x {rgb.height}) for CLIP's crop; cut it")
+        raise UnusableError(f"is too long and thin ({rgb.width} x {rgb.height}) for CLIP's crop; cut it")
     width, height = (size, new_long) if rgb.width <= rgb.height else (new_long, size)
     resized = np.asarray(rgb.resize((width, height), resample=Image.Resampling.BICUBIC))
     top, left = (height - size) // 2, (width - size) // 2
@@ -315,7 +286,7 @@ def _to_8bit(image: Image.Image) -> Image.Image:
     values use tells the scale: up to 1 (floats only), up to 255 (8-bit data in a wider file), or up to 65535.
 
     Raises:
-        _UnusableError: values that are negative, above 65535, or not finite have no agreed scale.
+        UnusableError: values that are negative, above 65535, or not finite have no agreed scale.
     """
     if image.mode in ("RGBa", "La"):
         return image.convert(image.mode.upper())
@@ -324,7 +295,7 @@ def _to_8bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float32)
     low, high = values.min(), values.max()
     if not np.isfinite(low + high) or low < 0 or high > 65535:
-        raise _UnusableError(
+        raise UnusableError(
             f"holds values from {low:g} to {high:g}, which have no agreed scale; save it with 8 or 16 bits"
         )
     unit = 1 if image.mode == "F" and high <= 1 else 255 if high <= 255 else 65535

@@ -101,3 +101,53 @@ def test_prune_as_a_person_starts_it(store: EmbeddingStore) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 parts became 1; 50 embeddings kept, dropped: none" in done.stdout
     assert subprocess.run([*command, "/nowhere"], capture_output=True, text=True).returncode == 2
+
+
+def test_an_export_replaces_other_embeddings_only_when_told_to_and_then_all_of_them(
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manifests.embeddings.clip_retrieval.FILE_ROWS", 10)
+    folder = tmp_path / "out"
+    main(["export", store.url, str(folder)])
+    assert len(list(folder.rglob("*_1.*"))) == 3
+    foreign = folder / "img_emb" / "img_emb_0.npy"
+    foreign.write_bytes(b"precious")
+    with pytest.raises(UsageError, match=r"img_emb_0.npy is there already; .* --overwrite"):
+        main(["export", store.url, str(folder)])
+    assert foreign.read_bytes() == b"precious"
+    monkeypatch.setattr("manifests.embeddings.clip_retrieval.FILE_ROWS", 100)
+    main(["export", store.url, str(folder), "--overwrite"])
+    assert len(np.load(foreign)) == 50
+    assert not list(folder.rglob("*_1.*"))
+
+
+def test_embeddings_do_not_become_a_manifest_over_another_file(store: EmbeddingStore, tmp_path: Path) -> None:
+    folder, manifest = tmp_path / "out", tmp_path / "m.parquet"
+    main(["export", store.url, str(folder)])
+    manifest.write_bytes(b"precious")
+    with pytest.raises(UsageError, match="is there already"):
+        main(["import", str(folder), "--manifest", str(manifest)])
+    assert manifest.read_bytes() == b"precious"
+    main(["import", str(folder), "--manifest", str(manifest), "--overwrite"])
+    main(["import", str(folder), "--manifest", str(manifest)])
+    assert pq.read_table(manifest).num_rows == 50
+
+
+def test_a_store_is_not_begun_in_a_folder_of_somebody_else(store: EmbeddingStore, tmp_path: Path) -> None:
+    main(["export", store.url, str(tmp_path / "out")])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    command = ["import", str(tmp_path / "out"), "--store", str(tmp_path / "other")]
+    with pytest.raises(UsageError, match=r"it holds notes.txt"):
+        main(command)
+    main([*command, "--into-existing"])
+    main(command)
+
+
+def test_pruning_leaves_alone_what_only_looks_like_a_part(store: EmbeddingStore) -> None:
+    foreign = Path(store.url) / "parts" / f"{'e' * 32}.parquet"
+    pq.write_table(pa.table({"customer": [1, 2]}), foreign)
+    before = foreign.read_bytes()
+    main(["prune", store.url])
+    assert foreign.read_bytes() == before
+    assert EmbeddingStore(store.url).get(keys(range(50)), ORIGIN).found.all()

@@ -318,7 +318,7 @@ def test_rows_that_no_run_can_make_are_told_with_their_place_in_the_source(
         ("prompt\na\n", ("--set", "height=500"), r"--set: height: '500' .* use 448 or 512"),
         ("prompt,prompt\na,b\n", (), r"column 'prompt' appears twice"),
         ("prompt,x\na,b\n\nc,d\ne,f,g\n", (), r"f.csv: .*row 2: Expected 2 columns, got 3.*quotes"),
-        ('prompt\n"never closed' + "\na" * 2_000_000, (), r"f.csv: .*never closed"),
+        ('prompt\n"never closed' + "\na" * 200, (), r"f.csv: .*never closed"),
         ("prompt\na\n", ("--sample", "3"), r"--sample: goes with --coco only"),
         ("prompt\na\n", ("--masks", "alpha"), r"--masks: goes with --images only"),
     ],
@@ -401,3 +401,52 @@ def test_other_sources_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
             main(["--output", "m.parquet", *options])
         assert words in str(caught.value), options
     assert not Path("m.parquet").exists()
+
+
+# ---- whose the output is
+
+
+def test_making_a_manifest_into_its_own_source_folder_again_makes_the_same(
+    make: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data").mkdir()
+    pq.write_table(pa.table({"prompt": ["a"]}), "data/a.parquet")
+    for _ in range(3):
+        assert main(["--parquet", "data", "--output", "data/requests.parquet"]) == 0
+        assert pq.read_table("data/requests.parquet").column("prompt").to_pylist() == ["a"]
+    assert "left out: " in capsys.readouterr().out
+    Path("link").symlink_to("data")
+    assert main(["--parquet", "link/*.parquet", "--output", "data/requests.parquet"]) == 0
+    assert pq.read_table("data/requests.parquet").num_rows == 1
+
+
+def test_a_manifest_is_not_its_own_only_source(make: Maker) -> None:
+    pq.write_table(pa.table({"prompt": ["a"]}), "a.parquet")
+    before = Path("a.parquet").read_bytes()
+    with pytest.raises(UsageError, match="is also the source"):
+        main(["--parquet", "a.parquet", "--output", "a.parquet", "--overwrite"])
+    assert Path("a.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("foreign", [b"precious", None])
+def test_another_file_is_replaced_only_when_told_to(make: Maker, foreign: bytes | None) -> None:
+    Path("c.txt").write_text("a cat")
+    output = Path("other.parquet")
+    if foreign is None:
+        pq.write_table(pa.table({"task": ["text2img"], "prompt": ["mine"]}), output)
+    else:
+        output.write_bytes(foreign)
+    before = output.read_bytes()
+    with pytest.raises(UsageError, match=r"other.parquet is there already.*--overwrite"):
+        main(["--text", "c.txt", "--output", str(output)])
+    assert output.read_bytes() == before
+    assert main(["--text", "c.txt", "--output", str(output), "--overwrite"]) == 0
+    assert main(["--text", "c.txt", "--set", "width=768", "--output", str(output)]) == 0
+    assert pq.read_table(output).column("width").to_pylist() == [768]
+
+
+def test_manifests_made_before_there_was_a_mark_are_known_by_their_columns(make: Maker) -> None:
+    Path("c.txt").write_text("a cat")
+    make("--text", "c.txt")
+    pq.write_table(pq.read_table("m.parquet").replace_schema_metadata(), "m.parquet")
+    make("--text", "c.txt")

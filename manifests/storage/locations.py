@@ -1,0 +1,76 @@
+"""Locations: plain local paths, or anything that fsspec knows (`file://`, `s3://`, `memory://`, `https://` …)."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+#: Longer locations are shown by their beginning and their end: signed URLs, and images that were put in place of one.
+_MOST_SHOWN = 200
+
+
+def shortened(text: str) -> str:
+    """A location, or words that hold one, for a message."""
+    if len(text) <= _MOST_SHOWN:
+        return text
+    return f"{text[:120]}…{text[-40:]} ({len(text):,} characters)"
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The file system of a location and the path inside it."""
+    fs, path = url_to_fs(url)
+    return fs, path
+
+
+def protocol(url: str) -> str:
+    """What stands before `://`, for chained locations the outermost; empty for a plain path."""
+    return url.split("://", 1)[0].split("::", 1)[0] if "://" in url else ""
+
+
+def is_remote(url: str) -> bool:
+    """True unless the location is a path of this machine."""
+    return protocol(url) not in ("", "file", "local")
+
+
+def local_path(url: str) -> str:
+    """The plain absolute path of a location that is not remote."""
+    return str(filesystem(url)[1])
+
+
+def absolute(url: str) -> str:
+    """The location in a form that any working directory understands; remote ones stay as they are."""
+    return url if is_remote(url) else local_path(url)
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path parts to a location."""
+    joined = url
+    for part in parts:
+        bare = joined.endswith(("://", "/"))
+        joined = f"{joined}{part.lstrip('/')}" if bare else f"{joined}/{part.lstrip('/')}"
+    return joined
+
+
+def folder_of(url: str) -> str:
+    """The folder a file lies in."""
+    head, slashes, tail = url.partition("://")
+    if not slashes:
+        return posixpath.dirname(url)
+    return f"{head}://{posixpath.dirname(tail)}"
+
+
+def is_absolute(location: str) -> bool:
+    """True for absolute paths and for anything with a protocol."""
+    return location.startswith("/") or "://" in location
+
+
+def resolve(location: str, base: str) -> str:
+    """A location as seen from the folder `base`; absolute paths and anything with `://` stay unchanged."""
+    if is_absolute(location):
+        return location
+    head, slashes, tail = base.partition("://")
+    if not slashes:
+        return posixpath.normpath(join(base, location))
+    return f"{head}://{posixpath.normpath(join(tail, location)) if tail else posixpath.normpath(location)}"
