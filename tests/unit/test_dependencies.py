@@ -65,9 +65,19 @@ def files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+def of_its_own(path: Path) -> set[str]:
+    """What the nearest folder above a file declares in a `requirements.txt`: an environment of that folder's own."""
+    for folder in path.relative_to(ROOT).parents:
+        requirements = ROOT / folder / "requirements.txt"
+        if requirements.is_file():
+            lines = requirements.read_text(encoding="utf-8").splitlines()
+            return {package(line) for line in lines if line and not line.startswith("#")}
+    return set()
+
+
 def undeclared(folders: tuple[str, ...], declared: set[str]) -> dict[str, set[str]]:
     """Files that import what is not declared, with the packages."""
-    missing = {relative(path): imported(path) - declared for path in files(*folders)}
+    missing = {relative(path): imported(path) - declared - of_its_own(path) for path in files(*folders)}
     return {file: packages for file, packages in missing.items() if packages}
 
 
