@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from jobs.terminal import steady_streams
 from manifests import storage
 from manifests.config import NO_EMBEDDINGS, Option, OptionGroup, RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
@@ -141,6 +142,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     An error raised on purpose becomes the last line on stderr, without a traceback; anything else is a defect
     of ours and keeps its traceback.
     """
+    steady_streams()
     try:
         code = main()
     except KandinskyBatchError as error:
@@ -292,6 +294,8 @@ def _readable(detail: ErrorDetails, files: Mapping[str, str]) -> str:
         return f"{where}: is required"
     if detail["type"] == "string_pattern_mismatch":
         reason = f"should be the {RunConfig.model_fields[name].description}"
+    elif detail["type"] == "string_unicode":
+        reason = "is not UTF-8; rename it (convmv -f latin1 -t utf8 does whole folders), or set LC_ALL=C.UTF-8"
     else:
         reason = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{where}: {reason}; got {detail['input']!r}"

@@ -17,7 +17,6 @@ that was made here before, and another file only with --overwrite; it is never i
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -145,7 +144,7 @@ def _recipe(given: argparse.Namespace) -> writing.Recipe:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the manifest and say what is in it."""
     given = _parser().parse(arguments)
-    output = given.output if storage.is_remote(given.output) else os.path.abspath(os.path.expanduser(given.output))
+    output = storage.absolute(given.output)
     if not output.endswith((".parquet", ".parq", ".pq")):
         raise UsageError(
             f"option --output: {given.output!r} does not end in .parquet, so it would not be found in a folder"

@@ -189,7 +189,7 @@ def _make_missing(
 ) -> None:
     """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes:
         stop.listen()
         device = choose_device(config, npus(nodes))
         pools = split_devices(config, planned, device.kind, nodes, run_folder.known_times(config), progress.note)

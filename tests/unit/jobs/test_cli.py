@@ -76,7 +76,8 @@ def groups(parser: cli.Parser) -> dict[str, list[argparse.Action]]:
 
 
 def test_every_script_is_among_those_whose_help_is_looked_at() -> None:
-    scripts = {path.name for path in (Path(cli.__file__).parent).glob("*.py")} - {"cli.py", "__init__.py"}
+    shared = {"cli.py", "terminal.py", "__init__.py"}
+    scripts = {path.name for path in (Path(cli.__file__).parent).glob("*.py")} - shared
     assert {command.split()[0] for command in HELPS} == scripts
 
 
@@ -281,6 +282,11 @@ def test_every_mistake_becomes_one_line_that_names_its_option() -> None:
         "option --batch-size: input should be greater than or equal to 1; got '0'",
         "option --decoder-actors: should be the size of the decoder pool: auto, N or MIN:MAX; got '0'",
     ]
+
+
+def test_a_name_that_is_not_utf8_is_told_with_what_to_do() -> None:
+    said = refused("--manifest", "m", "--output", os.fsdecode("café".encode("latin-1")))
+    assert said.startswith("option --output: is not UTF-8; rename it")
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
