@@ -89,11 +89,6 @@ def find(location: str, suffixes: tuple[str, ...], marks: bool = True) -> Found:
     return retries.request("list", location, lambda: kind(location, suffixes, marks).run())
 
 
-def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The files of `find`."""
-    return list(find(location, suffixes).files)
-
-
 def _is_glob(text: str) -> bool:
     return any(sign in text for sign in "*?[")
 
