@@ -115,7 +115,7 @@ def _source(given: argparse.Namespace, output: str) -> Stream:
     if given.product is not None:
         return product.product(given.product)
     (name,) = (name for name in _TABLES if getattr(given, name) is not None)
-    urls = tables.find(getattr(given, name), _TABLES[name])
+    urls, left_out = tables.find(getattr(given, name), _TABLES[name])
     others = [url for url in urls if not storage.same_place(url, output)]
     if not others:
         raise UsageError(f"option --output: {output} is also the source; give the manifest another name")
@@ -124,8 +124,8 @@ def _source(given: argparse.Namespace, output: str) -> Stream:
         stream = readers[name](others)
     else:
         stream = delimited.delimited(others, "\t" if name == "tsv" else ",", given.quotes or "auto")
-    left_out = (f"left out: {output}, which is the output",) if len(others) < len(urls) else ()
-    return replace(stream, notes=(*stream.notes, *left_out))
+    own = (f"left out: {output}, which is the output",) if len(others) < len(urls) else ()
+    return replace(stream, notes=(*stream.notes, *left_out, *own))
 
 
 def _recipe(given: argparse.Namespace) -> writing.Recipe:

@@ -105,11 +105,6 @@ def _refuse_other_encoding(name: str) -> None:
         ) from error
 
 
-def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The files of `find`."""
-    return list(find(location, suffixes).files)
-
-
 def _is_glob(text: str) -> bool:
     return any(sign in text for sign in "*?[")
 
