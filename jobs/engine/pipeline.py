@@ -53,6 +53,9 @@ Work = tuple[Window, Wanted]
 #: second, and lets a task have two blocks ready otherwise; a block and its metadata are two objects.
 TEXT_BLOCKS_AHEAD = 16
 
+#: The stage whose batches wait for storage rather than for a device.
+INPUTS = "inputs"
+
 #: As whole blocks of Arrow: a stage gets the one batch that a block is.
 BLOCKS: Mapping[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -71,7 +74,8 @@ class Setup:
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
         notify: hears what a person should know while the run goes on.
         notify_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
-        look: asked every second, from another thread; what it raises ends the run.
+        look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
+            what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
@@ -84,7 +88,7 @@ class Setup:
     attempts: Any
     notify: Callable[[str], None]
     notify_pools: Callable[[str], None]
-    look: Callable[[], None]
+    look: Callable[[int], None]
     memory: Memory
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
@@ -218,8 +222,8 @@ def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
     # of a window one after the other.
     share = task["num_cpus"] / 2
     dataset = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
-    loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
-    return dataset.map_batches(inputs, fn_args=(size, loading), **task, **BLOCKS)
+    loading = Guard(INPUTS, "failed_to_load", config.device_timeout, setup.attempts)
+    return dataset.map_batches(inputs, fn_args=(size, loading, config.input_timeout), **task, **BLOCKS)
 
 
 def task_arguments(setup: Setup) -> dict[str, Any]:
@@ -264,9 +268,9 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up() -> None:
-        setup.look()
-        watch.check()
         news = ray.get(setup.attempts.news.remote())
+        setup.look(sum(count for stage, count in news.working.items() if stage != INPUTS))
+        watch.check()
         if news.trouble is not None:
             raise news.trouble
         setup.notify_pools(_pools_in_words(news))
@@ -323,13 +327,13 @@ class PlannedBatches(Datasource):
         return read
 
 
-def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:
-    """Stage: images and masks of one batch, decoded."""
+def inputs(block: pa.Table, size: int, guard: Guard, limit_s: float) -> pa.Table:
+    """Stage: images and masks of one batch, decoded; each is to be read within `limit_s` seconds."""
     batch = Batch.from_block(block)
     if batch.bucket is None or batch.bucket.task == "text2img" or not batch.pending:
         return load_inputs(batch, size).to_block()
     # Image codecs are C libraries that read what anybody may have written.
-    return guard.run(batch, lambda rows: load_inputs(rows, size)).to_block()
+    return guard.run(batch, lambda rows: load_inputs(rows, size, limit_s)).to_block()
 
 
 def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:

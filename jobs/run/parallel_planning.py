@@ -15,7 +15,7 @@ from jobs.engine.pools import total
 from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError
 from manifests.planning.plan import Plan, plan, summarize_in_turn
-from manifests.planning.window_summary import WindowSummary, summarize
+from manifests.planning.window_summary import Scope, WindowSummary, summarize
 from manifests.requests.files import Piece
 
 #: From here on Ray's start is paid back.
@@ -34,20 +34,20 @@ def plan_job(config: RunConfig, ends: Sequence[int] = ()) -> Plan:
     return plan(config, ends, _summarize)
 
 
-def _summarize(config: RunConfig, stretches: Sequence[Stretch], inline: bool) -> Iterator[WindowSummary]:
+def _summarize(config: RunConfig, stretches: Sequence[Stretch], scope: Scope) -> Iterator[WindowSummary]:
     pieces = (piece for stretch in stretches for window in stretch for piece in window)
     if sum(piece.stop - piece.start for piece in pieces) < PARALLEL_ROWS:
-        yield from summarize_in_turn(config, stretches, inline)
+        yield from summarize_in_turn(config, stretches, scope)
         return
     # Here: a small manifest should not wait for Ray to be imported.
     from jobs.engine.cluster import cluster
 
     with cluster() as nodes:
-        yield from _summarize_with_ray(config, stretches, inline, max(1, int(total(nodes, "CPU"))))
+        yield from _summarize_with_ray(config, stretches, scope, max(1, int(total(nodes, "CPU"))))
 
 
 def _summarize_with_ray(
-    config: RunConfig, stretches: Sequence[Stretch], inline: bool, cpus: int
+    config: RunConfig, stretches: Sequence[Stretch], scope: Scope, cpus: int
 ) -> Iterator[WindowSummary]:
     import ray
 
@@ -56,7 +56,7 @@ def _summarize_with_ray(
     running: deque[Any] = deque()
     while True:
         for stretch in itertools.islice(left, 2 * cpus - len(running)):
-            running.append(task.remote(config, stretch, inline))
+            running.append(task.remote(config, stretch, scope))
         if not running:
             return
         try:
@@ -67,5 +67,5 @@ def _summarize_with_ray(
             raise
 
 
-def _summarize_stretch(config: RunConfig, stretch: Stretch, inline: bool) -> list[WindowSummary]:
-    return list(summarize(config, stretch, inline))
+def _summarize_stretch(config: RunConfig, stretch: Stretch, scope: Scope) -> list[WindowSummary]:
+    return list(summarize(config, stretch, scope))

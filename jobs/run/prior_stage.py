@@ -105,7 +105,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
     work = windows_left(planned, ledger)
     done = _Done()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as found:
+    with engine_log() as said, cluster(progress.note) as found:
         stop.listen()
         device = choose_device(config, npus(found))
         pools = size_pools(config, device.kind, found)

@@ -23,9 +23,11 @@ from manifests.planning import ids as naming
 from manifests.planning import layout, samples
 from manifests.planning.fingerprint import Fingerprint
 from manifests.planning.layout import Layout, PlannedBatch, PlannedShard
+from manifests.planning.sources import Sources, summarize_sources
 from manifests.planning.window_summary import (
     BucketTally,
     Problem,
+    Scope,
     Tally,
     WindowSummary,
     join_problems,
@@ -35,12 +37,12 @@ from manifests.planning.window_summary import (
 from manifests.records import GIVEN_EMBEDDINGS
 from manifests.requests import files, reading
 from manifests.requests.columns import cast_requests
+from manifests.requests.common_types import as_bytes, has_text
 from manifests.requests.files import Manifest, Piece
 from manifests.requests.validation import Resolved, check_defaults, resolve
 
-#: Has windows summarized, in order: all of them, in stretches that share few row groups, and whether some images lie
-#: inline.
-Summarizer = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], bool], Iterator[WindowSummary]]
+#: Has windows summarized, in order: all of them, in stretches that share few row groups.
+Summarizer = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], Scope], Iterator[WindowSummary]]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Plan:
         fingerprint: hex; changes with whatever changes images, names or places, and with nothing else.
         ends: rows after which the manifest ended before more were appended, ascending.
         fingerprint_at: the fingerprint that the manifest had with so many rows, for each of `ends`.
+        sources: what was read, and what was not.
     """
 
     windows: tuple[Window, ...]
@@ -100,6 +103,7 @@ class Plan:
     buckets: Mapping[Bucket, BucketTally]
     schema: pa.Schema
     fingerprint: str
+    sources: Sources
     ends: tuple[int, ...] = ()
     fingerprint_at: Mapping[int, str] = field(default_factory=dict)
 
@@ -110,10 +114,10 @@ class Plan:
 
 
 def summarize_in_turn(
-    config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], inline: bool
+    config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], scope: Scope
 ) -> Iterator[WindowSummary]:
     """All windows, one after the other in this process."""
-    return summarize(config, itertools.chain.from_iterable(stretches), inline)
+    return summarize(config, itertools.chain.from_iterable(stretches), scope)
 
 
 def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = summarize_in_turn) -> Plan:
@@ -137,10 +141,14 @@ def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = s
     fingerprint = Fingerprint(config, manifest)
     tallies = []
     rows, fingerprint_at = 0, {}
+    no_text: dict[str, int] = {}
+    texts = pa.schema([field for field in manifest.extras if has_text(field.type)])
+    scope = Scope(any(file.inline_bytes for file in manifest.files), texts)
     with naming.IdWatch() as watch:
         stretches = files.cut_stretches(manifest, windows)
-        for found in summarizer(config, stretches, any(file.inline_bytes for file in manifest.files)):
-            fingerprint.add(found.digest, found.rows)
+        for found in summarizer(config, stretches, scope):
+            no_text = {name: rows + row for name, row in found.no_text.items()} | no_text
+            fingerprint.add(found.digest, found.rows, found.no_text)
             watch.see(found.names)
             tallies.append(found.tally)
             rows += found.rows
@@ -154,8 +162,15 @@ def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = s
             if repeated.own.any():
                 resolved = resolve(light.read(windows[index]).tables, config)
                 tallies[index] = tally(resolved, layout.lay_out(config, resolved, repeated), repeated)
-    whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
+    sources = summarize_sources(manifest, no_text)
+    manifest = replace(manifest, extras=_as_bytes(manifest.extras, no_text))
+    whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest(), sources)
     return replace(whole, ends=tuple(ends), fingerprint_at=fingerprint_at)
+
+
+def _as_bytes(extras: pa.Schema, names: Container[str]) -> pa.Schema:
+    """The other columns, some of them as binary: what is not text in every row travels as the bytes that it is."""
+    return pa.schema([f.with_type(as_bytes(f.type)) if f.name in names else f for f in extras])
 
 
 def share_of(planned: Plan, share: tuple[int, int]) -> range:
@@ -271,6 +286,7 @@ def _assemble(
     repeats: Sequence[naming.Repeats],
     tallies: Sequence[Tally],
     fingerprint: str,
+    sources: Sources,
 ) -> Plan:
     """Number the shards over all windows and add up."""
     placed, first_row, first_shard = [], 0, 0
@@ -303,4 +319,5 @@ def _assemble(
         buckets=buckets,
         schema=samples.sample_schema(manifest.extras),
         fingerprint=fingerprint,
+        sources=sources,
     )

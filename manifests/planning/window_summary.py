@@ -79,6 +79,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What to look at beside the request columns.
+
+    Attributes:
+        inline: some images lie inline. They are read for the content ids of rows without id, and for nothing else.
+        texts: the other columns that hold text, in their common types.
+    """
+
+    inline: bool
+    texts: pa.Schema
+
+
+@dataclass(frozen=True)
 class WindowSummary:
     """What is learnt of one window.
 
@@ -87,33 +100,52 @@ class WindowSummary:
         digest: its part of the plan's fingerprint.
         names: for finding what repeats.
         tally: as if no row of another window used one of its ids.
+        no_text: columns of `Scope.texts` with bytes that are not UTF-8 -> the first such row of the window.
     """
 
     rows: int
     digest: bytes
     names: naming.WindowNames
     tally: Tally
+    no_text: Mapping[str, int]
 
 
-def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) -> Iterator[WindowSummary]:
+def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scope) -> Iterator[WindowSummary]:
     """The way of a window, for neighbouring ones in turn: read, cast and resolve, lay out, count, and name.
 
     Each row group that the windows lie in is decoded once.
 
-    Args:
-        inline: some images lie inline. They are read for the content ids of rows without id, and for nothing else.
-
     Raises:
         ManifestError: a file has changed, vanished, or is damaged.
     """
-    with reading.Reader(inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
+    with reading.Reader(extras=scope.texts, inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
         for pieces, fragment in _read_ahead(light, windows):
             resolved = resolve(fragment.tables, config)
             planned = lay_out(config, resolved, naming.NO_REPEATS)
             counted = tally(resolved, planned, naming.NO_REPEATS)
             columns = resolved.given.columns
-            names = _names(columns, pieces, images if inline else None)
-            yield WindowSummary(resolved.rows, window_digest(columns, names.content_hashes), names, counted)
+            names = _names(columns, pieces, images if scope.inline else None)
+            digest = window_digest(columns, names.content_hashes)
+            yield WindowSummary(resolved.rows, digest, names, counted, _no_text(fragment.extras))
+
+
+def _no_text(texts: pa.Table | None) -> dict[str, int]:
+    """Columns with bytes that are not UTF-8, which Arrow reads as text all the same, and the first row of each."""
+    found = {}
+    for name, column in zip(texts.column_names, texts.columns, strict=True) if texts is not None else ():
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            found[name] = next((row for row in range(len(column)) if not _is_valid(column, row)), 0)
+    return found
+
+
+def _is_valid(column: pa.ChunkedArray, row: int) -> bool:
+    try:
+        column.take(pa.array([row])).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _read_ahead(
