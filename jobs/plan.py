@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Check a manifest and say what a run of it would do, and what it would take, without doing any of it.
 
     python jobs/plan.py --manifest requests.parquet --output images
@@ -35,6 +36,7 @@ from jobs.run.progress import RunProgress, duration  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.planning.plan import Plan  # noqa: E402
+from manifests.planning.sources import describe  # noqa: E402
 from manifests.planning.window_summary import Problem  # noqa: E402
 from workers.checkpoints import locations  # noqa: E402
 
@@ -112,6 +114,8 @@ def _show_counts(found: DryRun, console: Console) -> None:
     done = found.done
     shards = f"{done.sealed:,} of {done.shards:,} shards committed, {done.staged:,} batches staged"
     padding = f"{100 * found.padding:.2f} % padding"
+    for place, line in enumerate(describe(found.sources)):
+        _say(console, f"{'' if place else 'source':<8}{line}")
     copies = f" ({found.copies:,} of them copies)" if found.copies else ""
     _say(console, f"rows    {found.rows:,}: {found.rows - found.failing:,} can be made, {found.failing:,} cannot")
     for task, rows in found.rows_by_task.items():

@@ -190,6 +190,11 @@ class RunConfig(BaseModel):
         Field(gt=0, description="that one call of a stage may take, compilation by --graph not counted"),
         Option("faults", "SECONDS"),
     ] = 1800.0
+    input_timeout: Annotated[
+        float,
+        Field(gt=0, description="that reading one input image may take before its row fails"),
+        Option("faults", "SECONDS"),
+    ] = 60.0
     grace: Annotated[
         float,
         Field(ge=0, description="that batches in flight may take after SIGTERM or Ctrl-C"),
@@ -210,6 +215,11 @@ class RunConfig(BaseModel):
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
+    report: Annotated[
+        bool,
+        Field(description="make _run/report.html at the end: what came of the run, with a sample of its images"),
+        Option("output format"),
+    ] = True
     dump_latents: Annotated[
         bool,
         Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging"),

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.benchmarks import child
-from manifests.errors import KandinskyBatchError, UsageError
+from jobs.benchmarks import child, tables
+from manifests.errors import UsageError
 
 NAME = "embeddings"
 HELP = "look fragments up in embedding stores; the last size is held against the first"
@@ -87,21 +87,19 @@ def measure(folder: str, rows: int, arguments: argparse.Namespace) -> Lookup:
     raw_ratio = _filled_store(folder, rows, arguments.dtype, arguments.width)
     numbers = (arguments.width, arguments.fragment, arguments.lookups)
     command = [sys.executable, str(_SCRIPT), folder, str(rows), arguments.dtype]
-    ended = child.run(command + [str(number) for number in numbers])
-    if ended.returncode:
-        raise KandinskyBatchError(f"the lookups ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+    ended = child.run_checked("the lookups", command + [str(number) for number in numbers])
     return Lookup(rows, raw_ratio, peak_bytes=ended.peak_bytes, **json.loads(ended.stdout))
 
 
 def table(measured: Sequence[Lookup], fragment: int) -> str:
     """The sizes side by side, in Markdown."""
-    lines = ["| embeddings | bytes, raw = 1 | first | together | scattered | hits/s | peak MiB | peak, first = 1 |"]
-    lines.append("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    rows = []
     for one in measured:
-        times = f"{one.first:.3f} | {one.together:.3f} | {one.scattered:.3f} | {fragment / one.together:,.0f}"
-        peak = f"{one.peak_bytes / 2**20:.0f} | {one.peak_bytes / measured[0].peak_bytes:.2f}"
-        lines.append(f"| {one.rows:,} | {one.raw_ratio:.2f} | {times} | {peak} |")
-    return "\n".join(lines)
+        times = (f"{one.first:.3f}", f"{one.together:.3f}", f"{one.scattered:.3f}", f"{fragment / one.together:,.0f}")
+        peak = tables.peak_cells(one.peak_bytes, measured[0].peak_bytes)
+        rows.append((f"{one.rows:,}", f"{one.raw_ratio:.2f}", *times, *peak))
+    columns = ("embeddings", "bytes, raw = 1", "first", "together", "scattered", "hits/s", *tables.PEAK_COLUMNS)
+    return tables.table(columns, rows)
 
 
 def _ratio(dtype: str, width: int) -> float:

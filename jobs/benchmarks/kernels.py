@@ -13,16 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
+from jobs.benchmarks import child, tables
 from jobs.benchmarks.kernel_cases import PARTS, SIZES, Case, cases, question
 from manifests.errors import KandinskyBatchError, UsageError
 from workers.device.device import PROCESS_ENVIRONMENT
 
 NAME = "kernels"
 HELP = "time steps of UNet, prior and MoVQ on the CPU, beside PyTorch's; --sizes full runs the published models"
-
-_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def add_options(options: argparse._ArgumentGroup) -> None:
@@ -57,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.threads} threads, milliseconds per call, best of {arguments.rounds} rounds\n")
     ours = [name for name in libraries if name != "PyTorch"]
     columns = [*ours, "PyTorch", *(["ratio"] if ours == ["MindSpore"] else [f"{name} ratio" for name in ours])]
-    print(f"| model | call | batch | {' | '.join(columns)} |\n|---|---|---:|{'---:|' * len(columns)}")
+    print(tables.head(("model", "call", "batch", *columns), text=("model", "call")))
     try:
         for case in cases(arguments.sizes, arguments.parts, arguments.batches):
             rounds = [[side.milliseconds(case) for side in sides] for _ in range(arguments.rounds)]
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             theirs = best.pop("PyTorch", None)
             times = [f"{time:.1f}" for time in best.values()]
             beside = ["–"] * (1 + len(best)) if theirs is None else _beside(theirs, best.values())
-            print(f"| {case.size} | {case.part} | {case.batch} | {' | '.join([*times, *beside])} |", flush=True)
+            print(tables.row((case.size, case.part, str(case.batch), *times, *beside)), flush=True)
     finally:
         for side in sides:
             side.end()
@@ -88,7 +86,7 @@ class _Side:
     def __init__(self, python: str, library: str, *more: str, threads: int) -> None:
         # What MindSpore needs its side sets itself, and PyTorch's must not have.
         environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
-        environment |= {"PYTHONPATH": _ROOT, "OMP_NUM_THREADS": str(threads)}
+        environment |= {"PYTHONPATH": str(child.ROOT), "OMP_NUM_THREADS": str(threads)}
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by end)
         self._process = subprocess.Popen(
             [python, "-m", f"jobs.benchmarks.kernel_times_{library}", *more],

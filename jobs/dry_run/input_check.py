@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS
 from manifests.planning.plan import Plan, Window, batches_of
@@ -82,7 +83,7 @@ def check_inputs(config: RunConfig, planned: Plan, tell: Callable[[int], None]) 
         ManifestError: a file has changed, vanished, or is damaged.
     """
     found = InputCheck()
-    look = _remembering()
+    look = _remembering(config.input_timeout)
     encoders = _encoders(config)
     with ThreadPoolExecutor(LOOKERS, thread_name_prefix="look") as pool:
         for window in planned.windows:
@@ -94,13 +95,13 @@ def check_inputs(config: RunConfig, planned: Plan, tell: Callable[[int], None]) 
     return found
 
 
-def _remembering() -> Callable[[tuple[str | bytes, str]], Look]:
+def _remembering(limit_s: float) -> Callable[[tuple[str | bytes, str]], Look]:
     """`look_at`, which remembers what it saw behind a location."""
-    known = lru_cache(REMEMBERED)(look_at)
+    known = lru_cache(REMEMBERED)(lambda content, polarity: look_at(content, polarity, limit_s))
 
     def look(source: tuple[str | bytes, str]) -> Look:
         # Inline images would fill the memory, and hardly ever come twice.
-        return known(*source) if isinstance(source[0], str) else look_at(*source)
+        return known(*source) if isinstance(source[0], str) else look_at(*source, limit_s)
 
     return look
 
@@ -122,13 +123,13 @@ def _check_images(
         unusable = set()
         looks = look((source, polarity) for _, _, source, polarity in uses)
         for (row, column, source, polarity), seen in zip(uses, looks, strict=True):
-            shown = source if isinstance(source, str) else "inline bytes"
+            shown = storage.shortened(source) if isinstance(source, str) else "inline bytes"
             if seen.problem is not None:
                 unusable.add(row)
                 reason = seen.problem.split("; ")[0].split(" (")[0]
                 found.add(found.problems, column, reason, row, f"{column} ({shown}) {seen.problem}")
-            elif column == "mask" and polarity and seen.repainted is not None:
-                _judge_mask(found, row, shown, polarity, seen.repainted)
+            elif column == "mask" and polarity:
+                _judge_mask(found, row, shown, polarity, seen)
         found.unusable += len(unusable)
 
 
@@ -141,14 +142,19 @@ def _uses(row: dict[str, Any]) -> Iterator[tuple[str, str | bytes, str]]:
             yield column, source["bytes"] if source["bytes"] is not None else source["path"], polarity
 
 
-def _judge_mask(found: InputCheck, row: int, shown: str, polarity: str, repainted: float) -> None:
+def _judge_mask(found: InputCheck, row: int, shown: str, polarity: str, seen: Look) -> None:
     other = "black" if polarity == "white" else "white"
-    if repainted > MOSTLY:
-        reason = f"repaints most of the image; if that is not meant, mask_polarity should be '{other}'"
-        found.add(found.warnings, "mask", reason, row, f"mask ({shown}) repaints {100 * repainted:.0f} % of the image")
-    elif repainted == 0:
-        reason = f"repaints nothing; if that is not meant, mask_polarity should be '{other}'"
+    if seen.doubt is not None:
+        reason = "may mean something else; make what is to be repainted white and the rest black"
+        found.add(found.warnings, "mask", reason, row, f"mask ({shown}) {seen.doubt}")
+    elif seen.repainted == 0:
+        # Masks that show something fail, so that this one is of one colour.
+        reason = "repaints nothing; it is of one colour"
         found.add(found.warnings, "mask", reason, row, f"mask ({shown}) is nowhere {polarity}")
+    elif seen.repainted is not None and seen.repainted > MOSTLY:
+        reason = f"repaints most of the image; if that is not meant, mask_polarity should be '{other}'"
+        example = f"mask ({shown}) repaints {100 * seen.repainted:.0f} % of the image"
+        found.add(found.warnings, "mask", reason, row, example)
 
 
 def _check_prompts(window: Window, encoders: Sequence[tuple[str, Encode]], found: InputCheck) -> None:

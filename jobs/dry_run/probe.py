@@ -52,7 +52,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
     alone = alone.model_copy(update={"embeddings": NO_EMBEDDINGS, "stage": "all"})
     watch = Stopwatch()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes:
         device = choose_device(config, npus(nodes))
         pools = size_pools(config, device.kind, nodes)
         progress.note(f"device: {device.kind} ({device.reason})")
@@ -60,7 +60,14 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
         progress.start(images, 0)
         pools_alone, memory = size_pools(alone, device.kind, nodes), remembered(alone, device.kind)
         setup = Setup(
-            alone, pools_alone, planned.tasks, start_attempts(), progress.note, progress.aside, lambda: None, memory
+            alone,
+            pools_alone,
+            planned.tasks,
+            start_attempts(),
+            progress.note,
+            progress.aside,
+            lambda working: None,
+            memory,
         )
         try:
             for receipt in run_line(setup, work):

@@ -28,7 +28,7 @@ from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, 
 from jobs.engine.ledger import Ledger, Wanted
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
-from jobs.engine.store_lookup import Survey, survey
+from jobs.engine.store_lookup import WorkSplit, split_work
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -53,6 +53,9 @@ Work = tuple[Window, Wanted]
 #: second, and lets a task have two blocks ready otherwise; a block and its metadata are two objects.
 TEXT_BLOCKS_AHEAD = 16
 
+#: The stage whose batches wait for storage rather than for a device.
+INPUTS = "inputs"
+
 #: As whole blocks of Arrow: a stage gets the one batch that a block is.
 BLOCKS: Mapping[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -71,7 +74,8 @@ class Setup:
         attempts: the run's books (workers/fault_tolerance/attempts.py).
         tell: hears what a person should know while the run goes on.
         tell_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
-        look: asked every second, from another thread; what it raises ends the run.
+        look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
+            what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a line without this trust makes them.
@@ -84,7 +88,7 @@ class Setup:
     attempts: Any
     tell: Callable[[str], None]
     tell_pools: Callable[[str], None]
-    look: Callable[[], None]
+    look: Callable[[int], None]
     memory: Memory
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
@@ -104,11 +108,11 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    parted = _parted(setup, work)
-    if not parted.with_prior:
+    split = _split(setup, work)
+    if not split.with_prior:
         setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
     with begin_line(setup) as places:
-        yield from _receipts(_line(setup, parted, places))
+        yield from _receipts(_line(setup, split, places))
 
 
 @contextmanager
@@ -127,19 +131,19 @@ def begin_line(setup: Setup) -> Iterator[Places]:
         gc.collect()
 
 
-def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
+def _split(setup: Setup, work: Sequence[Work]) -> WorkSplit:
     """What needs the prior, and what does not."""
     if setup.config.stage == "decode":
-        return Survey(without_prior=list(work))
+        return WorkSplit(without_prior=list(work))
     brings_some = any(name in GIVEN_EMBEDDINGS for name in work[0][0].extras.names)
     knows_some = setup.memory.url is not None and EmbeddingStore(setup.memory.url).index_files
     if not setup.trust_index or not (brings_some or knows_some):
-        return Survey(with_prior=list(work))
-    parted = survey(setup.config, work, setup.memory)
-    if parted.rows > parted.rows_to_embed:
-        known = f"the embeddings of {parted.rows - parted.rows_to_embed} of {parted.rows} images are known"
-        setup.tell(known if parted.with_prior else f"{known}: no prior is started")
-    return parted
+        return WorkSplit(with_prior=list(work))
+    split = split_work(setup.config, work, setup.memory)
+    if split.rows > split.rows_to_embed:
+        known = f"the embeddings of {split.rows - split.rows_to_embed} of {split.rows} images are known"
+        setup.tell(known if split.with_prior else f"{known}: no prior is started")
+    return split
 
 
 def after_loss(setup: Setup) -> Setup:
@@ -180,15 +184,15 @@ def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.compilations.remote()))
 
 
-def _line(setup: Setup, parted: Survey, places: Places) -> Any:
+def _line(setup: Setup, split: WorkSplit, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
     ways = []
-    if parted.with_prior:
-        ways.append(embedded(setup, parted.with_prior, places))
-    if parted.without_prior:
+    if split.with_prior:
+        ways.append(embedded(setup, split.with_prior, places))
+    if split.without_prior:
         if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
-        ways.append(_loaded(setup, parted.without_prior, if_unknown))
+        ways.append(_loaded(setup, split.without_prior, if_unknown))
     line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/engine/elastic.py).
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
@@ -217,8 +221,8 @@ def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
     # of a window one after the other.
     share = task["num_cpus"] / 2
     line = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
-    loading = Guard("inputs", "failed_to_load", config.device_timeout, setup.attempts)
-    return line.map_batches(inputs, fn_args=(size, loading), **task, **BLOCKS)
+    loading = Guard(INPUTS, "failed_to_load", config.device_timeout, setup.attempts)
+    return line.map_batches(inputs, fn_args=(size, loading, config.input_timeout), **task, **BLOCKS)
 
 
 def task_arguments(setup: Setup) -> dict[str, Any]:
@@ -263,9 +267,9 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up() -> None:
-        setup.look()
-        watch.check()
         news = ray.get(setup.attempts.news.remote())
+        setup.look(sum(count for stage, count in news.working.items() if stage != INPUTS))
+        watch.check()
         if news.trouble is not None:
             raise news.trouble
         setup.tell_pools(_pools_in_words(news))
@@ -322,13 +326,13 @@ class PlannedBatches(Datasource):
         return read
 
 
-def inputs(block: pa.Table, size: int, guard: Guard) -> pa.Table:
-    """Stage: images and masks of one batch, decoded."""
+def inputs(block: pa.Table, size: int, guard: Guard, limit_s: float) -> pa.Table:
+    """Stage: images and masks of one batch, decoded; each is to be read within `limit_s` seconds."""
     batch = Batch.from_block(block)
     if batch.bucket is None or batch.bucket.task == "text2img" or not batch.pending:
         return load_inputs(batch, size).to_block()
     # Image codecs are C libraries that read what anybody may have written.
-    return guard.run(batch, lambda rows: load_inputs(rows, size)).to_block()
+    return guard.run(batch, lambda rows: load_inputs(rows, size, limit_s)).to_block()
 
 
 def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:

@@ -34,6 +34,7 @@ from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.planning.plan import Plan, share_of
+from manifests.planning.sources import describe as describe_sources
 from workers.checkpoints import locations
 from workers.device.device import choose_device
 from workers.embeddings.lookup import remembered
@@ -125,6 +126,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
         planned = plan_job(config, run_folder.ends_of(config))
+        for line in describe_sources(planned.sources):
+            progress.note(line)
         locations.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
         # Before the lease, which would be the first thing of ours in a folder that is somebody else's.
         run_folder.check(config, planned)
@@ -186,7 +189,7 @@ def _make_missing(
 ) -> None:
     """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes:
         stop.listen()
         device = choose_device(config, npus(nodes))
         pools = split_devices(config, planned, device.kind, nodes, run_folder.known_times(config), progress.note)

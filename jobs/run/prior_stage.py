@@ -35,7 +35,7 @@ from jobs.engine.pipeline import (
     windows_left,
 )
 from jobs.engine.pools import npus, size_pools
-from jobs.engine.store_lookup import Survey, survey
+from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.run import run_folder
 from jobs.run.progress import RunProgress, duration
 from jobs.run.signals import Stop, StopNowError
@@ -105,7 +105,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     work = windows_left(planned, ledger)
     done = _Done()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as found:
+    with engine_log() as said, cluster(progress.note) as found:
         stop.listen()
         device = choose_device(config, npus(found))
         pools = size_pools(config, device.kind, found)
@@ -113,7 +113,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         memory = remembered(config, device.kind)
         setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.aside, stop.look, memory)
         progress.phase("asking the store")
-        first = survey(config, work, memory, verify=True)
+        first = split_work(config, work, memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)
         try:
             _fill(setup, first, progress, done, stop)
@@ -144,7 +144,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     return report
 
 
-def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop: Stop) -> None:
+def _fill(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Run the line until what is left is what fails, asking the store each time anew."""
     before = found.rows_to_embed + 1
     while found.with_prior:
@@ -169,7 +169,7 @@ def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop:
             setup = after_loss(setup)
             progress.note(f"{error}; going on with {setup.pools.in_words}")
             before += 1
-        found = survey(setup.config, found.with_prior, setup.memory, verify=True)
+        found = split_work(setup.config, found.with_prior, setup.memory, verify=True)
         if found.rows_to_embed == sum(done.failed.values()):
             return
 

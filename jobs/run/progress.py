@@ -18,6 +18,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from jobs.terminal import lasting
+
 LOG_EVERY_S = 10.0
 
 
@@ -195,7 +197,7 @@ class RunProgress:
 def _own_stderr() -> TextIO:
     """Stderr under a number of its own, so the bar goes on while a library's output is held back."""
     try:
-        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
+        return lasting(os.dup(sys.stderr.fileno()), sys.stderr.encoding, closefd=True)
     except (
         OSError,
         ValueError,

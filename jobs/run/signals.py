@@ -21,6 +21,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: News of a finished batch takes about so long through the engine; what comes sooner was finished before the signal.
 NEWS_S = 2.0
 
+#: A run that was asked to end, and in which no batch is on a device or behind it for so long, has nothing to wait for:
+#: its batches wait for their inputs, which may never come.
+IDLE_S = 5.0
+
 
 class RunInterrupted(KeyboardInterrupt):
     """The run ends because it was asked to. Not an `Exception`, so that nobody who handles those holds it up."""
@@ -58,6 +62,8 @@ class Stop:
         #: Batches to wait for after the signal; None while none is in flight.
         self._awaited: int | None = None
         self._now = False
+        #: Since when nothing was being worked on, after the signal.
+        self._idle_since: float | None = None
 
     def __enter__(self) -> Stop:
         self.listen()
@@ -96,12 +102,19 @@ class Stop:
             self._awaited -= 1
         return self._awaited <= 0
 
-    def look(self) -> None:
+    def look(self, working: int | None = None) -> None:
         """Asked now and then while the engine runs, from any thread.
 
+        Args:
+            working: batches that are worked on behind the inputs, where that is known.
+
         Raises:
-            StopNowError: there is no more time.
+            StopNowError: there is no more time, or nothing to wait for.
         """
+        if self._number is not None and working is not None:
+            now = time.monotonic()
+            self._idle_since = None if working else self._idle_since or now
+            self._now |= self._idle_since is not None and now - self._idle_since >= IDLE_S
         if self._now:
             raise StopNowError("asked to stop")
 

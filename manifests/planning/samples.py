@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests import storage
 from manifests.errors import SUCCESS
 from manifests.planning.ids import derive_seed
+from manifests.planning.image_locations import resolve_locations, unwrap_texts
 from manifests.records import (
     CONDITION_TYPE,
     GIVEN_EMBEDDINGS,
@@ -199,25 +199,12 @@ def _prompts(resolved: Resolved, interpolate: npt.NDArray[np.bool_]) -> pa.Array
     return pc.if_else(pc.and_(pa.array(usable), prompt.is_null()), "", prompt)
 
 
-def resolve_locations(paths: pa.Array, bases: str | pa.Array) -> pa.Array:
-    """Locations as seen from their manifest's folder; absolute ones and nulls stay as they are."""
-    relative = pc.fill_null(pc.invert(pc.match_substring_regex(paths, "^/|://")), False)
-    positions = casting.positions(relative)
-    if not len(positions):
-        return paths
-    resolved = np.array(paths.to_pylist(), object)
-    for row in positions:
-        base = bases if isinstance(bases, str) else bases[int(row)].as_py()
-        resolved[row] = storage.resolve(resolved[row], base)
-    return pa.array(resolved, pa.string())
-
-
 def _image(image: pa.Array, used: npt.NDArray[np.bool_], bases: str | pa.Array) -> pa.Array:
     """IMAGE_TYPE with resolved paths, null where the task uses none."""
     if not used.any():
         return pa.nulls(len(image), IMAGE_TYPE)
-    path = resolve_locations(_where(used, image.field("path")), bases)
-    data = image.field("bytes")
+    data, path = unwrap_texts(image.field("bytes"), _where(used, image.field("path")))
+    path = resolve_locations(path, bases)
     if data.null_count == len(data):
         # Rows without inline images are most manifests; there is nothing to copy.
         data = pa.nulls(len(data), pa.binary())

@@ -75,7 +75,7 @@ def _storage_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _item_named(kind: pa.DataType) -> pa.DataType:
-    """The type with lists whose values are called `item`: an extension's class may say so, whatever a file does."""
+    """The type with lists whose values are called `item`, whatever an extension's class and the file call them."""
 
     def renamed(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_list(kind):

@@ -11,19 +11,32 @@ becomes a `StorageError` that names the location and what to do.
 
 from __future__ import annotations
 
-from manifests.storage.listing import Entry, exists, find_files, list_names, list_tree
-from manifests.storage.locations import absolute, folder_of, is_absolute, is_remote, join, local_path, resolve
+from manifests.storage.finding import MARKER, Found, find
+from manifests.storage.listing import Entry, exists, list_names, list_tree
+from manifests.storage.locations import (
+    absolute,
+    folder_of,
+    is_absolute,
+    is_remote,
+    join,
+    local_path,
+    resolve,
+    shortened,
+)
 from manifests.storage.ownership import in_words, others_in, same_place
 from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes
+from manifests.storage.retries import passes, patience
 from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
 
 __all__ = [
+    "MARKER",
     "Entry",
+    "Found",
     "absolute",
     "copy",
     "exists",
     "fetch",
-    "find_files",
+    "find",
     "folder_of",
     "in_words",
     "is_absolute",
@@ -35,11 +48,14 @@ __all__ = [
     "open_arrow",
     "open_read",
     "others_in",
+    "passes",
+    "patience",
     "put_atomic",
     "read_bytes",
     "remove",
     "resolve",
     "same_place",
+    "shortened",
     "sweep",
     "write_atomic",
     "writing",

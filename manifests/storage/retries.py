@@ -10,17 +10,23 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import tenacity
 
 from manifests.errors import KandinskyBatchError, StorageError
+from manifests.storage.locations import shortened
 
 Result = TypeVar("Result")
 _logger = logging.getLogger(__name__)
 
 #: A fault that lasts longer than this is for a person. Object stores and NFS servers restart within it.
 RETRY_FOR_S = 120.0
+
+#: The same for the calls of this thread, where `patience` says otherwise.
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 #: Waits between attempts double from the first to the longest, each drawn at random below that, so that
 #: hundreds of workers do not come back all at once.
@@ -86,8 +92,26 @@ _LASTING = (
 )
 
 
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Within the block this thread tries again for so long only: on what a row names, and not the run's own storage."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def _retry_for() -> float:
+    patience_s = _patience.get()
+    return RETRY_FOR_S if patience_s is None else patience_s
+
+
 def retried(call: Callable[[], Result], what: str) -> Result:
-    """Call until it succeeds, while what it raises is of the kind that passes, for `RETRY_FOR_S` at most."""
+    """Call until it succeeds, while what it raises is of the kind that passes.
+
+    That is for `RETRY_FOR_S` at most, or as `patience` says.
+    """
 
     def tell(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -97,7 +121,7 @@ def retried(call: Callable[[], Result], what: str) -> Result:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes),
         wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-        stop=tenacity.stop_after_delay(RETRY_FOR_S),
+        stop=tenacity.stop_after_delay(_retry_for()),
         before_sleep=tell,
         reraise=True,
     )(call)
@@ -108,21 +132,22 @@ def request(action: str, url: str, call: Callable[[], Result]) -> Result:
 
     A missing file passes through, except where something was to be written: then a bucket is missing.
     """
+    shown = shortened(url)
     try:
-        return retried(call, f"{action} {url}")
+        return retried(call, f"{action} {shown}")
     except KandinskyBatchError:
         raise
     except Exception as error:  # every backend has exceptions of its own, with no common base
         if isinstance(error, FileNotFoundError) and action != "write":
             raise
-        reason = f"{type(error).__name__}: {error}"
-        raise StorageError(f"cannot {action} {url}: {reason}; {advice(error)}") from error
+        reason = f"{type(error).__name__}: {str(error).replace(url, shown)}"
+        raise StorageError(f"cannot {action} {shown}: {reason}; {advice(error)}") from error
 
 
 def advice(error: BaseException) -> str:
     """What a person can do about a fault that does not pass."""
     if passes(error):
-        return f"it did not pass within {RETRY_FOR_S:g} s; see that the storage is up and can be reached"
+        return f"it did not pass within {_retry_for():g} s; see that the storage is up and can be reached"
     names = " ".join(type(cause).__name__ for cause in _chain(error))
     numbers = {getattr(cause, "errno", None) for cause in _chain(error)}
     if numbers & {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:

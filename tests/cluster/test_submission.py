@@ -43,11 +43,18 @@ RUN_LIMIT_S = 300
 SMALL = ["--height", "64", "--width", "64", "--batch-size", "2"]
 
 
+def packages() -> list[str]:
+    """What setuptools finds by pyproject.toml: folders of these names that say that they are packages."""
+    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    tops = [top for pattern in find["include"] for top in ROOT.glob(pattern)]
+    return [".".join(path.relative_to(ROOT).parent.parts) for top in tops for path in top.rglob("__init__.py")]
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site-packages folder with the packages that pyproject.toml names, and nothing else of the source tree."""
     folder = tmp_path_factory.mktemp("site-packages")
-    for package in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]:
+    for package in packages():
         inside = Path(*package.split("."))
         (folder / inside).mkdir(parents=True)
         for module in (ROOT / inside).glob("*.py"):
@@ -107,13 +114,12 @@ def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
 
 
 def test_every_package_is_installed() -> None:
-    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {
         ".".join(path.relative_to(ROOT).parent.parts)
         for top in ("jobs", "workers", "manifests")
         for path in (ROOT / top).rglob("*.py")
     }
-    assert sorted(named) == sorted(found)
+    assert sorted(packages()) == sorted(found)
 
 
 def test_what_is_shipped_is_the_source_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from manifests import storage
-from manifests.errors import CheckpointError
+from manifests.errors import CheckpointError, StorageError
 from tests.faults.conftest import QuickJob, shard_files
 from workers.checkpoints import random_weights
 from workers.checkpoints.locations import DECODER, check, local_folder
@@ -84,7 +84,7 @@ def test_the_real_client_survives_a_store_that_is_down_for_a_while(s3: S3Server)
 
 
 def test_a_missing_bucket_is_told_at_once(s3: S3Server) -> None:
-    with pytest.raises(storage.StorageError, match="the bucket must exist"):
+    with pytest.raises(StorageError, match="the bucket must exist"):
         storage.write_atomic("s3://no-such-bucket/a", b"x")
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from manifests.config import RunConfig
 from manifests.requests.validation import resolve
-from workers.stages.inputs import decode, fit_mask
+from workers.stages.masks import fit_mask
+from workers.stages.pixels import decode
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "manifests" / "examples"

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
+from workers.fault_tolerance.same_source import difference, own_source
 
 #: Deaths of a whole batch before its rows are tried one by one.
 WHOLE_ATTEMPTS = 2
@@ -51,6 +52,7 @@ class Worker:
         device: what is taken out if it is broken.
         name: the device and where it is, for a person.
         npu: the device is an NPU; else it is the CPU, which a run cannot do without.
+        source: what it imports of ours (workers/fault_tolerance/same_source.py); None is not compared.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Worker:
     device: str
     name: str
     npu: bool = True
+    source: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,14 @@ class News:
         broken: the devices that were taken out.
         loading: how many actors load their model.
         compiling: how many actors compile a new shape.
+        working: batches that are being worked on, by stage.
     """
 
     trouble: KandinskyBatchError | None
     broken: list[Broken]
     loading: int
     compiling: int
+    working: Mapping[str, int]
 
 
 @dataclass
@@ -129,10 +134,17 @@ class Attempts:
     Args:
         lost_nodes: tells the ids of nodes that are gone.
         last_words: tells what the engine knows about the end of a process, "" where it knows nothing.
+        source: what the script has imported, which all processes must have; None compares nothing.
     """
 
-    def __init__(self, lost_nodes: Callable[[], set[str]], last_words: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        lost_nodes: Callable[[], set[str]],
+        last_words: Callable[[str], str],
+        source: tuple[str, str] | None = None,
+    ) -> None:
         self._lost_nodes = lost_nodes
+        self._source = source
         self._engines_words = last_words
         self._records: dict[Place, _Record] = {}
         self._own_words: dict[str, str] = {}
@@ -152,6 +164,8 @@ class Attempts:
 
     def begin(self, place: Place, worker: Worker, can_probe: bool) -> Orders:
         """A process takes up a batch; tells it how to."""
+        if (words := self._other_source(worker)) is not None:
+            return Orders(taken_out=words)
         record = self._records.setdefault(place, _Record())
         self._compiling.discard(worker.actor)
         self._notice_death(place, record, worker)
@@ -216,6 +230,8 @@ class Attempts:
 
     def starting(self, stage: str, worker: Worker) -> str | None:
         """An actor begins to load its model; tells why it must not, where its device is taken out."""
+        if (words := self._other_source(worker)) is not None:
+            return words
         before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
             self._start_failed(
@@ -257,12 +273,22 @@ class Attempts:
                 f"the {stage} pool cannot start on {worker.name}: {where or why}"
             )
 
+    def _other_source(self, worker: Worker) -> str | None:
+        """Why a process must make nothing, which ends the run: its node came later, or its files have changed."""
+        if worker.source is None or self._source is None:
+            return None
+        words = difference(worker.name, worker.source, self._source)
+        if words is not None:
+            self._trouble = UsageError(words)
+        return words
+
     # For the driver
 
     def news(self) -> News:
         """How things are."""
         loading = sum(len(actors) for actors in self._starting.values())
-        return News(self._trouble, list(self._out.values()), loading, len(self._compiling))
+        working = Counter(place[0] for place, record in self._records.items() if record.holder is not None)
+        return News(self._trouble, list(self._out.values()), loading, len(self._compiling), working)
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""
@@ -291,7 +317,7 @@ def start_attempts() -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts)
-    return actor.remote(_lost_nodes, _engines_words)
+    return actor.remote(_lost_nodes, _engines_words, own_source())
 
 
 def _lost_nodes() -> set[str]:

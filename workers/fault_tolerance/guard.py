@@ -20,6 +20,7 @@ from manifests.errors import KandinskyBatchError, RowError, RowStatus, UsageErro
 from workers import metrics
 from workers.device import device
 from workers.fault_tolerance.attempts import Orders, Place, Worker
+from workers.fault_tolerance.same_source import own_source
 
 #: Exit code of a process that ended itself because a call did not come back.
 HUNG = 70
@@ -240,4 +241,5 @@ def this_worker(stage: str) -> Worker:
         device=f"{node}/npu-{','.join(npus)}" if npus else f"{node}/{stage}",
         name=f"NPU {','.join(npus)} of {host}" if npus else f"the CPU of {host}",
         npu=bool(npus),
+        source=own_source(),
     )

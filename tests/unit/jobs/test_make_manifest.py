@@ -22,7 +22,7 @@ from manifests.config import RunConfig
 from manifests.errors import ManifestError, UsageError
 from manifests.planning.plan import plan
 from manifests.requests.schema import REQUEST_FIELDS
-from workers.stages.inputs import decode
+from workers.stages.pixels import decode
 
 Maker = Callable[..., list[dict[str, Any]]]
 

@@ -64,6 +64,25 @@ def test_time_is_up_after_the_grace() -> None:
     assert caught.value.exit_code == 130
 
 
+def test_a_run_whose_batches_only_wait_for_their_inputs_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "IDLE_S", 0.2)
+    with pytest.raises(RunInterrupted), Stop(60, print) as stop:
+        stop.wait_for(5)
+        stop.look(0)
+        time.sleep(0.3)
+        stop.look(0)  # nobody has asked
+        send()
+        stop.look(0)
+        time.sleep(0.1)
+        stop.look(1)  # one came to a device meanwhile
+        time.sleep(0.3)
+        stop.look(0)
+        time.sleep(0.3)
+        with pytest.raises(StopNowError):
+            stop.look(0)
+        stop.check()
+
+
 def test_a_second_signal_and_no_grace_end_at_once() -> None:
     with pytest.raises(RunInterrupted), Stop(60, print) as stop:
         stop.wait_for(5)

@@ -206,3 +206,19 @@ def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:
         "seconds": 12.5,
     }
     assert second["part"] == "movq decode"
+
+
+def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
+    books = Attempts(set, lambda worker: "", source=("/ours", "1"))
+    same = Worker("1", "actor", "node", "npu-0", "NPU 0 of a", source=("/elsewhere", "1"))
+    assert books.starting("decoder", same) is None
+    assert books.begin(PLACE, same, can_probe=True).taken_out is None
+    assert books.news().trouble is None
+    other = replace(same, id="2", name="NPU 0 of b", source=("/theirs", "2"))
+    orders = books.begin(PLACE, other, can_probe=False)
+    assert orders.taken_out is not None
+    assert orders.taken_out.startswith("NPU 0 of b would run other code than this script")
+    assert books.starting("decoder", other) == orders.taken_out
+    trouble = books.news().trouble
+    assert isinstance(trouble, UsageError)
+    assert str(trouble) == orders.taken_out

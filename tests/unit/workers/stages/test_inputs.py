@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from manifests import storage
 from manifests.errors import StorageError
 from tests.unit.workers.sample_batches import make_batch
 from workers.stages import inputs
-from workers.stages.inputs import MAX_PIXELS, decode, fit_condition, fit_image, fit_mask, load_inputs, to_rgb
+from workers.stages.fetching import UnusableError
+from workers.stages.inputs import load_inputs
+from workers.stages.masks import fit_mask
+from workers.stages.pixels import MAX_PIXELS, decode, fit_condition, fit_image, to_rgb
 
 RNG = np.random.default_rng(5)
 
@@ -163,16 +166,6 @@ def test_inverting_a_grey_mask_inverts_what_the_pipeline_cuts_at_one_half() -> N
     assert np.array_equal(white / 255.0 >= 0.5, ~(black / 255.0 >= 0.5))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-@pytest.mark.parametrize("colour", ["black", "white"])
-def test_a_mask_drawn_as_transparency_is_its_alpha(mode: str, colour: str) -> None:
-    alpha = np.zeros((64, 64), np.uint8)
-    alpha[:20] = 255
-    mask = Image.new("RGB", (64, 64), colour).convert(mode)
-    mask.putalpha(Image.fromarray(alpha))
-    assert np.array_equal(fit_mask(mask, 64, 64, "white"), alpha)
-
-
 def test_luminance_wins_over_alpha_where_both_vary() -> None:
     luminance = noise(64, 64, 1)
     mask = Image.merge("LA", (luminance, noise(64, 64, 1)))
@@ -243,6 +236,21 @@ def test_eight_bit_values_in_a_deep_file_and_unit_floats_keep_their_scale() -> N
     assert np.asarray(to_rgb(decode(file_bytes(labels))))[0, :, 0].tolist() == [0, 255]
     floats = Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32))
     assert np.asarray(to_rgb(decode(file_bytes(floats, "TIFF"))))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_a_png_file_may_hold_a_whole_workflow_as_text() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "x" * (2 << 20), zip=True)
+    assert decode(file_bytes(noise(16, 16), "PNG", pnginfo=info)).size == (16, 16)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}], ids=str)
+def test_a_jpeg_file_without_its_end_mark_is_whole(options: dict[str, Any]) -> None:
+    whole = file_bytes(noise(64, 64), "JPEG", **options)
+    assert np.array_equal(np.asarray(decode(whole[:-2])), np.asarray(decode(whole)))
+    for part in (0.5, 0.8, 0.95):
+        with pytest.raises(UnusableError, match="is truncated or damaged"):
+            decode(whole[: int(len(whole) * part)])
 
 
 @pytest.mark.parametrize("values", [[-1.0, 2.0], [0.0, np.nan], [0.0, 1e6]])
@@ -354,12 +362,12 @@ def test_a_forbidden_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bomb_is_refused_from_its_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was unpacked"))
     for width, height in ((65_535, 65_535), (13_378, 13_378), (MAX_PIXELS // 10 + 1, 10)):
-        with pytest.raises(inputs._UnusableError, match="over the limit of 178,956,970 pixels"):
+        with pytest.raises(UnusableError, match="over the limit of 178,956,970 pixels"):
             decode(png_header(width, height))
 
 
 def test_a_condition_too_thin_to_resize_is_refused() -> None:
-    with pytest.raises(inputs._UnusableError, match="too long and thin"):
+    with pytest.raises(UnusableError, match="too long and thin"):
         fit_condition(Image.new("RGB", (60_000, 1)), 224)
 
 
@@ -379,7 +387,7 @@ def test_a_codecs_unexpected_error_stays_in_its_row(monkeypatch: pytest.MonkeyPa
 
 
 def test_postscript_is_not_opened_because_it_would_start_a_program() -> None:
-    with pytest.raises(inputs._UnusableError, match="not an image"):
+    with pytest.raises(UnusableError, match="not an image"):
         decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
 
 
@@ -406,7 +414,8 @@ import numpy as np
 from PIL import Image
 from mindone.diffusers.image_processor import VaeImageProcessor
 from mindone.diffusers.pipelines.kandinsky.pipeline_kandinsky_inpaint import prepare_mask_and_masked_image
-from workers.stages.inputs import fit_image, fit_mask
+from workers.stages.masks import fit_mask
+from workers.stages.pixels import fit_image
 
 rng = np.random.default_rng(0)
 processor = VaeImageProcessor(vae_scale_factor=8, vae_latent_channels=4, resample="bicubic", reducing_gap=1)
