@@ -49,7 +49,12 @@ GO_TOGETHER: list[tuple[list[pa.Array], pa.DataType]] = [
 ]
 
 
-@pytest.mark.parametrize(("columns", "kind"), GO_TOGETHER, ids=lambda value: str(value)[:40].replace("\n", " "))
+def in_words(value: list[pa.Array] | pa.DataType | str) -> str:
+    """A parameter's name, the same in every process."""
+    return " and ".join(str(part.type) for part in value) if isinstance(value, list) else str(value)[:40]
+
+
+@pytest.mark.parametrize(("columns", "kind"), GO_TOGETHER, ids=in_words)
 def test_files_of_two_types_get_one_that_holds_all_values(
     tmp_path: Path, columns: list[pa.Array], kind: pa.DataType
 ) -> None:
@@ -76,7 +81,7 @@ DO_NOT: list[tuple[list[Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("columns", "message"), DO_NOT, ids=lambda value: str(value)[:40].replace("\n", " "))
+@pytest.mark.parametrize(("columns", "message"), DO_NOT, ids=in_words)
 def test_values_that_no_type_holds_together_are_refused_with_file_column_and_row(
     tmp_path: Path, columns: list[pa.Array], message: str
 ) -> None:
