@@ -149,14 +149,14 @@ class ClusterShrankError(KandinskyBatchError):
 
 
 class Watch:
-    """Looks whether the cluster still holds what a line needs.
+    """Looks whether the cluster still holds what a pipeline needs.
 
     An actor of a lost node waits for room on another one, and what it was doing waits with it; where there is no room
-    that is for ever, so the line must be ended and begun anew with smaller pools.
+    that is for ever, so the pipeline must be ended and begun anew with smaller pools.
 
     Args:
-        needs: what the line takes, by Ray's names of resources.
-        left: tells what the nodes have that are alive, less what the line must not use.
+        needs: what the pipeline takes, by Ray's names of resources.
+        left: tells what the nodes have that are alive, less what the pipeline must not use.
     """
 
     def __init__(self, needs: Mapping[str, float], left: Callable[[], Sequence[Node]]) -> None:
@@ -168,7 +168,7 @@ class Watch:
         """Cheap; asked every second.
 
         Raises:
-            ClusterShrankError: nodes are gone since the line began, and the rest is too small for it.
+            ClusterShrankError: nodes are gone since the pipeline began, and the rest is too small for it.
         """
         lost = self._nodes - _alive()
         if not lost:

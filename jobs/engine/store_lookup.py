@@ -1,7 +1,7 @@
-"""Which batches need no prior, asked of the embedding store's index before a line begins.
+"""Which batches need no prior, asked of the embedding store's index before a pipeline begins.
 
-Only who knows this can leave the prior out: a pool is part of a line from its beginning. The question goes out in one
-Ray task per window, and what comes back is one bit per batch.
+Only who knows this can leave the prior out: a pool is part of a pipeline from its beginning. The question goes out in
+one Ray task per window, and what comes back is one bit per batch.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ share. If that one process is lost, counting begins anew: some calls more, no ro
 What is blamed on whom:
 - A death is the batch's, then the row's. It is nobody's where the whole node is gone.
 - Before a row is blamed the device is tried with a small call that is known to be good (the probe). A device that
-  dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the line, and
-  begins the next one without the device (jobs/engine/broken_devices.py).
+  dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the pipeline,
+  and begins the next one without the device (jobs/engine/broken_devices.py).
 - A device is a node and the NPU that Ray assigned; without NPUs it is the node and the stage, for a process that
   starts again has nothing else in common with the one before. The run ends where that is what fails.
 """
@@ -129,7 +129,7 @@ class _Record:
 
 
 class Attempts:
-    """The books. All methods are called one at a time.
+    """The attempts of a run at its batches, and the devices that broke. All methods are called one at a time.
 
     Args:
         lost_nodes: tells the ids of nodes that are gone.
@@ -150,7 +150,7 @@ class Attempts:
         self._own_words: dict[str, str] = {}
         self._probe_deaths: Counter[str] = Counter()
         self._out: dict[str, Broken] = {}
-        #: Devices that the line under way was begun without.
+        #: Devices that the pipeline under way was begun without.
         self._left_out: set[str] = set()
         #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
@@ -240,7 +240,7 @@ class Attempts:
         if worker.device in self._out:
             words = self._out[worker.device].words
             if worker.device in self._left_out:
-                # Nobody would end this line, and what waits for this actor would wait for ever.
+                # Nobody would end this pipeline, and what waits for this actor would wait for ever.
                 self._trouble = IncompleteRunError(f"the {stage} pool was given a device again: {words}")
             return words
         self._starting[stage][worker.actor] = worker
@@ -298,8 +298,8 @@ class Attempts:
         """The graphs that the run's actors have compiled, in the order of their ends."""
         return list(self._compilations)
 
-    def line_ended(self) -> None:
-        """All processes of a line were ended with it, so that nothing they held is to be blamed for it.
+    def pipeline_ended(self) -> None:
+        """All processes of a pipeline were ended with it, so that nothing they held is to be blamed for it.
 
         The next one will do without the devices that were taken out.
         """
@@ -311,7 +311,7 @@ class Attempts:
 
 
 def start_attempts() -> Any:
-    """The books as a Ray actor on the node that this is called on; its handle goes to every guard."""
+    """`Attempts` as a Ray actor on the node that this is called on; its handle goes to every guard."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

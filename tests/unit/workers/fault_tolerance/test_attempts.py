@@ -131,7 +131,7 @@ def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> 
     take_out(line)
     assert line.books.starting("decoder", line.next()) is not None
     assert line.books.news().trouble is None, "this line is ended anyway"
-    line.books.line_ended()
+    line.books.pipeline_ended()
     assert line.books.news().trouble is None
     assert line.books.starting("prior", line.next()) is not None
     trouble = line.books.news().trouble
@@ -142,7 +142,7 @@ def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> 
 def test_what_was_held_when_a_line_ended_is_blamed_on_nobody(line: Line) -> None:
     for _ in range(5):
         die_whole(line, times=1)
-        line.books.line_ended()
+        line.books.pipeline_ended()
 
 
 def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None:
@@ -184,7 +184,7 @@ def test_loading_and_compiling_actors_are_counted_while_they_do(line: Line) -> N
     assert counts() == (0, 2)
     line.books.begin(("prior", 0, 0), line.worker, can_probe=True)
     assert counts() == (0, 1), "it makes the batch now"
-    line.books.line_ended()
+    line.books.pipeline_ended()
     assert counts() == (0, 0)
 
 
