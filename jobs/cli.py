@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
@@ -21,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from manifests import storage
-from manifests.config import NO_EMBEDDINGS, RunConfig
+from manifests.config import NO_EMBEDDINGS, Option, OptionGroup, RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
 from workers.checkpoints import hub_store
 
@@ -36,49 +38,95 @@ EXIT_USAGE = 2
 EXIT_FAILED_ROWS = 3
 EXIT_INTERRUPTED = 130
 
-#: Fields that hold locations; relative ones count from where the person stands, and workers stand elsewhere.
-PATH_FIELDS = ("manifest", "output")
+#: Lines of `--help` are no longer than this in a terminal of any width.
+MAX_HELP_COLUMNS = 100
 
 #: Ray sets this in the driver of `ray job submit`, which may run in a temporary copy of a folder.
 SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
-def parse_config(arguments: Sequence[str] | None, description: str, fields: Sequence[str] | None = None) -> RunConfig:
+class HelpFormatter(argparse.HelpFormatter):
+    """Paragraphs flow to the terminal's width, indented lines (examples) stay as they are, options are not torn."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, MAX_HELP_COLUMNS) - 2
+        super().__init__(prog, max_help_position=30, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(
+            paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, width, break_on_hyphens=False)
+            for paragraph in paragraphs
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        one, *_ = self._metavar_formatter(action, default_metavar)(1)
+        return f"{one} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        values = action.default if isinstance(action.default, list) else [action.default]
+        told = " ".join(str(value) for value in values if value not in (None, False, argparse.SUPPRESS))
+        return (action.help or "") + (f" (default: {told})" if told else "")
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every script: `--help` is the last option it shows, and a mistake is a `UsageError` of one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **settings})
+        self._optionals.title = "help"
+
+    def format_help(self) -> str:
+        """The whole text of `--help`."""
+        self._action_groups.sort(key=lambda group: group is self._optionals)
+        return super().format_help()
+
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """The values of the options; None as arguments takes them from the process.
+
+        Raises:
+            UsageError: an argument is unknown, missing or of no use.
+        """
+        known, unknown = self.parse_known_args(arguments)
+        if unknown:
+            options = [option for action in self._actions for option in _options(action, known)]
+            raise UsageError(f"unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], options)}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls on a mistake."""
+        raise UsageError(f"{message} ({self.prog} --help lists all options)")
+
+
+def parse_config(
+    arguments: Sequence[str] | None, description: str, fields: Sequence[str] | None = None, title: str | None = None
+) -> RunConfig:
     """The config that a command line asks for.
 
     Args:
         arguments: the words after the script's name; None takes them from the process.
         description: what the script does, first paragraph of its `--help`.
         fields: names of the fields this script has options for; None means all.
+        title: heading of these options, where that of their groups would say something else.
 
     Raises:
         UsageError: an option or a key of the TOML file is unknown, missing or of no use.
     """
-    return parse_command(arguments, description, fields)[0]
+    return _parse(arguments, description, fields or list(RunConfig.model_fields), title)[0]
 
 
 def parse_command(
-    arguments: Sequence[str] | None,
-    description: str,
-    fields: Sequence[str] | None = None,
-    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    arguments: Sequence[str] | None, description: str, add_options: Callable[[argparse.ArgumentParser], None]
 ) -> tuple[RunConfig, argparse.Namespace]:
     """Like `parse_config`, for a script with options of its own; these come back beside the config.
 
     Args:
-        add_options: adds them to the parser.
+        add_options: adds them to the parser, in groups of theirs, which `--help` shows first.
     """
-    names = list(fields if fields is not None else RunConfig.model_fields)
-    parser = _parser(description, names)
-    add_options(parser)
-    known, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        options = [_option(name) for name in vars(known)]
-        raise UsageError(f"unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], options)}")
-    given = {name: value for name, value in vars(known).items() if name in names and value is not None}
-    from_file = _read_file(known.config) if known.config is not None else {}
-    config = _validate({**from_file, **given}, {name: known.config for name in from_file if name not in given})
-    return config, known
+    return _parse(arguments, description, list(RunConfig.model_fields), None, add_options)
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
@@ -104,45 +152,85 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def _parser(description: str, names: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+def _parse(
+    arguments: Sequence[str] | None,
+    description: str,
+    names: Sequence[str],
+    title: str | None,
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> tuple[RunConfig, argparse.Namespace]:
+    required = [name for name in names if RunConfig.model_fields[name].is_required()]
+    usage = " ".join(f"{_option(name)} {_declared(name).metavar}" for name in required)
+    parser = Parser(description=description, usage=f"%(prog)s {usage} [options]")
+    add_options(parser)
+    _add_fields(parser, names, title)
+    known = parser.parse(arguments)
+    given = {name: value for name, value in vars(known).items() if name in names and value is not None}
+    from_file = _read_file(known.config) if known.config is not None else {}
+    config = _validate({**from_file, **given}, {name: known.config for name in from_file if name not in given})
+    return config, known
+
+
+def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str], title: str | None) -> None:
+    """An option for each field, under its group's heading or all under one title, and `--config`."""
+    for heading in get_args(OptionGroup) if title is None else (title,):
+        members = [name for name in names if title is not None or _declared(name).group == heading]
+        # A group without options is not shown.
+        group = parser.add_argument_group(heading)
+        for name in members:
+            field = RunConfig.model_fields[name]
+            if field.annotation is bool:
+                # The other one takes back what the file says; a line for each would only fill the screen.
+                yes, no = (
+                    (argparse.SUPPRESS, f"do not {_help(field)}")
+                    if field.default
+                    else (_help(field), argparse.SUPPRESS)
+                )
+                group.add_argument(_option(name), help=yes, action="store_true", default=None)
+                group.add_argument("--no-" + _option(name)[2:], help=no, action="store_false", dest=name, default=None)
+            else:
+                several: dict[str, Any] = {"nargs": "+"} if get_origin(field.annotation) is tuple else {}
+                group.add_argument(_option(name), help=_help(field), metavar=_metavar(name), default=None, **several)
+    flag = next((name for name in names if RunConfig.model_fields[name].default is False), None)
+    taken_back = f", with --no-{flag.replace('_', '-')} over {flag} = true" if flag is not None else ""
+    parser.add_argument_group("settings from a file").add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file whose keys are options with '_' for '-'; the command line wins over it{taken_back}",
     )
-    for name in names:
-        field = RunConfig.model_fields[name]
-        if field.annotation is bool:
-            switch = argparse.BooleanOptionalAction
-            parser.add_argument(_option(name), help=_help(field), action=switch, default=None)
-            continue
-        shape: dict[str, Any] = {"metavar": _metavar(field)}
-        if get_origin(field.annotation) is tuple:
-            shape["nargs"] = "+"
-        parser.add_argument(_option(name), help=_help(field), default=None, **shape)
-    parser.add_argument("--config", metavar="FILE", help="TOML file, its keys named as the options, with '_'")
-    return parser
+
+
+def _options(action: argparse.Action, known: argparse.Namespace) -> Sequence[str]:
+    """Options of an action that can be meant; where it is a choice of sub-commands, those of the chosen one."""
+    if isinstance(action.choices, Mapping):
+        return [_option(name) for name in vars(known)]
+    return action.option_strings
 
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _declared(name: str) -> Option:
+    return next(item for item in RunConfig.model_fields[name].metadata if isinstance(item, Option))
+
+
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if field.is_required():
         text += " (required)"
-    elif field.default is not None:
-        text += f" (default: {field.default})"
+    elif field.default is not None and not isinstance(field.default, bool):
+        default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+        text += f" (default: {default})"
     # argparse formats help texts with %.
     return text.replace("%", "%%")
 
 
-def _metavar(field: FieldInfo) -> str:
-    kinds = get_args(field.annotation)
-    if kinds and all(isinstance(kind, str) for kind in kinds):
-        return "{" + ",".join(kinds) + "}"
-    if int in (field.annotation, *kinds):
-        return "N"
-    return "X" if float in (field.annotation, *kinds) else "VALUE"
+def _metavar(name: str) -> str | None:
+    choices = get_args(RunConfig.model_fields[name].annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return "{" + ",".join(choices) + "}"
+    return _declared(name).metavar
 
 
 def _read_file(path: str) -> dict[str, Any]:

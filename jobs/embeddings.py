@@ -1,10 +1,10 @@
 """Look into an embedding store, copy it out and in, and keep it tidy.
 
-    python jobs/embeddings.py list STORE                        what it holds, by checkpoint
-    python jobs/embeddings.py export STORE FOLDER               as img_emb/*.npy and metadata/*.parquet (clip-retrieval)
-    python jobs/embeddings.py import FOLDER --store STORE       what was exported, into another store
-    python jobs/embeddings.py import FOLDER --manifest M.parquet   embeddings from anywhere, as rows to decode
-    python jobs/embeddings.py prune STORE                       few large parts of many small ones, damage dropped
+    python jobs/embeddings.py list STORE
+    python jobs/embeddings.py export STORE FOLDER   as clip-retrieval has them
+    python jobs/embeddings.py import FOLDER --store STORE
+    python jobs/embeddings.py import FOLDER --manifest M.parquet
+    python jobs/embeddings.py prune STORE
 
 A store is a folder or URL; a run's own is `_run/embeddings` of its output. All of this may run beside jobs that use
 the store.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # As in generate.py: this source tree first, this folder not at all.
@@ -28,40 +28,42 @@ sys.path[:] = [
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from jobs.cli import EXIT_OK, run_script  # noqa: E402
+from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 from manifests.embeddings import clip_retrieval, compaction  # noqa: E402
 from manifests.embeddings.store import check_owned  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.making import writing  # noqa: E402
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+def _parser() -> Parser:
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="what to do")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], what: str) -> argparse._ArgumentGroup:
+        one = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        one.set_defaults(run=run)
+        return one.add_argument_group("where and what")
+
+    options = command("list", list_store, "what a store holds, by checkpoint, dtype and width")
+    options.add_argument("store", metavar="STORE", help="folder or URL")
+    options = command("export", export, "write a store's embeddings in clip-retrieval's layout")
+    options.add_argument("store", metavar="STORE", help="folder or URL")
+    options.add_argument("folder", metavar="FOLDER", help="folder or URL to write to")
+    options.add_argument("--checkpoint", metavar="FINGERPRINT", help="only of this one (see list)")
+    options.add_argument("--overwrite", action="store_true", help="replace embeddings in this layout that are there")
+    options = command("import", import_folder, "read clip-retrieval's layout into a store, or into a manifest")
+    options.add_argument("folder", metavar="FOLDER", help="folder or URL with img_emb and metadata")
+    target = options.add_mutually_exclusive_group(required=True)
+    target.add_argument("--store", metavar="FOLDER_OR_URL", help="store for what was exported from one")
+    target.add_argument("--manifest", metavar="FILE_OR_URL", help="Parquet manifest to write, one row per embedding")
+    options.add_argument("--overwrite", action="store_true", help="replace the manifest even if it was not made here")
+    options.add_argument(
+        "--into-existing", action="store_true", help="begin a store in a folder that holds other files"
     )
-    sub = parser.add_subparsers(required=True, metavar="WHAT")
-    one = sub.add_parser("list", help="what a store holds, by checkpoint, dtype and width")
-    one.add_argument("store", metavar="STORE", help="folder or URL")
-    one.set_defaults(run=list_store)
-    one = sub.add_parser("export", help="write a store's embeddings in clip-retrieval's layout")
-    one.add_argument("store", metavar="STORE", help="folder or URL")
-    one.add_argument("folder", metavar="FOLDER", help="folder or URL to write to")
-    one.add_argument("--checkpoint", metavar="FINGERPRINT", help="only of this one (see list)")
-    one.add_argument("--overwrite", action="store_true", help="replace embeddings in this layout that are there")
-    one.set_defaults(run=export)
-    one = sub.add_parser("import", help="read clip-retrieval's layout into a store, or into a manifest")
-    one.add_argument("folder", metavar="FOLDER", help="folder or URL with img_emb and metadata")
-    target = one.add_mutually_exclusive_group(required=True)
-    target.add_argument("--store", metavar="STORE", help="store for what was exported from one")
-    target.add_argument("--manifest", metavar="FILE", help="Parquet manifest to write, one row per embedding")
-    one.add_argument("--overwrite", action="store_true", help="replace the manifest even if it was not made here")
-    one.add_argument("--into-existing", action="store_true", help="begin a store in a folder that holds other files")
-    one.set_defaults(run=import_folder)
-    one = sub.add_parser("prune", help="put small parts together, drop damaged and doubled rows, make one index")
-    one.add_argument("store", metavar="STORE", help="folder or URL")
-    one.add_argument("--keep", nargs="+", metavar="FINGERPRINT", help="drop what other checkpoints made (see list)")
-    one.add_argument("--check", action="store_true", help="read large parts as well, to find damage in them")
-    one.set_defaults(run=prune)
+    options = command("prune", prune, "put small parts together, drop damaged and doubled rows, make one index")
+    options.add_argument("store", metavar="STORE", help="folder or URL")
+    options.add_argument("--keep", nargs="+", metavar="FINGERPRINT", help="drop what other checkpoints made (see list)")
+    options.add_argument("--check", action="store_true", help="read large parts as well, to find damage in them")
     return parser
 
 
@@ -127,7 +129,7 @@ def _names(store: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, tell."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse(arguments)
     given.run(given)
     return EXIT_OK
 

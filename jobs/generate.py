@@ -22,6 +22,8 @@ sys.path[:] = [
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, parse_config, run_script  # noqa: E402
 from jobs.run.progress import RunProgress  # noqa: E402
+from manifests.config import RunConfig  # noqa: E402
+from manifests.errors import UsageError, first_line  # noqa: E402
 
 
 def main() -> int:
@@ -32,9 +34,29 @@ def main() -> int:
         # Ray takes a second or two to import; a person with a mistyped option should not wait for it.
         from jobs.run.job import describe, run_job
 
-        report = run_job(config, progress)
+        try:
+            report = run_job(config, progress)
+        finally:
+            page = _report_page(config, progress)
     print(describe(report))
+    if page is not None:
+        print(f"report: {page}")
     return EXIT_FAILED_ROWS if report.failed else EXIT_OK
+
+
+def _report_page(config: RunConfig, progress: RunProgress) -> str | None:
+    """Where the page of the output is, of what is committed; the end of a run does not hang on it."""
+    # A second signal, or a usage error before anything was begun, leaves nothing to look at.
+    if not config.report or config.stage == "prior" or isinstance(sys.exc_info()[1], (UsageError, KeyboardInterrupt)):
+        return None
+    from jobs.reporting.report import make_report
+
+    progress.phase("making the report")
+    try:
+        return make_report(config.output)
+    except Exception as error:
+        progress.note(f"no report page: {first_line(error)}; python jobs/report.py makes it later")
+        return None
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Make a manifest of what there is: a table of captions, a folder of images, COCO's captions, a product of lists.
 
-    python jobs/make_manifest.py --csv captions.csv --map caption=prompt --output requests.parquet
-    python jobs/make_manifest.py --text prompts.txt --set width=768 --output requests.parquet
-    python jobs/make_manifest.py --images photos --masks photo-masks --set prompt="a red hat" --output requests.parquet
-    python jobs/make_manifest.py --coco captions_val2014.json --sample 30000 --seed 0 --output coco30k.parquet
-    python jobs/make_manifest.py --product prompts.txt x styles.txt x seeds 0..3 --output requests.parquet
+    python jobs/make_manifest.py --csv a.csv --map txt=prompt --output m.parquet
+    python jobs/make_manifest.py --text a.txt --set width=768 --output m.parquet
+    python jobs/make_manifest.py --images in --masks beside --output m.parquet
+    python jobs/make_manifest.py --coco a.json --sample 30000 --output m.parquet
+    python jobs/make_manifest.py --product a.txt x seeds 0..3 --output m.parquet
 
 Files may be many, globs or URLs, and packed (.gz, .bz2, .zst). The task of a row is the one it names or --set task=…,
 else what its inputs are for: conditions interpolate, a mask inpaints, an image is img2img, anything else is text2img.
@@ -29,7 +29,7 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.cli import EXIT_OK, run_script  # noqa: E402
+from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.making import coco, delimited, image_folder, product, tables, writing  # noqa: E402
@@ -46,24 +46,35 @@ _TABLES = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, usage="%(prog)s SOURCE --output FILE [options]")
     sources = parser.add_argument_group("one source").add_mutually_exclusive_group(required=True)
     for name in _TABLES:
         what = "one prompt per line" if name == "text" else f"{name.upper()} files, globs, folders or URLs"
-        sources.add_argument(f"--{name}", nargs="+", metavar="FILE", help=what)
-    sources.add_argument("--images", metavar="FOLDER", help="images; texts of the same name are their prompts")
-    sources.add_argument("--coco", metavar="FILE", help="COCO captions, such as captions_val2014.json")
+        sources.add_argument(f"--{name}", nargs="+", metavar="PATH_OR_URL", help=what)
+    sources.add_argument(
+        "--images", metavar="FOLDER_OR_URL", help="images; texts of the same name beside them are their prompts"
+    )
+    sources.add_argument("--coco", metavar="FILE_OR_URL", help="COCO captions, such as captions_val2014.json")
     sources.add_argument(
         "--product",
         nargs="+",
         metavar="FACTOR",
         help="texts, styles (with {prompt} or to follow it), `seeds A..B`, `steps 25,50` and such, with x between",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the manifest, a Parquet file or its URL")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output even if it was not made here")
+    of_tables = parser.add_argument_group("with --csv and --tsv")
+    of_tables.add_argument(
+        "--quotes",
+        choices=("auto", "yes", "no"),
+        help='"…" wraps a value (yes) or is part of it (no); auto looks at the file, and expects yes of CSV, no of TSV',
+    )
+    of_images = parser.add_argument_group("with --images")
+    of_images.add_argument(
+        "--masks", metavar="FOLDER_OR_WORD", help="a folder or URL, 'beside' (cat_mask.png by cat.png) or 'alpha'"
+    )
+    of_coco = parser.add_argument_group("with --coco")
+    of_coco.add_argument("--sample", type=int, metavar="N", help="N images, each with one of its captions")
+    of_coco.add_argument("--seed", type=int, default=None, metavar="N", help="of the draw (default: 0)")
     columns = parser.add_argument_group("columns")
     columns.add_argument(
         "--map",
@@ -79,17 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     columns.add_argument(
         "--drop", nargs="+", action="extend", default=[], metavar="COLUMN", help="of the source, to be left out"
     )
-    parser.add_argument(
-        "--masks", metavar="WHERE", help="with --images: a folder, 'beside' (cat_mask.png by cat.png) or 'alpha'"
-    )
-    parser.add_argument(
-        "--quotes",
-        choices=("auto", "yes", "no"),
-        help='with --csv and --tsv: "…" wraps a value (yes) or is part of it (no); auto looks at the file, and expects '
-        "yes of CSV and no of TSV",
-    )
-    parser.add_argument("--sample", type=int, metavar="N", help="with --coco: N images, each with one of its captions")
-    parser.add_argument("--seed", type=int, default=None, metavar="N", help="with --sample: of the draw (default: 0)")
+    where = parser.add_argument_group("where")
+    where.add_argument("--output", required=True, metavar="FILE_OR_URL", help="the manifest, a Parquet file (required)")
+    where.add_argument("--overwrite", action="store_true", help="replace the output even if it was not made here")
     return parser
 
 
@@ -140,7 +143,7 @@ def _recipe(given: argparse.Namespace) -> writing.Recipe:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the manifest and say what is in it."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse(arguments)
     output = given.output if storage.is_remote(given.output) else os.path.abspath(os.path.expanduser(given.output))
     if not output.endswith((".parquet", ".parq", ".pq")):
         raise UsageError(

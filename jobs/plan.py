@@ -26,7 +26,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
-from jobs.cost.estimate import StepTimes  # noqa: E402
+from jobs.cost.step_times import StepTimes  # noqa: E402
 from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
 from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
 from jobs.run import run_folder  # noqa: E402
@@ -35,6 +35,7 @@ from jobs.run.progress import RunProgress, duration  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.planning.plan import Plan  # noqa: E402
+from manifests.planning.sources import describe  # noqa: E402
 from manifests.planning.window_summary import Problem  # noqa: E402
 from workers.checkpoints import locations  # noqa: E402
 
@@ -43,17 +44,18 @@ SHOWN_BUCKETS = 20
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    own = parser.add_argument_group("what to find out")
+    own.add_argument(
         "--check-inputs",
         action="store_true",
         help="read and decode every input image and mask too, and count the tokens of long prompts",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
-    parser.add_argument(
+    own.add_argument(
         "--probe",
         action="store_true",
         help="time two batches of each bucket now, on the devices; needs room under OUTPUT/_run/probe meanwhile",
     )
+    own.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
 
 
 def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
@@ -111,6 +113,8 @@ def _show_counts(found: DryRun, console: Console) -> None:
     done = found.done
     shards = f"{done.sealed:,} of {done.shards:,} shards committed, {done.staged:,} batches staged"
     padding = f"{100 * found.padding:.2f} % padding"
+    for place, line in enumerate(describe(found.sources)):
+        _say(console, f"{'' if place else 'source':<8}{line}")
     copies = f" ({found.copies:,} of them copies)" if found.copies else ""
     _say(console, f"rows    {found.rows:,}: {found.rows - found.failing:,} can be made, {found.failing:,} cannot")
     for task, rows in found.rows_by_task.items():
@@ -194,7 +198,7 @@ def _size(count: float) -> str:
 
 def main() -> int:
     """Parse, look, tell."""
-    config, given = parse_command(None, __doc__ or "", add_options=_add_options)
+    config, given = parse_command(None, __doc__ or "", _add_options)
     found = look(config, given)
     if given.json:
         print(found.model_dump_json(indent=2))

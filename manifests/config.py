@@ -1,11 +1,13 @@
 """The one configuration model: what a run is, from TOML file and command line alike, frozen and strict.
 
-`jobs/cli.py` turns each field into an option of the same name; every stage gets the whole object and reads
-the fields it owns. Request settings (`height` … `strength`) that stay None fall to the task's own default.
+`jobs/cli.py` turns each field into an option of the same name, which stands in `--help` as the `Option` beside the
+field says; every stage gets the whole object and reads the fields it owns. Request settings (`height` … `strength`)
+that stay None fall to the task's own default.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +19,33 @@ ImageFormat = Literal["png", "jpg", "webp"]
 #: As `embeddings`: no store.
 NO_EMBEDDINGS = "none"
 
+#: Headings of `--help`, in their order.
+OptionGroup = Literal[
+    "what to make",
+    "where",
+    "model",
+    "values for rows that leave them null",
+    "devices",
+    "faults",
+    "output format",
+]
+
+
+_FOR_ROWS: OptionGroup = "values for rows that leave them null"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How `--help` shows a field.
+
+    Attributes:
+        group: the heading it stands under.
+        metavar: what is wanted as its value. None for a field that is a flag or lists its choices.
+    """
+
+    group: OptionGroup
+    metavar: str | None = None
+
 
 class RunConfig(BaseModel):
     """Settings of one run. Unknown keys are refused; the object cannot be changed after it is made."""
@@ -24,21 +53,42 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     manifest: Annotated[
-        tuple[str, ...], Field(min_length=1, description="Parquet manifests: files, globs, folders or URLs")
+        tuple[str, ...],
+        Field(min_length=1, description="Parquet manifests: files, globs, folders or URLs"),
+        Option("what to make", "PATH_OR_URL"),
     ]
-    output: Annotated[str, Field(min_length=1, description="output folder or URL (s3://…)")]
-    checkpoint: Annotated[
+    stage: Annotated[
+        Literal["all", "prior", "decode"],
+        Field(description="'prior' fills the embedding store and stops, 'decode' makes images of what is in it"),
+        Option("what to make"),
+    ] = "all"
+    shards: Annotated[
         str,
         Field(
-            description="'demo', or what holds kandinsky-2-1-prior, kandinsky-2-1, kandinsky-2-1-inpaint: a folder, a "
-            "URL (s3://…), or an owner on the Hugging Face Hub (kandinsky-community/, OWNER@REVISION/)"
+            pattern=r"^[1-9]\d*/[1-9]\d*$",
+            description="share I/N of the plan: every N-th shard from the I-th on; N jobs with one output make all",
         ),
-    ] = "demo"
-    device: Annotated[
-        Literal["auto", "ascend", "cpu"],
-        Field(description="'auto' takes Ascend where the cluster has NPU resources, else the CPU"),
-    ] = "auto"
+        Option("what to make", "I/N"),
+    ] = "1/1"
+    append: Annotated[
+        bool,
+        Field(description="the manifest has new rows at its end; make them in new shards of the same output"),
+        Option("what to make"),
+    ] = False
+    dedupe: Annotated[
+        bool,
+        Field(
+            description="compute rows of the same content and given seed once, as far as they lie within 100,000 rows, "
+            "and write the image for each id"
+        ),
+        Option("what to make"),
+    ] = False
 
+    output: Annotated[
+        str,
+        Field(min_length=1, description="output folder or URL (s3://…)"),
+        Option("where", "FOLDER_OR_URL"),
+    ]
     embeddings: Annotated[
         str | None,
         Field(
@@ -46,34 +96,65 @@ class RunConfig(BaseModel):
             description="store of the prior's embeddings, a folder or URL that runs share; 'none' keeps none "
             "(default: _run/embeddings of the output)",
         ),
+        Option("where", "FOLDER_OR_URL"),
     ] = None
 
-    stage: Annotated[
-        Literal["all", "prior", "decode"],
-        Field(description="'prior' fills the embedding store and stops, 'decode' makes images of what is in it"),
-    ] = "all"
+    into_existing: Annotated[
+        bool,
+        Field(description="begin in a folder, or a store, that holds files of somebody else; none of them is replaced"),
+        Option("where"),
+    ] = False
+    checkpoint: Annotated[
+        str,
+        Field(
+            description="'demo', or what holds kandinsky-2-1-prior, kandinsky-2-1, kandinsky-2-1-inpaint: a folder, a "
+            "URL (s3://…), or an owner on the Hugging Face Hub (kandinsky-community/, OWNER@REVISION/)"
+        ),
+        Option("model", "FOLDER_URL_OR_OWNER"),
+    ] = "demo"
 
-    batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call")] = 4
-    shard_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per output shard, at most")] = 1000
-    seed: Annotated[int, Field(ge=0, le=2**64 - 1, description="job seed, for rows without a seed of their own")] = 0
-
-    height: Annotated[int | None, Field(description="pixels, a multiple of 64; for rows that leave it null")] = None
-    width: Annotated[int | None, Field(description="pixels, a multiple of 64; for rows that leave it null")] = None
-    steps: Annotated[int | None, Field(description="decoder steps, for rows that leave it null")] = None
-    guidance_scale: Annotated[float | None, Field(description="decoder guidance, for rows that leave it null")] = None
-    prior_steps: Annotated[int | None, Field(description="prior steps, for rows that leave it null")] = None
-    prior_guidance_scale: Annotated[float | None, Field(description="prior guidance, for rows that leave it null")] = (
+    seed: Annotated[
+        int,
+        Field(ge=0, le=2**64 - 1, description="job seed; with a row's id it makes the seed of that row"),
+        Option(_FOR_ROWS, "N"),
+    ] = 0
+    height: Annotated[
+        int | None,
+        Field(description="of the image, a multiple of 64"),
+        Option(_FOR_ROWS, "PIXELS"),
+    ] = None
+    width: Annotated[
+        int | None,
+        Field(description="of the image, a multiple of 64"),
+        Option(_FOR_ROWS, "PIXELS"),
+    ] = None
+    steps: Annotated[int | None, Field(description="decoder steps"), Option(_FOR_ROWS, "N")] = None
+    guidance_scale: Annotated[float | None, Field(description="decoder guidance"), Option(_FOR_ROWS, "SCALE")] = None
+    prior_steps: Annotated[int | None, Field(description="prior steps"), Option(_FOR_ROWS, "N")] = None
+    prior_guidance_scale: Annotated[float | None, Field(description="prior guidance"), Option(_FOR_ROWS, "SCALE")] = (
         None
     )
-    strength: Annotated[float | None, Field(description="img2img strength in (0, 1], for rows that leave it null")] = (
-        None
-    )
+    strength: Annotated[
+        float | None,
+        Field(description="img2img strength in (0, 1]"),
+        Option(_FOR_ROWS, "FRACTION"),
+    ] = None
 
+    device: Annotated[
+        Literal["auto", "ascend", "cpu"],
+        Field(description="'auto' takes Ascend where the cluster has NPU resources, else the CPU"),
+        Option("devices"),
+    ] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call"), Option("devices", "N")] = 4
     prior_actors: Annotated[
-        str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the prior pool: auto, N or MIN:MAX")
+        str,
+        Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the prior pool: auto, N or MIN:MAX"),
+        Option("devices", "MIN:MAX"),
     ] = "auto"
     decoder_actors: Annotated[
-        str, Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX")
+        str,
+        Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX"),
+        Option("devices", "MIN:MAX"),
     ] = "auto"
     times_of: Annotated[
         str | None,
@@ -81,62 +162,68 @@ class RunConfig(BaseModel):
             description="output of an earlier run whose measured times give the price (plan.py) and decide how many "
             "devices the prior gets (default: --output, where it has any)"
         ),
+        Option("devices", "FOLDER_OR_URL"),
     ] = None
-    share_devices: Annotated[
-        bool,
-        Field(description="Ascend: prior actors share the cards of decoder actors; needs --device-memory"),
-    ] = False
-    device_memory: Annotated[
-        float | None, Field(ge=8, description="GiB of memory of one Ascend card, which shared cards are divided by")
-    ] = None
-    deterministic: Annotated[
-        bool, Field(description="Ascend: slower kernels that give the same bits in every run; the CPU's do anyway")
-    ] = False
     graph: Annotated[
         bool,
         Field(description="run the models as compiled graphs; each new shape is compiled before its first batch"),
+        Option("devices"),
     ] = False
+    deterministic: Annotated[
+        bool,
+        Field(description="Ascend: slower kernels that give the same bits in every run; the CPU's do anyway"),
+        Option("devices"),
+    ] = False
+    share_devices: Annotated[
+        bool,
+        Field(description="Ascend: prior actors share the cards of decoder actors; needs --device-memory"),
+        Option("devices"),
+    ] = False
+    device_memory: Annotated[
+        float | None,
+        Field(ge=8, description="memory of one Ascend card, which shared cards are divided by"),
+        Option("devices", "GIB"),
+    ] = None
+
     device_timeout: Annotated[
         float,
-        Field(gt=0, description="seconds that one call of a stage may take, compilation by --graph not counted"),
+        Field(gt=0, description="that one call of a stage may take, compilation by --graph not counted"),
+        Option("faults", "SECONDS"),
     ] = 1800.0
-
     input_timeout: Annotated[
-        float, Field(gt=0, description="seconds that reading one input image may take before its row fails")
+        float,
+        Field(gt=0, description="that reading one input image may take before its row fails"),
+        Option("faults", "SECONDS"),
     ] = 60.0
-
-    shards: Annotated[
-        str,
-        Field(
-            pattern=r"^[1-9]\d*/[1-9]\d*$",
-            description="I/N: make every N-th shard of the plan from the I-th on; N jobs with one output make all",
-        ),
-    ] = "1/1"
-    append: Annotated[
-        bool, Field(description="the manifest has new rows at its end; make them in new shards of the same output")
-    ] = False
-    into_existing: Annotated[
-        bool,
-        Field(description="begin in a folder, or a store, that holds files of somebody else; none of them is replaced"),
-    ] = False
-    retry_errors: Annotated[
-        bool, Field(description="try the rows again that failed in an earlier start, except in validation")
-    ] = False
     grace: Annotated[
-        float, Field(ge=0, description="seconds that batches in flight may take after SIGTERM or Ctrl-C")
+        float,
+        Field(ge=0, description="that batches in flight may take after SIGTERM or Ctrl-C"),
+        Option("faults", "SECONDS"),
     ] = 60.0
-
-    dedupe: Annotated[
+    retry_errors: Annotated[
         bool,
-        Field(
-            description="compute rows of the same content and given seed once, as far as they lie within 100,000 rows, "
-            "and write the image for each id"
-        ),
+        Field(description="try the rows again that failed in an earlier start, except in validation"),
+        Option("faults"),
     ] = False
-    image_format: Annotated[ImageFormat, Field(description="file format of the images")] = "png"
-    quality: Annotated[int, Field(ge=1, le=100, description="quality of jpg and webp")] = 95
+
+    image_format: Annotated[ImageFormat, Field(description="file format of the images"), Option("output format")] = (
+        "png"
+    )
+    quality: Annotated[
+        int, Field(ge=1, le=100, description="of jpg and webp, 1 to 100"), Option("output format", "N")
+    ] = 95
+    shard_size: Annotated[
+        int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
+    ] = 1000
+    report: Annotated[
+        bool,
+        Field(description="make _run/report.html at the end: what came of the run, with a sample of its images"),
+        Option("output format"),
+    ] = True
     dump_latents: Annotated[
-        bool, Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging")
+        bool,
+        Field(description="keep each image's latents in the shard, as {key}.latent.npy; for debugging"),
+        Option("output format"),
     ] = False
 
     @property

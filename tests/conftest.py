@@ -1,4 +1,4 @@
-"""For all tests: one cache for the demo checkpoint, the environment that MindSpore needs, and one Ray for many jobs.
+"""For all tests: one cache for the demo checkpoint, the environment that MindSpore needs, and what many tests share.
 
 Processes of the job itself must set that environment themselves; `clean_environment` gives what a person's shell has.
 """
@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.nodes import nodes_environment
+from tests.once import Once
 from workers.device.device import PROCESS_ENVIRONMENT
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 # The same examples in every run: what fails here has been broken by a change. `--hypothesis-profile=random` looks
-# further.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("random", derandomize=False)
+# further. No time limits: an example takes as long as the machine is busy.
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", untimed, derandomize=True)
+settings.register_profile("random", untimed, derandomize=False)
 settings.load_profile("same")
 
+# Ray's workers stand back behind everything else otherwise: beside anything busy they would hardly move.
+os.environ.update(RAY_worker_niceness="0")
 _GIVEN = dict(os.environ)
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +36,20 @@ _ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(PROCESS_ENVIRONMENT)
 # Kept between runs: building takes seconds. A changed recipe has another revision and so another folder.
 os.environ["KANDINSKY_BATCH_CACHE"] = str(_ROOT / ".pytest_cache" / "checkpoints")
+
+
+#: Kinds of tests that take long, those that take longest first.
+LONG = ("faults", "ray", "models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no process is left with one at the end while the others have nothing to do."""
+    items.sort(key=lambda item: next((i for i, kind in enumerate(LONG) if item.get_closest_marker(kind)), len(LONG)))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    return Once(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

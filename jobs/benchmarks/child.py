@@ -6,8 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import KandinskyBatchError
+
+#: This source tree.
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Stands between us and the command: until it is replaced by its program a process is the size of the one that starts
 #: it, and the kernel counts that as well. This one is small, and starts nothing else.
@@ -39,14 +45,33 @@ class Ended:
     peak_bytes: int
 
 
-def run(command: Sequence[str]) -> Ended:
+def run(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ended:
     """Run a command to its end."""
     reader, writer = os.pipe()
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(writer), *command]
     with open(reader) as measured:
         try:
-            ended = subprocess.run(launcher, capture_output=True, text=True, pass_fds=(writer,))
+            ended = subprocess.run(launcher, cwd=cwd, env=env, capture_output=True, text=True, pass_fds=(writer,))
         finally:
             os.close(writer)
         returncode, seconds, peak_bytes = json.loads(measured.read())
     return Ended(returncode, ended.stdout, ended.stderr, seconds, peak_bytes)
+
+
+def run_checked(
+    what: str, command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Ended:
+    """Run a command that must succeed.
+
+    Raises:
+        KandinskyBatchError: it did not; `what` says what was measured.
+    """
+    ended = run(command, cwd, env)
+    if ended.returncode:
+        raise KandinskyBatchError(f"{what} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+    return ended
+
+
+def script(name: str, *options: str) -> list[str]:
+    """The command that starts a script of `jobs/`."""
+    return [sys.executable, str(ROOT / "jobs" / name), *options]

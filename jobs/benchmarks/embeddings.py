@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.benchmarks import child
-from manifests.errors import KandinskyBatchError, UsageError
+from jobs.benchmarks import child, tables
+from manifests.errors import UsageError
 
 NAME = "embeddings"
 HELP = "look fragments up in embedding stores; the last size is held against the first"
@@ -48,13 +48,19 @@ class Lookup:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 5_000_000], help="sizes of the stores")
-    parser.add_argument("--fragment", type=int, default=1000, help="rows of one lookup")
-    parser.add_argument("--lookups", type=int, default=5, help="of each kind, the best of all but the first counts")
-    parser.add_argument("--width", type=int, default=64, help="of a vector; 768 needs 15 GB for five million")
-    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of a vector")
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[50_000, 5_000_000], metavar="N", help="sizes of the stores"
+    )
+    options.add_argument("--fragment", type=int, default=1000, metavar="N", help="rows of one lookup")
+    options.add_argument(
+        "--lookups", type=int, default=5, metavar="N", help="of each kind, the best of all but the first counts"
+    )
+    options.add_argument(
+        "--width", type=int, default=64, metavar="N", help="of a vector; 768 needs 15 GB for five million"
+    )
+    options.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of a vector")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -81,21 +87,19 @@ def measure(folder: str, rows: int, arguments: argparse.Namespace) -> Lookup:
     raw_ratio = _filled_store(folder, rows, arguments.dtype, arguments.width)
     numbers = (arguments.width, arguments.fragment, arguments.lookups)
     command = [sys.executable, str(_SCRIPT), folder, str(rows), arguments.dtype]
-    ended = child.run(command + [str(number) for number in numbers])
-    if ended.returncode:
-        raise KandinskyBatchError(f"the lookups ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+    ended = child.run_checked("the lookups", command + [str(number) for number in numbers])
     return Lookup(rows, raw_ratio, peak_bytes=ended.peak_bytes, **json.loads(ended.stdout))
 
 
 def table(measured: Sequence[Lookup], fragment: int) -> str:
     """The sizes side by side, in Markdown."""
-    lines = ["| embeddings | bytes, raw = 1 | first | together | scattered | hits/s | peak MiB | peak, first = 1 |"]
-    lines.append("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    rows = []
     for one in measured:
-        times = f"{one.first:.3f} | {one.together:.3f} | {one.scattered:.3f} | {fragment / one.together:,.0f}"
-        peak = f"{one.peak_bytes / 2**20:.0f} | {one.peak_bytes / measured[0].peak_bytes:.2f}"
-        lines.append(f"| {one.rows:,} | {one.raw_ratio:.2f} | {times} | {peak} |")
-    return "\n".join(lines)
+        times = (f"{one.first:.3f}", f"{one.together:.3f}", f"{one.scattered:.3f}", f"{fragment / one.together:,.0f}")
+        peak = tables.peak_cells(one.peak_bytes, measured[0].peak_bytes)
+        rows.append((f"{one.rows:,}", f"{one.raw_ratio:.2f}", *times, *peak))
+    columns = ("embeddings", "bytes, raw = 1", "first", "together", "scattered", "hits/s", *tables.PEAK_COLUMNS)
+    return tables.table(columns, rows)
 
 
 def _ratio(dtype: str, width: int) -> float:

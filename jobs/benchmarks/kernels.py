@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
+from jobs.benchmarks import child, tables
 from jobs.benchmarks.kernel_cases import PARTS, SIZES, Case, cases, question
 from manifests.errors import KandinskyBatchError, UsageError
 from workers.device.device import PROCESS_ENVIRONMENT
@@ -22,18 +22,16 @@ from workers.device.device import PROCESS_ENVIRONMENT
 NAME = "kernels"
 HELP = "time steps of UNet, prior and MoVQ on the CPU, beside PyTorch's; --sizes full runs the published models"
 
-_ROOT = str(Path(__file__).resolve().parents[2])
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--threads", type=int, default=2, help="of each side's numeric libraries")
-    parser.add_argument("--torch-python", metavar="PATH", help="an interpreter with torch and diffusers")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each case is timed on each side")
-    parser.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=list(SIZES), help="of the models")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], metavar="N", help="rows of a call")
-    parser.add_argument("--graph", action="store_true", help="time compiled graphs as well")
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is timed")
+    options.add_argument("--threads", type=int, default=2, metavar="N", help="of each side's numeric libraries")
+    options.add_argument("--torch-python", metavar="PYTHON", help="an interpreter with torch and diffusers")
+    options.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each case is timed on each side")
+    options.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=list(SIZES), help="of the models")
+    options.add_argument("--batches", nargs="+", type=int, default=[1, 4], metavar="N", help="rows of a call")
+    options.add_argument("--graph", action="store_true", help="time compiled graphs as well")
+    options.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is timed")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -57,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.threads} threads, milliseconds per call, best of {arguments.rounds} rounds\n")
     ours = [name for name in libraries if name != "PyTorch"]
     columns = [*ours, "PyTorch", *(["ratio"] if ours == ["MindSpore"] else [f"{name} ratio" for name in ours])]
-    print(f"| model | call | batch | {' | '.join(columns)} |\n|---|---|---:|{'---:|' * len(columns)}")
+    print(tables.head(("model", "call", "batch", *columns), text=("model", "call")))
     try:
         for case in cases(arguments.sizes, arguments.parts, arguments.batches):
             rounds = [[side.milliseconds(case) for side in sides] for _ in range(arguments.rounds)]
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             theirs = best.pop("PyTorch", None)
             times = [f"{time:.1f}" for time in best.values()]
             beside = ["–"] * (1 + len(best)) if theirs is None else _beside(theirs, best.values())
-            print(f"| {case.size} | {case.part} | {case.batch} | {' | '.join([*times, *beside])} |", flush=True)
+            print(tables.row((case.size, case.part, str(case.batch), *times, *beside)), flush=True)
     finally:
         for side in sides:
             side.end()
@@ -88,7 +86,7 @@ class _Side:
     def __init__(self, python: str, library: str, *more: str, threads: int) -> None:
         # What MindSpore needs its side sets itself, and PyTorch's must not have.
         environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
-        environment |= {"PYTHONPATH": _ROOT, "OMP_NUM_THREADS": str(threads)}
+        environment |= {"PYTHONPATH": str(child.ROOT), "OMP_NUM_THREADS": str(threads)}
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by end)
         self._process = subprocess.Popen(
             [python, "-m", f"jobs.benchmarks.kernel_times_{library}", *more],

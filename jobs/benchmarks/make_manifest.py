@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.benchmarks import child
+from jobs.benchmarks import child, tables
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "make-manifest"
 HELP = "make manifests of several kinds and sizes; the memory of each is held against the first size of its kind"
-
-_SCRIPT = Path(__file__).resolve().parents[1] / "make_manifest.py"
 
 #: Kinds of sources; a product is a thousand prompts with as many seeds as the size asks for.
 KINDS = ("csv", "jsonl", "product")
@@ -43,9 +40,11 @@ class MadeOnce:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 4_000_000], help="sizes of sources")
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000, 4_000_000], metavar="N", help="sizes of sources"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -67,24 +66,22 @@ def measure(folder: Path, kind: str, rows: int) -> MadeOnce:
         KandinskyBatchError: it is not the manifest of such a source.
     """
     options = _write(folder, kind, rows)
-    command = [sys.executable, str(_SCRIPT), *options, "--output", str(folder / "m.parquet")]
-    ended = child.run(command)
-    if ended.returncode or not ended.stdout.startswith(f"{rows:,} rows"):
-        raise KandinskyBatchError(f"a {kind} of {rows} rows ended with {ended.returncode}:\n{ended.stderr}")
+    command = child.script("make_manifest.py", *options, "--output", str(folder / "m.parquet"))
+    ended = child.run_checked(f"a {kind} of {rows} rows", command)
+    if not ended.stdout.startswith(f"{rows:,} rows"):
+        raise KandinskyBatchError(f"a {kind} of {rows} rows made another manifest:\n{ended.stdout}")
     return MadeOnce(kind, rows, ended.seconds, ended.peak_bytes)
 
 
 def table(measured: Sequence[MadeOnce]) -> str:
     """Kinds and sizes side by side, in Markdown."""
-    lines = [
-        "| source | rows | seconds | rows per second | peak MiB | peak, first = 1 |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for one in measured:
         first = next(other for other in measured if other.kind == one.kind)
-        cells = f"{one.kind} | {one.rows:,} | {one.seconds:.1f} | {one.rows / one.seconds:,.0f}"
-        lines.append(f"| {cells} | {one.peak_bytes / 2**20:.0f} | {one.peak_bytes / first.peak_bytes:.2f} |")
-    return "\n".join(lines)
+        figures = (f"{one.rows:,}", f"{one.seconds:.1f}", f"{one.rows / one.seconds:,.0f}")
+        rows.append((one.kind, *figures, *tables.peak_cells(one.peak_bytes, first.peak_bytes)))
+    columns = ("source", "rows", "seconds", "rows per second", *tables.PEAK_COLUMNS)
+    return tables.table(columns, rows, text=("source",))
 
 
 def _write(folder: Path, kind: str, rows: int) -> list[str]:

@@ -1,7 +1,7 @@
 """What planning costs: rows per second validated and planned, and the memory of the driver, at several sizes.
 
 Each size is planned by the real command in a fresh process, once with ids and seeds in the manifest and once without,
-where every id is made from its row's content. Large sizes are surveyed by Ray tasks, as they are in a run; the memory
+where every id is made from its row's content. Large sizes are read by Ray tasks, as they are in a run; the memory
 is that of the driver alone. Seconds are those of planning, Ray's start included where it is used.
 """
 
@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jobs.benchmarks import child
+from jobs.benchmarks import child, tables
+from jobs.benchmarks.made_up_manifest import write_manifest
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "plan"
 HELP = "plan manifests of several sizes; the memory of each is held against the first"
-
-_SCRIPT = Path(__file__).resolve().parents[1] / "plan.py"
 
 #: Rows of the manifest that are made and written together; also its row groups.
 _ROWS = 10_000
@@ -46,9 +45,11 @@ class Planned:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes of manifests")
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], metavar="N", help="sizes of manifests"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -70,11 +71,9 @@ def measure(folder: Path, rows: int, own_ids: bool) -> Planned:
         KandinskyBatchError: the plan is not that of such a manifest.
     """
     manifest = folder / "m.parquet"
-    _write(manifest, rows, own_ids)
-    command = [sys.executable, str(_SCRIPT), "--manifest", str(manifest), "--output", str(folder / "out"), "--json"]
-    ended = child.run(command)
-    if ended.returncode:
-        raise KandinskyBatchError(f"planning {rows} rows ended with {ended.returncode}:\n{ended.stderr}")
+    write_manifest(manifest, rows, _columns_of_four_sizes(own_ids), _ROWS)
+    command = child.script("plan.py", "--manifest", str(manifest), "--output", str(folder / "out"), "--json")
+    ended = child.run_checked(f"planning {rows} rows", command)
     found = json.loads(ended.stdout)
     if (found["rows"], found["rejected"], found["images"]) != (rows, 0, rows):
         raise KandinskyBatchError(f"planning {rows} rows found {found['rows']}, {found['rejected']} of them rejected")
@@ -83,43 +82,38 @@ def measure(folder: Path, rows: int, own_ids: bool) -> Planned:
 
 def table(measured: Sequence[Planned]) -> str:
     """The sizes side by side, in Markdown."""
-    lines = [
-        "| rows | ids and seeds | seconds | rows per second | peak MiB | peak, first = 1 |",
-        "|---:|---|---:|---:|---:|---:|",
-    ]
+    rows = []
     for one in measured:
         first = next(other for other in measured if other.own_ids == one.own_ids)
         whose = "in the manifest" if one.own_ids else "made from the content"
-        cells = f"{one.rows:,} | {whose} | {one.seconds:.1f} | {one.rows / one.seconds:,.0f}"
-        lines.append(f"| {cells} | {one.peak_bytes / 2**20:.0f} | {one.peak_bytes / first.peak_bytes:.2f} |")
-    return "\n".join(lines)
+        cells = (f"{one.rows:,}", whose, f"{one.seconds:.1f}", f"{one.rows / one.seconds:,.0f}")
+        rows.append((*cells, *tables.peak_cells(one.peak_bytes, first.peak_bytes)))
+    columns = ("rows", "ids and seeds", "seconds", "rows per second", *tables.PEAK_COLUMNS)
+    return tables.table(columns, rows, text=("ids and seeds",))
 
 
-def _write(manifest: Path, rows: int, own_ids: bool) -> None:
-    """A manifest of text2img requests in four sizes."""
+def _columns_of_four_sizes(own_ids: bool) -> Callable[[range], Mapping[str, Any]]:
+    """Columns of text2img requests in four sizes."""
     # Here: `--help` should not wait for them.
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     sides = np.array(_SIDES, np.int32)
     random = np.random.default_rng(0)
-    writer = None
-    for start in range(0, rows, _ROWS):
-        numbers = pa.array(np.arange(start, min(start + _ROWS, rows)), pa.uint64())
+
+    def columns(rows: range) -> Mapping[str, Any]:
+        numbers = pa.array(np.arange(rows.start, rows.stop), pa.uint64())
         words = numbers.cast(pa.string())
         picked = sides[random.integers(0, len(sides), len(numbers))]
-        columns = {
+        made = {
             "task": pa.array(np.full(len(numbers), "text2img", object)),
             "prompt": pc.binary_join_element_wise("a prompt of a fair length, number", words, "in watercolour", " "),
             "height": pa.array(picked[:, 0]),
             "width": pa.array(picked[:, 1]),
         }
         if own_ids:
-            columns |= {"id": pc.binary_join_element_wise("request", words, "-"), "seed": numbers}
-        part = pa.table(columns)
-        writer = writer or pq.ParquetWriter(manifest, part.schema)
-        writer.write_table(part)
-    if writer is not None:
-        writer.close()
+            made |= {"id": pc.binary_join_element_wise("request", words, "-"), "seed": numbers}
+        return made
+
+    return columns

@@ -7,22 +7,17 @@ indexes are missing. The start is the real command in a fresh process.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.benchmarks import child
+from jobs.benchmarks import child, tables
+from jobs.benchmarks.made_up_manifest import write_manifest
 from manifests.errors import KandinskyBatchError, UsageError
 
 NAME = "resume"
 HELP = "start finished runs again; the last size is held against the first"
-
-_SCRIPT = Path(__file__).resolve().parents[1] / "generate.py"
-
-#: Rows of the manifest that are made and written together.
-_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -42,10 +37,12 @@ class Resume:
     peak_bytes: int
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 1_000_000], help="sizes of finished runs")
-    parser.add_argument("--shard-size", type=int, default=1000, help="images per shard")
+    options.add_argument(
+        "--images", type=int, nargs="+", default=[10_000, 1_000_000], metavar="N", help="sizes of finished runs"
+    )
+    options.add_argument("--shard-size", type=int, default=1000, metavar="N", help="images per shard")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -67,8 +64,8 @@ def measure(folder: Path, images: int, shard_size: int) -> Resume:
     """
     manifest, output = folder / "m.parquet", folder / "out"
     shards = _finished_run(manifest, output, images, shard_size)
-    command = [sys.executable, str(_SCRIPT), "--manifest", str(manifest), "--output", str(output)]
-    ended = child.run([*command, "--shard-size", str(shard_size)])
+    options = ("--manifest", str(manifest), "--output", str(output), "--shard-size", str(shard_size))
+    ended = child.run(child.script("generate.py", *options))
     told = ended.stdout + ended.stderr
     if ended.returncode or "nothing to do" not in told or f"{images} images written, 0 failed" not in told:
         raise KandinskyBatchError(f"the finished run ended with {ended.returncode} when started again:\n{told}")
@@ -77,31 +74,22 @@ def measure(folder: Path, images: int, shard_size: int) -> Resume:
 
 def table(measured: Sequence[Resume]) -> str:
     """The sizes side by side, in Markdown."""
-    lines = ["| images | shards | seconds | peak MiB | peak, first = 1 |", "|---:|---:|---:|---:|---:|"]
+    rows = []
     for one in measured:
-        cells = f"{one.images:,} | {one.shards:,} | {one.seconds:.1f} | {one.peak_bytes / 2**20:.0f}"
-        lines.append(f"| {cells} | {one.peak_bytes / measured[0].peak_bytes:.2f} |")
-    return "\n".join(lines)
+        cells = (f"{one.images:,}", f"{one.shards:,}", f"{one.seconds:.1f}")
+        rows.append((*cells, *tables.peak_cells(one.peak_bytes, measured[0].peak_bytes)))
+    return tables.table(("images", "shards", "seconds", *tables.PEAK_COLUMNS), rows)
 
 
 def _finished_run(manifest: Path, output: Path, images: int, shard_size: int) -> int:
     """An output whose stats files say that it is done; returns how many shards that is."""
     # Here: `--help` should not wait for them.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from jobs.run import run_folder
     from manifests.commit import FileStats, ShardStats, index_name, tar_name, write_stats
     from manifests.config import RunConfig
     from manifests.planning.plan import plan
 
-    schema = pa.schema([("id", pa.string()), ("task", pa.string()), ("prompt", pa.string())])
-    with pq.ParquetWriter(manifest, schema) as writer:
-        for start in range(0, images, _ROWS):
-            numbers = range(start, min(start + _ROWS, images))
-            prompts = [f"a prompt of a fair length, number {number % 1000}" for number in numbers]
-            columns = [list(map(str, numbers)), ["text2img"] * len(numbers), prompts]
-            writer.write_table(pa.table(columns, schema=schema))
+    write_manifest(manifest, images)
     config = RunConfig(manifest=(str(manifest),), output=str(output), shard_size=shard_size)
     planned = plan(config)
     run_folder.begin(config, planned)

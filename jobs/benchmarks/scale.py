@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.benchmarks import child, tables
+from jobs.benchmarks.made_up_manifest import write_manifest
 from jobs.engine.pools import PRIOR_SHARE
-from manifests.errors import KandinskyBatchError, UsageError
+from manifests.errors import UsageError
 
 NAME = "scale"
 HELP = "how busy sleeping devices are kept, by their number and by the seconds of a batch"
-
-_ROOT = str(Path(__file__).resolve().parents[2])
 
 #: A prior call of a batch takes so much of its decoder call: 25 small steps beside 100 large ones.
 _PRIOR_SHARE = 0.1
@@ -47,24 +46,23 @@ class Scale:
     start_seconds: float
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 4, 16, 32], metavar="N", help="decoder actors")
-    parser.add_argument("--seconds", type=float, nargs="+", default=[2, 10], metavar="S", help="of one batch")
-    parser.add_argument("--batches", type=int, default=20, help="per actor")
+    options.add_argument("--actors", type=int, nargs="+", default=[1, 4, 16, 32], metavar="N", help="decoder actors")
+    options.add_argument("--seconds", type=float, nargs="+", default=[2, 10], metavar="SECONDS", help="of one batch")
+    options.add_argument("--batches", type=int, default=20, metavar="N", help="per actor")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """One run per line of the table."""
     if min(*arguments.actors, arguments.batches) < 1 or min(arguments.seconds) <= 0:
         raise UsageError("options --actors, --batches and --seconds: give positive numbers")
-    print("| seconds per batch | decoder actors | steady | whole | seconds to the first call |")
-    print("|---:|---:|---:|---:|---:|")
+    print(tables.head(("seconds per batch", "decoder actors", "steady", "whole", "seconds to the first call")))
     for seconds in arguments.seconds:
         for actors in arguments.actors:
             found = measure(actors, seconds, arguments.batches)
-            cells = f"{found.steady:.3f} | {found.whole:.3f} | {found.start_seconds:.1f}"
-            print(f"| {seconds:g} | {actors} | {cells} |", flush=True)
+            figures = (f"{found.steady:.3f}", f"{found.whole:.3f}", f"{found.start_seconds:.1f}")
+            print(tables.row((f"{seconds:g}", str(actors), *figures)), flush=True)
 
 
 def measure(actors: int, seconds: float, batches: int) -> Scale:
@@ -78,15 +76,10 @@ def measure(actors: int, seconds: float, batches: int) -> Scale:
     Raises:
         KandinskyBatchError: the job failed.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         folder = Path(name)
         (folder / "log").mkdir()
-        rows = actors * batches * _BATCH_SIZE
-        columns = {"id": [str(row) for row in range(rows)], "task": ["text2img"] * rows, "prompt": ["a cat"] * rows}
-        pq.write_table(pa.table(columns), folder / "m.parquet")
+        write_manifest(folder / "m.parquet", actors * batches * _BATCH_SIZE)
         command = [
             *(sys.executable, "-m", "jobs.benchmarks.sleeping", "--device", "cpu"),
             *("--manifest", str(folder / "m.parquet"), "--output", str(folder / "out")),
@@ -95,17 +88,15 @@ def measure(actors: int, seconds: float, batches: int) -> Scale:
         ]
         environment = {
             **os.environ,
-            "PYTHONPATH": _ROOT,
+            "PYTHONPATH": str(child.ROOT),
             "RAY_ADDRESS": "local",
             "SLEEP_LOG": str(folder / "log"),
             "SLEEP_DECODER": str(seconds),
             "SLEEP_PRIOR": str(seconds * _PRIOR_SHARE),
         }
         began = time.time()
-        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        child.run_checked(f"the run with {actors} actors", command, folder, environment)
         end = time.time()
-        if ended.returncode:
-            raise KandinskyBatchError(f"the run with {actors} actors ended with {ended.returncode}:\n{ended.stderr}")
         logs = [path.read_text().splitlines() for path in (folder / "log").iterdir()]
     calls = [[tuple(json.loads(line)) for line in lines] for lines in logs]
     first = min(call[0] for mine in calls for call in mine)

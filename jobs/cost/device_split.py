@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jobs.cost.estimate import StepTimes, prior_share
+from jobs.cost.estimate import prior_share
+from jobs.cost.step_times import StepTimes
 from jobs.engine.pools import Node, Pools, size_pools
 from manifests.config import RunConfig
 from manifests.planning.plan import Plan

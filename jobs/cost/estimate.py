@@ -1,123 +1,18 @@
-"""What a run will cost: seconds per batch as a run has measured them, and what follows for the batches of a plan.
+"""What a plan will cost: seconds per batch as an earlier run has measured them, and what follows for its batches.
 
-A run notes how long its stages worked on every batch (`Stopwatch`) and keeps the medians by bucket in
-`_run/times.json` (`StepTimes`). A plan's buckets are looked up there. One that was not measured is scaled from the one
-most like it, by the work that its steps are; that is an estimate of an estimate and is marked as such.
+A plan's buckets are looked up in the measured `StepTimes`. One that was not measured is scaled from the one most
+like it, by the work that its steps are; that is an estimate of an estimate and is marked as such.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.engine.pools import Pools
+from jobs.cost.step_times import DECODER, PRIOR, BucketTimes, StepTimes
 from manifests.batch import Bucket
-from manifests.commit import Receipt
 from manifests.planning.window_summary import BucketTally
-
-#: The stages that hold a device.
-PRIOR, DECODER = "prior", "decoder"
-
-#: Batches of one bucket whose times are kept: the median needs no more, and the first may carry a compilation.
-KEPT = 101
-
-
-class BucketTimes(BaseModel):
-    """What was measured of one bucket.
-
-    Attributes:
-        batches, images: how many were made; images are those that were written.
-        size: samples of the largest batch that the device was given.
-        seconds: stage -> median seconds of a batch of that size; smaller ones say nothing about full ones.
-        bytes_per_image: of image file and record.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bucket: Bucket
-    batches: int
-    images: int
-    size: int
-    seconds: Mapping[str, float]
-    bytes_per_image: float
-
-
-class StepTimes(BaseModel):
-    """Content of `_run/times.json`.
-
-    Attributes:
-        device: kind of device that the pools ran on.
-        graph: whether it was with `--graph`.
-        prior_actors, decoder_actors: most that ran at a time.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str
-    graph: bool = False
-    batch_size: int
-    prior_actors: int
-    decoder_actors: int
-    buckets: tuple[BucketTimes, ...]
-
-
-@dataclass
-class _Measured:
-    batches: int = 0
-    images: int = 0
-    bytes: int = 0
-    size: int = 0
-    seconds: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT)))
-
-
-class Stopwatch:
-    """Collects the times of batches as their receipts come in; memory grows with the buckets alone."""
-
-    def __init__(self) -> None:
-        self._buckets: dict[Bucket, _Measured] = defaultdict(_Measured)
-
-    def add(self, receipt: Receipt) -> None:
-        """Note a finished batch."""
-        if receipt.bucket is None or DECODER not in receipt.seconds or not receipt.successes:
-            return
-        measured = self._buckets[receipt.bucket]
-        measured.batches += 1
-        measured.images += receipt.successes
-        measured.bytes += receipt.bytes
-        if receipt.count > measured.size:
-            measured.size = receipt.count
-            measured.seconds.clear()
-        for stage, seconds in receipt.seconds.items() if receipt.count == measured.size else ():
-            measured.seconds[stage].append(seconds)
-
-    def record(self, device: str, batch_size: int, pools: Pools, graph: bool = False) -> StepTimes:
-        """The medians so far."""
-        return StepTimes(
-            device=device,
-            graph=graph,
-            batch_size=batch_size,
-            prior_actors=max(1, pools.prior.most),
-            decoder_actors=max(1, pools.decoder.most),
-            buckets=tuple(
-                BucketTimes(
-                    bucket=bucket,
-                    batches=measured.batches,
-                    images=measured.images,
-                    # Copies (--dedupe) make a batch longer than what the device is given.
-                    size=min(measured.size, batch_size),
-                    # Of two the lower: the first batch of a bucket carries what is done once.
-                    seconds={
-                        stage: round(statistics.median_low(times), 6) for stage, times in measured.seconds.items()
-                    },
-                    bytes_per_image=round(measured.bytes / measured.images, 1),
-                )
-                for bucket, measured in self._buckets.items()
-            ),
-        )
 
 
 class BucketCost(BaseModel):

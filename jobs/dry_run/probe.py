@@ -6,7 +6,7 @@ first one had to wait for. The parts are written beside the output's run files a
 
 from __future__ import annotations
 
-from jobs.cost.estimate import StepTimes, Stopwatch
+from jobs.cost.step_times import StepTimes, Stopwatch
 from jobs.engine.cluster import cluster, engine_log, reason
 from jobs.engine.pipeline import EngineStoppedError, Setup, run_line
 from jobs.engine.pools import npus, size_pools

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.cost.estimate import BucketCost, Estimate, StepTimes, costs_of, total
+from jobs.cost.estimate import BucketCost, Estimate, costs_of, total
+from jobs.cost.step_times import StepTimes
 from jobs.dry_run.input_check import InputCheck
 from jobs.run import run_folder
 from manifests.batch import Bucket
@@ -14,6 +15,7 @@ from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan, share_of
+from manifests.planning.sources import Sources
 from manifests.planning.window_summary import Problem
 from workers.checkpoints import locations
 
@@ -59,6 +61,7 @@ class DryRun(BaseModel):
 
     Attributes:
         manifest, output: as given.
+        sources: what was read, and what was not.
         seconds: that planning took, without `--check-inputs`.
         rows: of the manifest; `rejected` of them cannot be made, `problems` says why.
         rows_by_task, images_by_task: of those that can be made.
@@ -75,6 +78,7 @@ class DryRun(BaseModel):
     manifest: tuple[str, ...]
     output: str
     fingerprint: str
+    sources: Sources
     seconds: float
     rows: int
     rejected: int
@@ -139,6 +143,7 @@ def dry_run(
         manifest=config.manifest,
         output=config.output,
         fingerprint=planned.fingerprint,
+        sources=planned.sources,
         seconds=round(seconds, 3),
         rows=planned.requests,
         rejected=planned.rejected,

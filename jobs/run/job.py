@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jobs.cost.device_split import split_devices
-from jobs.cost.estimate import Stopwatch
+from jobs.cost.step_times import Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left
@@ -34,6 +34,7 @@ from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.planning.plan import Plan, share_of
+from manifests.planning.sources import describe as describe_sources
 from workers.checkpoints import locations
 from workers.device.device import choose_device
 from workers.embeddings.lookup import remembered
@@ -125,6 +126,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
         planned = plan_job(config, run_folder.ends_of(config))
+        for line in describe_sources(planned.sources):
+            progress.note(line)
         locations.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
         # Before the lease, which would be the first thing of ours in a folder that is somebody else's.
         run_folder.check(config, planned)

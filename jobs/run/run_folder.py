@@ -3,7 +3,7 @@
 _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
-_run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/estimate.py)
+_run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
 _run/prior.json    the report of the last start with `--stage prior`
 _run/error.log     what the engine said where it stopped early
 _SUCCESS           every planned row is written or failed, counted
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.cost.estimate import StepTimes
+from jobs.cost.step_times import StepTimes
 from jobs.run import ownership
 from manifests import storage
 from manifests.config import NO_EMBEDDINGS, RunConfig
@@ -31,7 +31,7 @@ TIMES = "times.json"
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
-    | {"append", "grace", "input_timeout", "into_existing", "retry_errors", "shards", "times_of"}
+    | {"append", "grace", "input_timeout", "into_existing", "retry_errors", "shards", "times_of", "report"}
 )
 
 
@@ -41,7 +41,7 @@ def ends_of(config: RunConfig) -> tuple[int, ...]:
     Raises:
         UsageError: the record of the plan cannot be read.
     """
-    known = _read(config.output, "plan.json") or {}
+    known = read(config.output, "plan.json") or {}
     ends = tuple(known.get("ends", ()))
     return (*ends, known["requests"]) if config.append and known.get("requests") else ends
 
@@ -89,11 +89,11 @@ def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
 
 def _known(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
     """The record of the plan that the output was begun with; None for a new output that holds nobody's work."""
-    known = _read(config.output, "plan.json")
+    known = read(config.output, "plan.json")
     if known is None:
         others = ownership.others(config.output)
         # Of several jobs of one output another one may have begun it between the two looks.
-        known = _read(config.output, "plan.json") if others else None
+        known = read(config.output, "plan.json") if others else None
         if known is None:
             ownership.refuse_others(config, plan, others)
     if known is not None and not {"fingerprint", "requests"} <= known.keys():
@@ -119,7 +119,7 @@ def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = 
         whole: nothing is missing; else this was one share, and others are not done yet.
     """
     name = "run.json" if whole else "run-{:05d}-of-{:05d}.json".format(*config.share)
-    if anew or _read(config.output, name) is None:
+    if anew or read(config.output, name) is None:
         _write(config, name, report)
     if not whole:
         return
@@ -156,7 +156,7 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     output = config.times_of or config.output
     place, trouble = f"{output}/{FOLDER}/{TIMES}", "no run has measured anything there"
     try:
-        known = _read(output, TIMES)
+        known = read(output, TIMES)
         if known is not None:
             return place, StepTimes.model_validate(known)
     except ValidationError:
@@ -211,7 +211,17 @@ def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict
     )
 
 
-def _read(output: str, name: str) -> dict[str, Any] | None:
+def is_finished(output: str) -> bool:
+    """True where every planned row is written or failed."""
+    return storage.exists(storage.join(output, SUCCESS_NAME))
+
+
+def read(output: str, name: str) -> dict[str, Any] | None:
+    """A JSON file of the run; None where there is none.
+
+    Raises:
+        UsageError: it is not JSON.
+    """
     url = storage.join(output, FOLDER, name)
     try:
         content: dict[str, Any] = json.loads(storage.read_bytes(url))

@@ -21,7 +21,8 @@ import pyarrow as pa
 from manifests import storage
 from manifests.errors import ManifestError
 from manifests.requests.casting import plain_type
-from manifests.requests.files import Manifest, cut_windows, join_types, open_manifest
+from manifests.requests.common_types import join_types
+from manifests.requests.files import Manifest, cut_windows, open_manifest
 from manifests.requests.reading import Reader
 
 #: Rows of one table, and of one row group of what is written.
@@ -191,6 +192,7 @@ def parquet(urls: Sequence[str]) -> Stream:
     """
     manifest = open_manifest(urls)
     kinds = {field.name: plain_type(field.type) for file in manifest.files for field in file.schema}
+    kinds.update((name, pa.string()) for file in manifest.files for name, _ in file.constants if name not in kinds)
     kinds.update((field.name, field.type) for field in manifest.extras)
     columns = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
     return Stream(columns, _parquet_tables(manifest, columns))

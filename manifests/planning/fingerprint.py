@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,10 +43,12 @@ class Fingerprint:
         self._hash = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         self._files = manifest.files
         self._rows = 0
+        self._no_text: set[str] = set()
 
-    def add(self, digest: bytes, rows: int) -> None:
-        """Take in the next window: its `window_digest` and how many rows it has."""
+    def add(self, digest: bytes, rows: int, no_text: Iterable[str] = ()) -> None:
+        """Take in the next window: its `window_digest`, its rows, and the columns of text that are none in it."""
         self._hash.update(digest)
+        self._no_text.update(no_text)
         self._rows += rows
 
     def hexdigest(self) -> str:
@@ -59,6 +61,8 @@ class Fingerprint:
             begin += file.rows
         whole = self._hash.copy()
         whole.update(f"inline_bytes={inline}".encode())
+        if self._no_text:
+            whole.update(f"binary={sorted(self._no_text)}".encode())
         return whole.hexdigest()
 
 

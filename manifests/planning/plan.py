@@ -1,8 +1,9 @@
 """The plan of a run: which images, in which batches, in which shards. Pure, deterministic, streamed.
 
 `plan` runs on the driver: it has every window validated and laid out, by itself or by other processes, and keeps of
-each only its place, what repeats in it, and the counts of its shards (`survey.py`). `window_batches` runs in a read
-task: it plans its window again, by the same functions, and yields the batches with everything that their samples need.
+each only its place, what repeats in it, and the counts of its shards (`window_summary.py`). `window_batches` runs in
+a read task: it plans its window again, by the same functions, and yields the batches with everything that their
+samples need.
 """
 
 from __future__ import annotations
@@ -22,16 +23,27 @@ from manifests.planning import ids as naming
 from manifests.planning import layout, samples
 from manifests.planning.fingerprint import Fingerprint
 from manifests.planning.layout import Layout, PlannedBatch, PlannedShard
-from manifests.planning.window_summary import BucketTally, Problem, Survey, Tally, join_problems, lay_out, survey, tally
+from manifests.planning.sources import Sources, summarize_sources
+from manifests.planning.window_summary import (
+    BucketTally,
+    Problem,
+    Scope,
+    Tally,
+    WindowSummary,
+    join_problems,
+    lay_out,
+    summarize,
+    tally,
+)
 from manifests.records import GIVEN_EMBEDDINGS
 from manifests.requests import files, reading
 from manifests.requests.columns import cast_requests
+from manifests.requests.common_types import as_bytes, has_text
 from manifests.requests.files import Manifest, Piece
 from manifests.requests.validation import Resolved, check_defaults, resolve
 
-#: Has windows surveyed, in order: all of them, in stretches that share few row groups, and whether some images lie
-#: inline.
-Surveyor = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], bool], Iterator[Survey]]
+#: Has windows summarized, in order: all of them, in stretches that share few row groups.
+Summarizer = Callable[[RunConfig, Sequence[Sequence[tuple[Piece, ...]]], Scope], Iterator[WindowSummary]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class Plan:
         fingerprint: hex; changes with whatever changes images, names or places, and with nothing else.
         ends: rows after which the manifest ended before more were appended, ascending.
         fingerprint_at: the fingerprint that the manifest had with so many rows, for each of `ends`.
+        sources: what was read, and what was not.
     """
 
     windows: tuple[Window, ...]
@@ -91,6 +104,7 @@ class Plan:
     buckets: Mapping[Bucket, BucketTally]
     schema: pa.Schema
     fingerprint: str
+    sources: Sources
     ends: tuple[int, ...] = ()
     fingerprint_at: Mapping[int, str] = field(default_factory=dict)
 
@@ -100,20 +114,20 @@ class Plan:
         return tuple(sorted(self.samples_by_task))
 
 
-def survey_in_turn(
-    config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], inline: bool
-) -> Iterator[Survey]:
+def summarize_in_turn(
+    config: RunConfig, stretches: Sequence[Sequence[tuple[Piece, ...]]], scope: Scope
+) -> Iterator[WindowSummary]:
     """All windows, one after the other in this process."""
-    return survey(config, itertools.chain.from_iterable(stretches), inline)
+    return summarize(config, itertools.chain.from_iterable(stretches), scope)
 
 
-def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = survey_in_turn) -> Plan:
+def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = summarize_in_turn) -> Plan:
     """Plan the whole manifest; reads no inline image unless a row with one has no id.
 
     Args:
         ends: where the manifest ended each time before rows were appended to it; the plan of what comes before is
             the same as without what follows.
-        surveyor: looks at the windows.
+        summarizer: gives the summaries of the windows.
 
     Raises:
         UsageError: a request setting of the config cannot be used.
@@ -128,10 +142,14 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
     fingerprint = Fingerprint(config, manifest)
     tallies = []
     rows, fingerprint_at = 0, {}
+    no_text: dict[str, int] = {}
+    texts = pa.schema([field for field in manifest.extras if has_text(field.type)])
+    scope = Scope(any(file.inline_bytes for file in manifest.files), texts)
     with naming.IdWatch() as watch:
         stretches = files.cut_stretches(manifest, windows)
-        for found in surveyor(config, stretches, any(file.inline_bytes for file in manifest.files)):
-            fingerprint.add(found.digest, found.rows)
+        for found in summarizer(config, stretches, scope):
+            no_text = {name: rows + row for name, row in found.no_text.items()} | no_text
+            fingerprint.add(found.digest, found.rows, found.no_text)
             watch.see(found.names)
             tallies.append(found.tally)
             rows += found.rows
@@ -144,8 +162,15 @@ def plan(config: RunConfig, ends: Sequence[int] = (), surveyor: Surveyor = surve
             # An id that was used before rejects its row, which moves every batch behind it.
             if repeated.own.any():
                 tallies[index] = tally(config, resolve(light.read(windows[index]).tables, config), repeated)
-    whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest())
+    sources = summarize_sources(manifest, no_text)
+    manifest = replace(manifest, extras=_as_bytes(manifest.extras, no_text))
+    whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest(), sources)
     return replace(whole, ends=tuple(ends), fingerprint_at=fingerprint_at)
+
+
+def _as_bytes(extras: pa.Schema, names: Container[str]) -> pa.Schema:
+    """The other columns, some of them as binary: what is not text in every row travels as the bytes that it is."""
+    return pa.schema([f.with_type(as_bytes(f.type)) if f.name in names else f for f in extras])
 
 
 def share_of(planned: Plan, share: tuple[int, int]) -> range:
@@ -261,6 +286,7 @@ def _assemble(
     repeats: Sequence[naming.Repeats],
     tallies: Sequence[Tally],
     fingerprint: str,
+    sources: Sources,
 ) -> Plan:
     """Number the shards over all windows and add up."""
     placed, first_row, first_shard = [], 0, 0
@@ -293,4 +319,5 @@ def _assemble(
         buckets=buckets,
         schema=samples.sample_schema(manifest.extras),
         fingerprint=fingerprint,
+        sources=sources,
     )

@@ -1,8 +1,8 @@
 """What the driver learns of one window and keeps: counts, names' hashes, and what is wrong with its rows.
 
-`survey` looks at neighbouring windows, in the driver or in any other process; `manifests/planning/plan.py` puts
-together what comes back. Nothing here grows with the manifest but by a few bytes per row in `Survey.names`, which the
-driver passes on to disk.
+`summarize` looks at neighbouring windows, in the driver or in any other process; `manifests/planning/plan.py` puts
+together what comes back. Nothing here grows with the manifest but by a few bytes per row in `WindowSummary.names`,
+which the driver passes on to disk.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from manifests.batch import Bucket
 from manifests.config import RunConfig
@@ -80,7 +81,20 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Scope:
+    """What to look at beside the request columns.
+
+    Attributes:
+        inline: some images lie inline. They are read for the content ids of rows without id, and for nothing else.
+        texts: the other columns that hold text, in their common types.
+    """
+
+    inline: bool
+    texts: pa.Schema
+
+
+@dataclass(frozen=True)
+class WindowSummary:
     """What is learnt of one window.
 
     Attributes:
@@ -88,35 +102,54 @@ class Survey:
         digest: its part of the plan's fingerprint.
         names: for finding what repeats.
         tally: as if no row of another window used one of its ids.
+        no_text: columns of `Scope.texts` with bytes that are not UTF-8 -> the first such row of the window.
     """
 
     rows: int
     digest: bytes
     names: naming.WindowNames
     tally: Tally
+    no_text: Mapping[str, int]
 
 
-def survey(config: RunConfig, windows: Iterable[Sequence[Piece]], inline: bool) -> Iterator[Survey]:
+def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scope) -> Iterator[WindowSummary]:
     """Look at neighbouring windows, one after the other; each row group that they lie in is decoded once.
-
-    Args:
-        inline: some images lie inline. They are read for the content ids of rows without id, and for nothing else.
 
     Raises:
         ManifestError: a file has changed, vanished, or is damaged.
     """
-    with reading.Reader(inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
+    with reading.Reader(extras=scope.texts, inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
         for pieces, fragment in _read_ahead(light, windows):
             resolved = resolve(fragment.tables, config)
             columns = resolved.given.columns
             rows = np.flatnonzero(naming.derived_rows(columns["id"]))
-            if inline and len(rows):
+            if scope.inline and len(rows):
                 full = cast_requests(images.read(pieces).tables).columns
                 columns = {**columns, **{name: full[name] for name in IMAGE_COLUMNS}}
             digests = naming.content_digests(columns, rows) if len(rows) else []
             names = naming.WindowNames.of(columns["id"], digests)
             digest = window_digest(resolved.given.columns, names.hashes[names.derived])
-            yield Survey(resolved.rows, digest, names, tally(config, resolved, naming.NO_REPEATS))
+            counted = tally(config, resolved, naming.NO_REPEATS)
+            yield WindowSummary(resolved.rows, digest, names, counted, _no_text(fragment.extras))
+
+
+def _no_text(texts: pa.Table | None) -> dict[str, int]:
+    """Columns with bytes that are not UTF-8, which Arrow reads as text all the same, and the first row of each."""
+    found = {}
+    for name, column in zip(texts.column_names, texts.columns, strict=True) if texts is not None else ():
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            found[name] = next((row for row in range(len(column)) if not _is_valid(column, row)), 0)
+    return found
+
+
+def _is_valid(column: pa.ChunkedArray, row: int) -> bool:
+    try:
+        column.take(pa.array([row])).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _read_ahead(

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.requests import spelled
+
 Positions = npt.NDArray[np.int64]
 
 _NONE: Positions = np.empty(0, np.int64)
@@ -53,7 +55,11 @@ def _only(array: pa.ChunkedArray) -> pa.Array:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionary or view encoding at its top."""
+    """The type without dictionary or view encoding at its top, and without other libraries' extensions anywhere.
+
+    Whether such an extension is seen depends on what this process has imported; the types of `pyarrow` itself stay.
+    """
+    kind = map_type(kind, _storage_type)
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_string_view(kind):
@@ -61,6 +67,55 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_binary_view(kind):
         return pa.binary()
     return kind
+
+
+def _storage_type(kind: pa.DataType) -> pa.DataType:
+    foreign = isinstance(kind, pa.BaseExtensionType) and not kind.extension_name.startswith("arrow.")
+    return _item_named(map_type(kind.storage_type, _storage_type)) if foreign else kind
+
+
+def _item_named(kind: pa.DataType) -> pa.DataType:
+    """The type with lists whose values are called `item`, whatever an extension's class and the file call them."""
+
+    def renamed(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(kind.value_type)
+        return pa.large_list(kind.value_type) if pa.types.is_large_list(kind) else kind
+
+    return map_type(kind, renamed)
+
+
+def map_type(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A type with each of the types that it is made of changed, from the inside out; itself where nothing changes."""
+    makers: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType, list[pa.Field]], pa.DataType]]] = [
+        (pa.types.is_struct, lambda _, fields: pa.struct(fields)),
+        (pa.types.is_map, lambda kind, fields: pa.map_(*fields[0].type, kind.keys_sorted)),
+        (pa.types.is_list, lambda _, fields: pa.list_(fields[0])),
+        (pa.types.is_large_list, lambda _, fields: pa.large_list(fields[0])),
+        (pa.types.is_fixed_size_list, lambda kind, fields: pa.list_(fields[0], kind.list_size)),
+        (pa.types.is_list_view, lambda _, fields: pa.list_view(fields[0])),
+        (pa.types.is_large_list_view, lambda _, fields: pa.large_list_view(fields[0])),
+    ]
+    make = next((make for test, make in makers if test(kind)), None)
+    if make is not None:
+        old = [kind.field(place) for place in range(kind.num_fields)]
+        new = [_without_extension(field, map_type(field.type, change)) for field in old]
+        if any(a is not b for a, b in zip(new, old, strict=True)):
+            kind = make(kind, new)
+    return change(kind)
+
+
+def _without_extension(field: pa.Field, kind: pa.DataType) -> pa.Field:
+    """A field with another type, and without the name of another library's extension that this process lacks."""
+    kept = {key: value for key, value in (field.metadata or {}).items() if not key.startswith(b"ARROW:extension:")}
+    if len(kept) < len(field.metadata or {}):
+        return field.with_type(_item_named(kind)).with_metadata(kept or None)
+    return field if kind == field.type else field.with_type(kind)
+
+
+def plain_field(field: pa.Field) -> pa.DataType:
+    """`plain_type` of a column, the same whether or not the library that wrote an extension has been imported."""
+    return plain_type(_without_extension(field, field.type).type)
 
 
 def positions(mask: pa.Array | npt.NDArray[np.bool_]) -> Positions:
@@ -97,6 +152,19 @@ def _bisect(array: pa.Array, kind: pa.DataType, convert: Callable[[pa.Array], pa
     return Cast(pa.concat_arrays([left.array, right.array]), np.concatenate([left.bad, right.bad + half]))
 
 
+def _casts(array: pa.Array, kind: pa.DataType) -> bool:
+    try:
+        array.cast(kind)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def failing(array: pa.Array, kind: pa.DataType, convert: Callable[[pa.Array], pa.Array]) -> Positions:
+    """Positions of the values that do not convert to a type."""
+    return _bisect(array, kind, convert).bad
+
+
 def without_nan(array: pa.Array) -> pa.Array:
     """A float array with null where it held NaN."""
     return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
@@ -113,6 +181,8 @@ def to_number(column: pa.Array, kind: pa.DataType) -> Cast:
     elif _is_text(source):
         text = to_text(array)
         array, earlier = pc.utf8_trim_whitespace(text.array), text.bad
+        if not _casts(array, kind):
+            array = spelled.digits(array, pa.types.is_integer(kind))
     elif not (pa.types.is_integer(source) or pa.types.is_decimal(source)):
         # Arrow would turn true into 1 and a date into days; nobody means that.
         return _nulled(array, kind)
@@ -137,7 +207,9 @@ def _utf8(part: pa.Array) -> pa.Array:
 
 
 def to_text(column: pa.Array) -> Cast:
-    """Text, and anything Arrow can spell out (numbers, dates, true), as valid UTF-8 strings."""
+    """Text, and anything Arrow can spell out (numbers, dates, true, UUIDs), as valid UTF-8 strings."""
+    if spelled.is_uuid(column.type):
+        return Cast(spelled.uuid_text(plain(column)), _NONE)
     array, kind = plain(column), pa.string()
     if pa.types.is_null(array.type):
         return Cast(pa.nulls(len(array), kind), _NONE)
@@ -184,9 +256,16 @@ def _image(data: pa.Array, path: pa.Array) -> pa.Array:
 
 
 def to_conditions(column: pa.Array) -> Cast:
-    """Lists of structs with `text`, `image`, `weight` as list<CONDITION_TYPE>; other fields are ignored."""
+    """Lists of structs with `text`, `image`, `weight`, or such as JSON text, as list<CONDITION_TYPE>.
+
+    Other fields are ignored.
+    """
     array = plain(column)
     kind = array.type
+    if _is_text(kind):
+        text = to_text(array)
+        lists_of, wrong = spelled.conditions(text.array)
+        return Cast(lists_of, np.union1d(text.bad, np.array(wrong, np.int64)))
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
     if not any(test(kind) for test in (*lists, pa.types.is_large_list_view)):
         bad = positions(array.is_valid())
@@ -222,6 +301,8 @@ def shown(value: Any, limit: int = 60) -> str:
     if isinstance(value, pa.Scalar):
         try:
             value = value.as_py()
+        except UnicodeDecodeError:
+            value = value.as_buffer().to_pybytes()[: limit + 1].decode(errors="replace")
         except (ValueError, OverflowError, ArithmeticError, pa.ArrowException):
             return f"a value of type {value.type}"
     text = "null" if value is None else repr(_tame(value, limit))

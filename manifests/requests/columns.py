@@ -45,7 +45,7 @@ def cast_requests(tables: Sequence[pa.Table]) -> Given:
     for table in tables:
         for name in REQUEST_NAMES:
             column = table.column(name) if name in table.column_names else pa.nulls(table.num_rows)
-            parts[name].append(_cast(name, column))
+            parts[name].append(cast_request(name, column))
     columns = {
         name: casts[0].array if len(casts) == 1 else pa.concat_arrays([cast.array for cast in casts])
         for name, casts in parts.items()
@@ -57,8 +57,8 @@ def cast_requests(tables: Sequence[pa.Table]) -> Given:
     return Given(int(starts[-1]), columns, misfits, tuple(tables))
 
 
-def _cast(name: str, column: pa.Array) -> casting.Cast:
-    column = casting.plain(column)
+def cast_request(name: str, column: pa.Array) -> casting.Cast:
+    """One request column in the schema's type."""
     if name in RULES:
         return casting.to_number(column, RULES[name].kind)
     if name in IMAGE_COLUMNS:

@@ -6,9 +6,10 @@ go, on the driver and again in a read task, so its size bounds the memory of bot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,12 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.errors import ManifestError, StorageError, first_line
-from manifests.requests.casting import plain_type
+from manifests.requests import partitions
+from manifests.requests.casting import plain, plain_field, shown
+from manifests.requests.common_types import common_type, lost
+from manifests.requests.inline import raw_images, size_of_images
 from manifests.requests.schema import REQUEST_NAMES
+from manifests.storage import Found
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 
@@ -30,7 +35,7 @@ WINDOW_ROWS = 10_000
 #: The same where equal rows are looked for, which is done inside of a window.
 DEDUPE_WINDOW_ROWS = 100_000
 
-#: Rows worth sending to another process to be surveyed.
+#: Rows worth sending to another process.
 STRETCH_ROWS = 100_000
 
 
@@ -44,6 +49,8 @@ class SourceFile:
         groups: (rows, uncompressed bytes) of each row group.
         schema: its Arrow schema.
         inline_bytes: uncompressed bytes of the columns that hold images inline.
+        constants: columns that the names of its folders give, with their value; none of them is in the file itself.
+        old_times: columns of times in Parquet's old form, which Arrow reads as nanoseconds whether they fit or not.
     """
 
     url: str
@@ -51,6 +58,13 @@ class SourceFile:
     groups: tuple[tuple[int, int], ...]
     schema: pa.Schema
     inline_bytes: int
+    constants: tuple[tuple[str, str | None], ...] = ()
+    old_times: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, those of its folders last."""
+        return (*self.schema.names, *(name for name, _ in self.constants))
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,12 @@ class Manifest:
     Attributes:
         files: in the order that rows are counted in.
         extras: name and type of every column outside the request schema, over all files.
+        found: what each of the locations stands for.
     """
 
     files: tuple[SourceFile, ...]
     extras: pa.Schema
+    found: tuple[Found, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -73,11 +89,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows `start` to `stop` (exclusive) of one file."""
+    """Rows `start` to `stop` (exclusive) of one file, with the file's `constants`."""
 
     url: str
     start: int
     stop: int
+    constants: tuple[tuple[str, str | None], ...] = ()
 
 
 def open_manifest(locations: Sequence[str]) -> Manifest:
@@ -88,24 +105,30 @@ def open_manifest(locations: Sequence[str]) -> Manifest:
             in alphabetical order, and a file that is named twice counts once.
 
     Raises:
-        ManifestError: nothing is there, a file is not Parquet, or two files have a column in types that do
-            not go together.
+        ManifestError: nothing is there, a file is not Parquet, a column is in the name of a folder and in the file with
+            another value, or no type holds the values that a column has in all files.
     """
-    urls: dict[str, None] = {}
-    for location in locations:
-        found = storage.find_files(location, _SUFFIXES)
-        if not found:
+    found = {location: storage.find(location, _SUFFIXES) for location in locations}
+    places: dict[str, Found] = {}
+    for location, listing in found.items():
+        if not listing.files:
+            left = sum(map(len, listing.left_out.values()))
+            aside = f" (what is there is left out: {next(iter(listing.left_out))})" if left else ""
             raise ManifestError(
-                f"{location}: no manifest there; name a Parquet file, a folder of *.parquet files, or a glob"
+                f"{location}: no manifest there{aside}; name a Parquet file, a folder of *.parquet files, or a glob"
             )
-        urls.update(dict.fromkeys(found))
+        for url in listing.files:
+            places.setdefault(url, listing)
     with ThreadPoolExecutor(8) as pool:
-        files = tuple(pool.map(_read_footer, urls))
-    return Manifest(files, _unify_extras(files))
+        files = tuple(pool.map(_read_footer, places, (place.partition_of(url) for url, place in places.items())))
+    return Manifest(files, _unify_extras(files), tuple(found.values()))
 
 
-def open_parquet(url: str) -> pq.ParquetFile:
+def open_parquet(url: str, unit: str | None = None) -> pq.ParquetFile:
     """A Parquet file, opened for reading; the caller closes it.
+
+    Args:
+        unit: of times in Parquet's old form; Arrow's default is nanoseconds.
 
     Raises:
         ManifestError: it is missing or not Parquet.
@@ -118,7 +141,7 @@ def open_parquet(url: str) -> pq.ParquetFile:
         raise ManifestError(str(error)) from error
     try:
         # Reading ahead saves round trips to an object store; a local disk does not need it.
-        return pq.ParquetFile(file, pre_buffer=storage.is_remote(url))
+        return pq.ParquetFile(file, pre_buffer=storage.is_remote(url), coerce_int96_timestamp_unit=unit)
     except (pa.ArrowException, OSError) as error:
         file.close()
         raise ManifestError(
@@ -127,68 +150,78 @@ def open_parquet(url: str) -> pq.ParquetFile:
         ) from error
 
 
-def _read_footer(url: str) -> SourceFile:
+def _read_footer(url: str, pairs: tuple[tuple[str, str | None], ...]) -> SourceFile:
     parquet = open_parquet(url)
     try:
         footer, schema = parquet.metadata, parquet.schema_arrow
-        groups, inline = [], 0
-        for index in range(footer.num_row_groups):
-            group = footer.row_group(index)
-            groups.append((group.num_rows, group.total_byte_size))
-            chunks = (group.column(column) for column in range(group.num_columns))
-            inline += sum(chunk.total_uncompressed_size for chunk in chunks if is_inline(chunk.path_in_schema))
+        groups = [
+            (group.num_rows, group.total_byte_size) for group in map(footer.row_group, range(footer.num_row_groups))
+        ]
+        inline = size_of_images(footer, raw_images(parquet))
+        leaves = (footer.schema.column(index) for index in range(footer.num_columns))
+        old = tuple(leaf.path for leaf in leaves if leaf.physical_type == "INT96")
+        for name in schema.names:
+            if schema.names.count(name) > 1:
+                raise ManifestError(f"{url}: column '{name}' appears twice; rename one of them")
+        constants = partitions.constants(url, pairs, parquet)
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(
             f"{url}: its Parquet footer cannot be used ({first_line(error)}); write it again"
         ) from error
     finally:
         parquet.close()
-    for name in schema.names:
-        if schema.names.count(name) > 1:
-            raise ManifestError(f"{url}: column '{name}' appears twice; rename one of them")
-    return SourceFile(url, footer.num_rows, tuple(groups), schema, inline)
-
-
-def is_inline(leaf: str) -> bool:
-    """True for a Parquet leaf path that holds image files, such as `image.bytes`."""
-    parts = leaf.split(".")
-    return parts[0] in ("image", "mask", "conditions") and len(parts) > 1 and parts[-1] == "bytes"
+    return SourceFile(url, footer.num_rows, tuple(groups), schema, inline, constants, old)
 
 
 def _unify_extras(files: Sequence[SourceFile]) -> pa.Schema:
     """One type for every column outside the request schema; request columns may differ from file to file."""
-    kinds: dict[str, tuple[pa.DataType, str]] = {}
+    kinds: dict[str, dict[str, pa.DataType]] = {}
     for file in files:
-        for field in file.schema:
-            if field.name in REQUEST_NAMES:
-                continue
-            if field.name not in kinds:
-                kinds[field.name] = (plain_type(field.type), file.url)
-                continue
-            kind, first = kinds[field.name]
-            joined = join_types(kind, plain_type(field.type))
-            if joined is None:
-                raise ManifestError(
-                    f"column '{field.name}' is {kind} in {first} but {field.type} in {file.url}; "
-                    "write both with one type, or rename one of them"
-                )
-            kinds[field.name] = (joined, first)
-    return pa.schema([pa.field(name, kind) for name, (kind, _) in kinds.items()])
+        for field in (*file.schema, *(pa.field(name, pa.string()) for name, _ in file.constants)):
+            if field.name not in REQUEST_NAMES:
+                kinds.setdefault(field.name, {})[file.url] = plain_field(field)
+        for name in file.old_times:
+            if name in file.schema.names and name not in REQUEST_NAMES:
+                _check_old_times(file.url, name)
+    by_url = {file.url: file for file in files}
+
+    def values(name: str, url: str) -> Iterator[pa.Array]:
+        constants = dict(by_url[url].constants)
+        return iter([pa.array([constants[name]])]) if name in constants else read_column(url, name)
+
+    fields = []
+    for name, of_files in kinds.items():
+        fields.append(pa.field(name, common_type(name, of_files, functools.partial(values, name))))
+    return pa.schema(fields)
 
 
-def join_types(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both; None where there is none."""
-    if one == other:
-        return one
-    signed = pa.types.is_signed_integer(one) or pa.types.is_signed_integer(other)
-    if signed and pa.uint64() in (one, other) and all(map(pa.types.is_integer, (one, other))):
-        # Arrow would take int64, which half of uint64 does not fit in.
-        return pa.decimal128(20, 0)
+def read_column(url: str, name: str, unit: str | None = None) -> Iterator[pa.Array]:
+    """The values of one column of a file, some thousand at a time, without encodings.
+
+    Args:
+        unit: of times in Parquet's old form; Arrow's default is nanoseconds.
+    """
+    parquet = open_parquet(url, unit)
     try:
-        schemas = [pa.schema([pa.field("column", kind)]) for kind in (one, other)]
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        return None
+        for batch in parquet.iter_batches(columns=[name]):
+            yield plain(batch.column(name))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ManifestError(f"{url}: column '{name}' cannot be read ({first_line(error)}); write it again") from error
+    finally:
+        parquet.close()
+
+
+def _check_old_times(url: str, name: str) -> None:
+    """Refuse times in Parquet's old form that do not fit in nanoseconds, because Arrow reads other years for them."""
+    start = 0
+    for array in read_column(url, name, "us"):
+        bad = lost(array, pa.timestamp("ns"))
+        if len(bad):
+            raise ManifestError(
+                f"{url}: column '{name}', row {start + int(bad[0])}: {shown(array[int(bad[0])])} cannot be read from "
+                "Parquet's INT96; write it with spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS"
+            )
+        start += len(array)
 
 
 def cut_windows(
@@ -226,7 +259,7 @@ def cut_windows(
                     pieces, rows_left, bytes_left = [], most, float(WINDOW_BYTES)
                     continue
                 take = max(take, 1)
-                _extend(pieces, Piece(file.url, start, start + take))
+                _extend(pieces, Piece(file.url, start, start + take, file.constants))
                 start += take
                 row += take
                 rows_left -= take
@@ -260,5 +293,5 @@ def cut_stretches(manifest: Manifest, windows: Sequence[tuple[Piece, ...]]) -> l
 
 def _extend(pieces: list[Piece], piece: Piece) -> None:
     if pieces and pieces[-1].url == piece.url:
-        piece = Piece(piece.url, pieces.pop().start, piece.stop)
+        piece = replace(piece, start=pieces.pop().start)
     pieces.append(piece)

@@ -1,8 +1,7 @@
 """Reading windows of the manifest: only the row groups and columns that are needed, each decoded once.
 
-The driver needs to know whether a row has an inline image, never the image. Parquet stores the bytes apart
-from the paths and its footers count nulls, which is nearly always enough to tell without reading one image.
-The images of `conditions` are the exception: they are read, because only they tell which condition has one.
+The driver needs to know whether a row has an inline image, never the image (`inline.py`). The images of `conditions`
+are the exception: they are read, because only they tell which condition has one.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests import storage
 from manifests.errors import ManifestError
-from manifests.requests.casting import field_of, plain
-from manifests.requests.files import Piece, is_inline, open_parquet
-from manifests.requests.schema import IMAGE_COLUMNS, REQUEST_NAMES
+from manifests.requests.casting import plain
+from manifests.requests.files import Piece, open_parquet
+from manifests.requests.inline import Hints, from_bytes, is_inline, with_placeholders
+from manifests.requests.schema import REQUEST_NAMES
 
 #: Rows are decoded in runs of about so many bytes, so that a row group of inline images is never held whole.
 _RUN_BYTES = 64 << 20
@@ -59,6 +58,7 @@ class Reader:
     ) -> None:
         self._columns = frozenset(columns)
         self._extras = extras
+        self._extra_names = frozenset(() if extras is None else extras.names)
         self._inline = inline
         self._cursor: _Cursor | None = None
 
@@ -85,7 +85,7 @@ class Reader:
         requests: list[pa.Table] = []
         extras: list[pa.Table] = []
         for piece in pieces:
-            table = self._read_piece(piece)
+            table = _with_constants(self._read_piece(piece), piece, self._columns | self._extra_names)
             requests.append(_counted(table.select([n for n in table.column_names if n in self._columns])))
             if self._extras is not None:
                 extras.append(_conform(table, self._extras, piece.url))
@@ -99,7 +99,7 @@ class Reader:
         cursor = self._cursor
         if cursor is None or cursor.url != piece.url or cursor.row > piece.start:
             self.close()
-            wanted = self._columns | frozenset(() if self._extras is None else self._extras.names)
+            wanted = self._columns | self._extra_names
             cursor = self._cursor = _Cursor(piece.url, wanted, self._inline)
         try:
             return cursor.take(piece.start, piece.stop)
@@ -133,6 +133,14 @@ def _merge_runs(tables: Sequence[pa.Table]) -> tuple[pa.Table, ...]:
     return tuple(pa.concat_tables(run) for run in runs)
 
 
+def _with_constants(table: pa.Table, piece: Piece, wanted: Collection[str]) -> pa.Table:
+    """The table with the wanted columns that the names of the file's folders give."""
+    for name, value in piece.constants:
+        if name in wanted:
+            table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
+    return table
+
+
 def _conform(table: pa.Table, schema: pa.Schema, url: str) -> pa.Table:
     """The table's columns in the order and types of a schema, null where it lacks one."""
     columns = []
@@ -142,7 +150,7 @@ def _conform(table: pa.Table, schema: pa.Schema, url: str) -> pa.Table:
             continue
         column = plain(table.column(field.name))
         try:
-            columns.append(column if column.type == field.type else column.cast(field.type, safe=False))
+            columns.append(column if column.type == field.type else column.cast(field.type))
         except pa.ArrowException as error:
             raise ManifestError(
                 f"{url}: column '{field.name}' cannot be brought to {field.type} ({error}); write all files "
@@ -165,6 +173,7 @@ class _Cursor:
         self._file = open_parquet(url)
         self._wanted = wanted
         self._inline = inline
+        self._hints = Hints(self._file, wanted)
         self._runs: Iterator[pa.Table] | None = None
         self._rest: pa.Table | None = None
 
@@ -223,83 +232,28 @@ class _Cursor:
 
     def _read_group(self, index: int) -> Iterator[pa.Table]:
         group = self._file.metadata.row_group(index)
-        hints = {} if self._inline else {name: self._hint(index, name) for name in self._inline_columns()}
+        hints = {} if self._inline else self._hints.of(index)
+        unread = {name for name, hint in hints.items() if hint != "read"}
         leaves = [
             leaf
             for leaf in (group.column(column).path_in_schema for column in range(group.num_columns))
-            if self._is_wanted(leaf) and not (is_inline(leaf) and hints.get(leaf.split(".", 1)[0], "read") != "read")
+            if self._is_wanted(leaf) and not (leaf.split(".", 1)[0] in unread and self._is_image(leaf))
         ]
         per_row = max(1, group.total_byte_size // max(group.num_rows, 1))
         rows = max(1, min(_RUN_ROWS, _RUN_BYTES // per_row))
         for batch in self._file.iter_batches(rows, row_groups=[index], columns=leaves):
             table = pa.Table.from_batches([batch])
+            for name in self._hints.raw:
+                if name not in unread:
+                    table = from_bytes(table, name)
             for name, hint in hints.items():
-                table = _with_placeholders(table, name, hint)
+                table = with_placeholders(table, name, hint)
             yield _counted(table)
+
+    def _is_image(self, leaf: str) -> bool:
+        return is_inline(leaf) or leaf.split(".", 1)[0] in self._hints.raw
 
     def _is_wanted(self, leaf: str) -> bool:
         # A column's own name may hold dots, so any beginning of the leaf's path may be its name.
         parts = leaf.split(".")
         return any(".".join(parts[: end + 1]) in self._wanted for end in range(len(parts)))
-
-    def _inline_columns(self) -> list[str]:
-        """Image columns whose bytes need not be read."""
-        schema = self._file.schema_arrow
-        return [
-            name
-            for name in IMAGE_COLUMNS
-            if name in self._wanted
-            and name in schema.names
-            and pa.types.is_struct(schema.field(name).type)
-            and _holds_bytes(schema.field(name).type)
-        ]
-
-    def _hint(self, index: int, name: str) -> str:
-        """How to know which rows of a row group have inline bytes.
-
-        Returns:
-            `none`: no row has; `struct`: exactly the rows whose struct is not null; `path`: it does not
-            matter, because every other row has a path; `read`: only the bytes themselves tell.
-        """
-        group = self._file.metadata.row_group(index)
-        chunks = {c.path_in_schema: c for c in (group.column(i) for i in range(group.num_columns))}
-        statistics = chunks[f"{name}.bytes"].statistics
-        if statistics is None or not statistics.has_null_count:
-            return "read"
-        filled = group.num_rows - statistics.null_count
-        if filled == 0:
-            return "none"
-        if f"{name}.path" not in chunks:
-            return "read"
-        paths = self._file.read_row_group(index, columns=[f"{name}.path"]).column(name)
-        structs = len(paths) - paths.null_count
-        if filled == structs:
-            return "struct"
-        # An empty path counts as none.
-        with_path = pc.sum(pc.not_equal(pc.struct_field(paths, "path"), "")).as_py() or 0
-        return "path" if with_path == structs else "read"
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    index = kind.get_field_index("bytes")
-    return index >= 0 and (pa.types.is_binary(kind[index].type) or pa.types.is_large_binary(kind[index].type))
-
-
-def _with_placeholders(table: pa.Table, name: str, hint: str) -> pa.Table:
-    """The table with empty bytes in place of inline images."""
-    if name in table.column_names:
-        column = plain(table.column(name))
-    else:
-        # A struct of bytes alone has no other leaf to read.
-        column = pa.nulls(table.num_rows, pa.struct([pa.field("path", pa.string())]))
-    if hint == "read":
-        filled = field_of(column, "bytes").is_valid()
-    elif hint == "struct":
-        filled = column.is_valid()
-    else:
-        filled = pa.array(np.zeros(table.num_rows, bool))
-    empty = pc.if_else(filled, pa.scalar(b""), pa.scalar(None, pa.binary()))
-    path = field_of(column, "path")
-    struct = pa.StructArray.from_arrays([empty, path], ["bytes", "path"], mask=column.is_null())
-    position = table.schema.get_field_index(name)
-    return table.append_column(name, struct) if position < 0 else table.set_column(position, name, struct)

@@ -138,13 +138,13 @@ def resolve(tables: Sequence[pa.Table], config: RunConfig) -> Resolved:
 
 
 def _check_ids(given: Given, found: _Findings) -> None:
-    found.say("id", given.misfits["id"], "is not text; use a string")
+    found.say("id", given.misfits["id"], "is not text; use a string in UTF-8")
     empty = pc.fill_null(pc.equal(given.columns["id"], ""), False)
     found.say("id", casting.positions(empty), "is empty; use a unique name, or leave it null")
 
 
 def _read_tasks(given: Given, found: _Findings) -> npt.NDArray[np.int8]:
-    index = pc.index_in(given.columns["task"], value_set=pa.array(TASKS))
+    index = pc.index_in(tidy(given.columns["task"]), value_set=pa.array(TASKS))
     tasks = index.fill_null(-1).to_numpy().astype(np.int8)
     found.say("task", np.flatnonzero(tasks < 0), f"is not a task; use one of {', '.join(TASKS)}")
     return tasks
@@ -152,7 +152,7 @@ def _read_tasks(given: Given, found: _Findings) -> npt.NDArray[np.int8]:
 
 def _check_texts(given: Given, tasks: npt.NDArray[np.int8], of_task: Mapping[str, Mask], found: _Findings) -> None:
     for column in ("prompt", "negative_prompt"):
-        found.say(column, given.misfits[column], "is not text; use a string")
+        found.say(column, given.misfits[column], "is not text; use a string in UTF-8")
     missing = ~casting.present(given.columns["prompt"]) & (tasks >= 0) & ~of_task["interpolate"]
     missing &= ~found.misfits("prompt")
     found.say("prompt", np.flatnonzero(missing), "is missing, but this task needs one; use a text, '' for none")

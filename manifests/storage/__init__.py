@@ -11,7 +11,8 @@ becomes a `StorageError` that names the location and what to do.
 
 from __future__ import annotations
 
-from manifests.storage.listing import Entry, exists, find_files, list_names, list_tree
+from manifests.storage.finding import MARKER, Found, find, find_files
+from manifests.storage.listing import Entry, exists, list_names, list_tree
 from manifests.storage.locations import (
     absolute,
     folder_of,
@@ -28,11 +29,14 @@ from manifests.storage.retries import passes, patience
 from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
 
 __all__ = [
+    "MARKER",
     "Entry",
+    "Found",
     "absolute",
     "copy",
     "exists",
     "fetch",
+    "find",
     "find_files",
     "folder_of",
     "in_words",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests.storage import retries
-from manifests.storage.locations import filesystem, is_remote, protocol
+from manifests.storage.locations import filesystem
 from manifests.storage.writes import is_temporary
 
 
@@ -83,40 +83,3 @@ def _state(entry: dict[str, Any]) -> str:
         if entry.get(name):
             return str(entry[name])
     return ""
-
-
-def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Files a person may mean by a location: the file itself, what a glob matches, or a folder's files.
-
-    Args:
-        location: file, glob or folder, local or remote.
-        suffixes: endings that a folder's files must have, in lower case, which the files' own need not be; hidden names
-            and names that begin with `_` do not count there, as everywhere in the Parquet world.
-
-    Returns:
-        Absolute locations, sorted; empty where nothing is there.
-    """
-    if protocol(location) in ("http", "https"):
-        # A web server has no folders, and `?` begins a query there.
-        return [location]
-
-    def attempt() -> list[str]:
-        fs, path = filesystem(location)
-        fs.invalidate_cache()
-        try:
-            kind = fs.info(path)["type"]
-        except FileNotFoundError:
-            found = fs.glob(path) if any(sign in path for sign in "*?[") else []
-            found = [name for name in found if fs.isfile(name)]
-        else:
-            found = [path] if kind == "file" else [n for n in fs.find(path) if _is_data(n, path, suffixes)]
-        if not is_remote(location):
-            return sorted(str(name) for name in found)
-        return sorted(str(fs.unstrip_protocol(name)) for name in found)
-
-    return retries.request("list", location, attempt)
-
-
-def _is_data(name: str, folder: str, suffixes: tuple[str, ...]) -> bool:
-    inner = name[len(folder) :].strip("/").split("/")
-    return name.lower().endswith(suffixes) and not any(part.startswith((".", "_")) for part in inner)

@@ -2,7 +2,7 @@
 
 Every actor really takes the NPU that Ray gives it (workers/device/device.py), up to the point where MindSpore would be
 asked for it. CARDS_LOG names a folder that gets a line per event; CARDS_PRIOR_SECONDS and CARDS_DECODER_SECONDS say how
-long a device call takes.
+long a device call takes. A file `allowed` in that folder says how many different batches may be decoded for now.
 """
 
 from __future__ import annotations
@@ -62,8 +62,11 @@ class Sleeper:
 
     def _sleep(self, batch: Batch) -> None:
         self._tell("begins", batch=[batch.shard, batch.index])
+        self._wait_until_allowed()
         time.sleep(self._seconds)
         self._tell("ends", batch=[batch.shard, batch.index])
+
+    def _wait_until_allowed(self) -> None: ...
 
 
 class Prior(Sleeper):
@@ -89,6 +92,17 @@ class Decoder(Sleeper):
         grey = np.full((batch.bucket.height, batch.bucket.width, 3), 128, np.uint8).tobytes()
         batch = batch.add("pixels", pa.large_binary(), dict.fromkeys(batch.pending, grey))
         return batch.drop(["image_pixels", "mask_pixels"]).to_block()
+
+    def _wait_until_allowed(self) -> None:
+        allowed = Path(LOG) / "allowed"
+        while allowed.exists() and len(decoded()) >= int(allowed.read_text()):
+            time.sleep(0.05)
+
+
+def decoded() -> set[tuple[int, int]]:
+    """Batches that any decoder of the run has made, each of them once, however often it was made."""
+    lines = [json.loads(line) for path in Path(LOG).glob("*.jsonl") for line in path.read_text().splitlines()]
+    return {tuple(line["batch"]) for line in lines if (line["event"], line["stage"]) == ("ends", "decoder")}
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.

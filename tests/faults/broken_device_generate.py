@@ -47,7 +47,7 @@ class Decoder(quick_generate.Decoder):
 
     def __call__(self, block: pa.Table) -> pa.Table:
         make = super().__call__
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not self._broken and not ray.get(self._guard.attempts.news.remote()).broken:
             # The work is for the broken one until it is found; else the others might have made everything before.
             assert time.monotonic() < deadline

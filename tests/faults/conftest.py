@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import Once
 from tests.unit.finished_run import write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def shard_files(output: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(output.iterdir()) if re.match(r"\d{5}", p.name)}
 
 
-def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = 90) -> None:
+def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = RUN_LIMIT_S) -> None:
     """Until something has happened, or the process has ended."""
     deadline = time.monotonic() + seconds
     while not happened() and process.poll() is None:
@@ -92,9 +93,11 @@ def quick_job(shared_environment: dict[str, str], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def undisturbed(quick_job: QuickJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed(quick_job: QuickJob, once: Once) -> dict[str, bytes]:
     """What the job makes when nothing happens to it."""
-    output = tmp_path_factory.mktemp("undisturbed") / "out"
-    ended = quick_job.run(output)
-    assert ended.returncode == 0, ended.stderr
-    return shard_files(output)
+
+    def make(folder: Path) -> None:
+        ended = quick_job.run(folder / "out")
+        assert ended.returncode == 0, ended.stderr
+
+    return shard_files(once("quick-undisturbed", make) / "out")

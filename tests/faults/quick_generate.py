@@ -1,7 +1,8 @@
 """`jobs/generate.py` with device pools that load no model: the whole job, engine and storage are the real ones.
 
 Pixels come from seed and image number, as the noise of the real pipelines does, so images depend on nothing else.
-QUICK_SECONDS is how long a device call takes, QUICK_FAILS which ids fail in it.
+QUICK_SECONDS is how long a device call takes, QUICK_FAILS which ids fail in it. Where QUICK_GO_ON is set, a decoder
+makes one batch and waits until that file exists before it makes more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from manifests.errors import RowError
 
 SECONDS = float(os.environ.get("QUICK_SECONDS", "0.2"))
 FAILS = frozenset(os.environ.get("QUICK_FAILS", "").split(","))
+GO_ON = Path(os.environ["QUICK_GO_ON"]) if "QUICK_GO_ON" in os.environ else None
 _SEAL_DIES = os.environ.get("QUICK_SEAL_DIES", "")
 
 
@@ -44,10 +46,14 @@ class Decoder:
     """Makes noise of the right size."""
 
     def __init__(self, config: Any, kind: Any, *more: Any) -> None:
-        self._seconds, self._fails = SECONDS, FAILS
+        self._seconds, self._fails, self._go_on = SECONDS, FAILS, GO_ON
+        self._made = 0
 
     def __call__(self, block: pa.Table) -> pa.Table:
         batch = Batch.from_block(block)
+        while self._made and self._go_on and not self._go_on.exists():
+            time.sleep(0.05)
+        self._made += 1
         time.sleep(self._seconds)
         ids = batch.values("id", range(batch.samples.num_rows))
         reason = RowError("failed_to_generate", "a sick device")

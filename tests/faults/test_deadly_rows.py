@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -32,7 +32,12 @@ from workers.checkpoints.random_weights import REVISION
 
 pytestmark = [pytest.mark.faults, pytest.mark.models]
 
+Found = TypeVar("Found")
+
 KILLERS = Path(__file__).resolve().parent / "killers"
+
+#: A run that takes longer hangs.
+RUN_LIMIT_S = 480
 
 #: Seconds; many times what a call of these sizes takes on a busy machine.
 LIMIT = 10
@@ -139,7 +144,8 @@ def three_nodes(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     """A Ray cluster of three small nodes on this machine."""
     with nodes_environment(clean_environment):
         size = {"num_cpus": 2, "object_store_memory": 100 << 20}
-        cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+        # The head has room for one actor: of two decoders, one is somewhere else.
+        cluster = Cluster(initialize_head=True, head_node_args={**size, "num_cpus": 1, "include_dashboard": False})
         for _ in range(2):
             cluster.add_node(**size)
         try:
@@ -148,24 +154,25 @@ def three_nodes(clean_environment: dict[str, str]) -> Iterator[Cluster]:
             cluster.shutdown()
 
 
-def actors(cluster: Cluster, stage: str) -> list[tuple[psutil.Process, Any]]:
-    """Processes of a device pool, each with its node."""
+def busy_actors(cluster: Cluster, stage: str) -> list[tuple[psutil.Process, Any]]:
+    """Processes of a device pool that have a batch, each with its node."""
     found = []
     for node in cluster.list_all_nodes():
         (raylet,) = node.all_processes["raylet"]
         for process in psutil.Process(raylet.process.pid).children():
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                if f"MapBatches({stage})" in " ".join(process.cmdline()):
+                if f"MapBatches({stage})).submit" in " ".join(process.cmdline()):
                     found.append((process, node))
     return found
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
+def wait_until(happened: Callable[[], Found], process: subprocess.Popen[str]) -> Found:
+    deadline = time.monotonic() + RUN_LIMIT_S
+    while not (found := happened()):
         assert process.poll() is None, "the run ended first"
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.1)
+        time.sleep(0.05)
+    return found
 
 
 def test_killed_actors_and_a_lost_node_change_no_byte(
@@ -180,16 +187,17 @@ def test_killed_actors_and_a_lost_node_change_no_byte(
         staged = sum(len(parts) for parts in staged_parts(str(output)).values()) if output.exists() else 0
         return staged + len(list(output.glob("*_stats.json")))
 
-    # Not the first part, which may be of rows that no device has to do anything about.
-    wait_until(lambda: done() >= 2, process)
+    def decoders_elsewhere() -> list[Any]:
+        return [node for _, node in busy_actors(three_nodes, "Decoder") if node is not three_nodes.head_node]
+
     for stage in ("Prior", "Decoder"):
-        killed, _ = actors(three_nodes, stage)[0]
+        killed, _ = wait_until(lambda stage=stage: busy_actors(three_nodes, stage), process)[0]
         killed.send_signal(signal.SIGKILL)
-    before = done()
-    wait_until(lambda: done() > before, process)
-    lost = next(node for _, node in actors(three_nodes, "Decoder") if node is not three_nodes.head_node)
-    three_nodes.remove_node(lost, allow_graceful=False)
-    _, said = process.communicate(timeout=300)
+        # Not the first part, which may be of rows that no device has to do anything about.
+        before = max(done(), 1)
+        wait_until(lambda before=before: done() > before, process)
+    three_nodes.remove_node(wait_until(decoders_elsewhere, process)[0], allow_graceful=False)
+    _, said = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 3, said
     assert shard_bytes(output) == shard_bytes(undisturbed)
 

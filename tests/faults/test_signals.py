@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from manifests.commit import sealed_shards, staged_parts
-from tests.faults.conftest import QuickJob, shard_files, wait_for
+from tests.faults.conftest import RUN_LIMIT_S, QuickJob, shard_files, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
@@ -20,14 +20,13 @@ def test_a_signal_lets_the_devices_finish_and_the_run_goes_on_later(
     quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path, number: int, code: int, name: str
 ) -> None:
     output = tmp_path / "out"
-    process = quick_job.with_environment(QUICK_SECONDS="1").start(output)
+    # With more grace than anybody waits here.
+    process = quick_job.with_environment(QUICK_SECONDS="1").start(output, "--grace", str(10 * RUN_LIMIT_S))
     wait_for(lambda: sealed_shards(str(output)) or len(staged_parts(str(output)).get(0, ())) >= 2, process)
     before = staged_parts(str(output))
-    began = time.monotonic()
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == code, told
-    assert time.monotonic() - began < 20
     assert told.splitlines()[-1] == f"interrupted ({name}); the same command goes on from here"
     assert "finishing what is in flight" in told
     assert "Traceback" not in told
@@ -54,11 +53,10 @@ def _until(process: subprocess.Popen[str], phase: str) -> None:
 @pytest.mark.parametrize(("phase", "moment"), [("starting Ray", 0.7), ("starting the pools", 4.0)])
 def test_a_run_without_grace_ends_at_once(quick_job: QuickJob, tmp_path: Path, phase: str, moment: float) -> None:
     output = tmp_path / "out"
-    process = quick_job.with_environment(QUICK_SECONDS="30").start(output, "--grace", "0")
+    # A batch that anybody waited for would never come.
+    process = quick_job.with_environment(QUICK_SECONDS=str(10 * RUN_LIMIT_S)).start(output, "--grace", "0")
     _until(process, phase)
     time.sleep(moment)
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 143, told
-    assert time.monotonic() - began < 15

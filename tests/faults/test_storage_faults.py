@@ -17,7 +17,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from manifests import storage
-from manifests.errors import CheckpointError
+from manifests.errors import CheckpointError, StorageError
 from tests.faults.conftest import QuickJob, shard_files
 from workers.checkpoints import random_weights
 from workers.checkpoints.locations import DECODER, check, local_folder
@@ -40,12 +40,15 @@ class S3Server:
         self.refused = 0
         #: Every so-many-th request fails; 0 for none.
         self.every = 0
-        #: Before this moment every request fails.
-        self.down_until = 0.0
+        #: Seconds from the next request on in which every request fails.
+        self.down_for = 0.0
+        self._down_until = 0.0
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
         self.requests += 1
-        if time.monotonic() < self.down_until or (self.every and self.requests % self.every == 0):
+        if self.down_for:
+            self._down_until, self.down_for = time.monotonic() + self.down_for, 0.0
+        if time.monotonic() < self._down_until or (self.every and self.requests % self.every == 0):
             self.refused += 1
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Service Unavailable", [("Content-Type", "application/xml"), ("Content-Length", "0")])
@@ -70,7 +73,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 
 def test_the_real_client_survives_a_store_that_is_down_for_a_while(s3: S3Server) -> None:
-    s3.down_until = time.monotonic() + 4
+    s3.down_for = 4
     storage.write_atomic("s3://bucket/a/b", b"x")
     assert s3.refused
     s3.every = 3
@@ -81,7 +84,7 @@ def test_the_real_client_survives_a_store_that_is_down_for_a_while(s3: S3Server)
 
 
 def test_a_missing_bucket_is_told_at_once(s3: S3Server) -> None:
-    with pytest.raises(storage.StorageError, match="the bucket must exist"):
+    with pytest.raises(StorageError, match="the bucket must exist"):
         storage.write_atomic("s3://no-such-bucket/a", b"x")
 
 

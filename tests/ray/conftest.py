@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.once import Once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,7 +107,7 @@ def make_job(
 
 
 @pytest.fixture(scope="session")
-def mixed_job(make_job: Callable[[Sequence[dict[str, Any]]], Job]) -> Job:
+def mixed_job(once: Once, shared_environment: dict[str, str]) -> Job:
     """All four tasks, one request of several images, and two rows that cannot be made."""
     prompts = ["a cat", "a dog", "a fox", "a hen", "an owl"]
     rows = [{"id": f"text-{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
@@ -126,13 +129,19 @@ def mixed_job(make_job: Callable[[Sequence[dict[str, Any]]], Job]) -> Job:
         },
         {"id": "wrong", "task": "text2img", "prompt": "a cat", "width": 65},
     ]
-    return make_job([{**SMALL, **row} for row in rows])
+    folder = once("mixed-job", lambda new: write_manifest(new / "requests.parquet", [{**SMALL, **r} for r in rows]))
+    return Job(folder / "requests.parquet", folder, shared_environment)
 
 
 @pytest.fixture(scope="session")
 def finished(
-    mixed_job: Job, tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+    mixed_job: Job, once: Once, clean_environment: dict[str, str]
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The mixed job's output and how its process ended, which made a Ray of its own."""
-    output = tmp_path_factory.mktemp("finished") / "out"
-    return output, replace(mixed_job, environment=clean_environment).run(output)
+
+    def make(folder: Path) -> None:
+        ended = replace(mixed_job, environment=clean_environment).run(folder / "out")
+        (folder / "ended").write_bytes(pickle.dumps(ended))
+
+    folder = once("finished", make)
+    return folder / "out", pickle.loads((folder / "ended").read_bytes())

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.cluster_utils import Cluster
 
-from tests.ray.conftest import ROOT, SMALL, Job, images_of, picture
+from tests.ray.conftest import SMALL, Job, images_of, picture
 from tests.ray.test_pipeline import index_rows, shard_bytes
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
@@ -24,27 +21,13 @@ Ended = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def cluster_address(clean_environment: dict[str, str]) -> Iterator[str]:
-    """Another cluster than the one that the store was filled in; all runs here share it, which saves their starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False},
-        )
-        yield cluster.address
-        cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def larger_job(make_job: Callable[[Sequence[dict[str, Any]]], Job], cluster_address: str) -> Job:
-    """The prompts of the mixed job at another size."""
+def larger_job(make_job: Callable[[Sequence[dict[str, Any]]], Job]) -> Job:
+    """The prompts of the mixed job at another size, in another cluster than the one that the store was filled in."""
     prompts = ["a cat", "a dog", "a fox", "a hen", "an owl"]
     rows = [{"id": f"text-{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
     rows[0]["num_images"] = 2
     rows += [{"id": "img", "task": "img2img", "prompt": "a cat", "seed": 0, "image": picture("red"), "strength": 1.0}]
-    job = make_job([{**SMALL, **row, "width": 128} for row in rows])
-    return replace(job, environment={**job.environment, "RAY_ADDRESS": cluster_address})
+    return make_job([{**SMALL, **row, "width": 128} for row in rows])
 
 
 @pytest.fixture(scope="module")

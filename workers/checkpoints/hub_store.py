@@ -165,7 +165,6 @@ class HubStore:
 
     @contextmanager
     def _in_our_words(self, repository: str) -> Iterator[None]:
-        import requests
         from huggingface_hub import errors
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -183,7 +182,8 @@ class HubStore:
             if not isinstance(error, errors.LocalEntryNotFoundError):
                 raise
             raise StorageError(f"cannot reach {self.where(repository)}") from error
-        except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, requests.RequestException, OSError) as error:
+        # Those of `requests`, which carries it, are OSErrors.
+        except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StorageError(f"cannot reach {self.where(repository)}: {reason}") from error
 

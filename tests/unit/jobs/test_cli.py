@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from jobs import cli
-from manifests.config import RunConfig
+from jobs import benchmark, cli, embeddings, generate, make_manifest, plan, report, verify
+from manifests.config import OptionGroup, RunConfig
 from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
 
 NEEDED = ["--manifest", "m.parquet", "--output", "out"]
@@ -33,6 +37,119 @@ def test_every_field_has_an_option_with_its_description_and_default(
         assert field.description is not None
         assert field.description in shown
     assert "samples per device call (default: 4)" in shown
+
+
+#: Every `--help` there is: a script, the words before it, and what starts the script.
+HELPS: dict[str, Callable[[], int]] = {
+    "generate.py": generate.main,
+    "plan.py": plan.main,
+    "verify.py": verify.main,
+    "report.py": report.main,
+    "make_manifest.py": make_manifest.main,
+    "embeddings.py": embeddings.main,
+    **{f"embeddings.py {name}": embeddings.main for name in ("list", "export", "import", "prune")},
+    "benchmark.py": benchmark.main,
+    **{f"benchmark.py {one.NAME}": benchmark.main for one in benchmark.BENCHMARKS},
+}
+
+
+def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> cli.Parser:
+    """The parser whose help a command prints."""
+    parsers: list[cli.Parser] = []
+    monkeypatch.setattr(cli.Parser, "print_help", lambda parser: parsers.append(parser))
+    monkeypatch.setattr("sys.argv", [*command.split(), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        HELPS[command]()
+    assert ended.value.code == 0
+    (parser,) = parsers
+    return parser
+
+
+def groups(parser: cli.Parser) -> dict[str, list[argparse.Action]]:
+    """The options under each heading of `--help`, in its order."""
+    parser.format_help()
+    found = {str(group.title): group._group_actions for group in parser._action_groups}
+    return {title: actions for title, actions in found.items() if actions}
+
+
+def test_every_script_is_among_those_whose_help_is_looked_at() -> None:
+    scripts = {path.name for path in (Path(cli.__file__).parent).glob("*.py")} - {"cli.py", "__init__.py"}
+    assert {command.split()[0] for command in HELPS} == scripts
+
+
+@pytest.mark.parametrize("command", HELPS)
+def test_every_option_has_a_heading_a_meaning_and_a_word_for_what_is_wanted(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headings = groups(parser_of(command, monkeypatch))
+    assert list(headings)[-1] == "help"
+    assert not {"options", "positional arguments"} & set(headings)
+    for action in itertools.chain.from_iterable(headings.values()):
+        name = "/".join(action.option_strings) or action.dest
+        if action.nargs == 0:
+            assert action.help, name
+            continue
+        wanted = action.metavar or "{" + ",".join(map(str, action.choices or ())) + "}"
+        assert wanted not in ("{}", "VALUE", "X"), f"{name} does not say what is wanted"
+        assert action.help or isinstance(action.choices, dict), name
+
+
+@pytest.mark.parametrize("command", HELPS)
+def test_help_fits_a_terminal_of_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = parser_of(command, monkeypatch).format_help().splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_an_option_is_not_torn_at_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in range(60, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for line in parser_of("generate.py", monkeypatch).format_help().splitlines():
+            assert not re.search(r"(^| )--[a-z-]*-$", line), line
+
+
+def test_a_dry_run_shows_its_own_options_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, *others = groups(parser_of("plan.py", monkeypatch)).items()
+    assert [action.dest for action in own[1]] == ["check_inputs", "probe", "json"]
+    run = groups(parser_of("generate.py", monkeypatch))
+    assert [title for title, _ in others] == list(run)
+    assert list(run) == [*get_args(OptionGroup), "settings from a file", "help"]
+
+
+def test_a_flag_is_shown_once_and_without_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = parser_of("generate.py", monkeypatch).format_help()
+    assert "--append" in shown
+    assert "--no-dump-latents" not in shown
+    assert "--no-report" in shown
+    assert "--report" not in shown.replace("--no-report", "")
+    assert "False" not in shown
+    assert "True" not in shown
+    assert "(default: 60)" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["generate.py", "--output"],
+            "argument --output: expected one argument (generate.py --help lists all options)",
+        ),
+        (["embeddings.py", "export", "S", "F", "--chekpoint=x"], "unknown argument '--chekpoint=x'; did you mean '--c"),
+        (["make_manifest.py", "--csv", "a.csv"], "the following arguments are required: --output (make_manifest.py -"),
+        (
+            ["benchmark.py", "plan", "--rows", "many"],
+            "argument --rows: invalid int value: 'many' (benchmark.py plan --h",
+        ),
+    ],
+)
+def test_a_mistake_in_the_words_is_one_line_as_well(
+    arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(UsageError) as caught:
+        HELPS[arguments[0]]()
+    assert str(caught.value).startswith(line)
 
 
 def test_options_become_typed_fields() -> None:

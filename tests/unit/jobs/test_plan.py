@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from jobs import plan as script
-from jobs.cost.estimate import Stopwatch
+from jobs.cost.step_times import Stopwatch
 from jobs.engine.pools import Pools, PoolSize
 from jobs.run import run_folder
 from manifests.batch import Bucket

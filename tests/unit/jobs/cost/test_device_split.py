@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cost.device_split import split_devices
-from jobs.cost.estimate import BucketTimes, StepTimes
+from jobs.cost.step_times import BucketTimes, StepTimes
 from jobs.engine.pools import Pools
 from jobs.run import run_folder
 from manifests.config import RunConfig

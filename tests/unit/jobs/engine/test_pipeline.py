@@ -28,6 +28,6 @@ def test_texts_leave_the_source_as_the_stage_that_loads_inputs_would_pass_them_o
         return [block for task in source.get_read_tasks(1) for block in task()]
 
     guard = Guard("inputs", "failed_to_load", 60, None)
-    in_two_steps = [inputs(block, 224, guard) for block in blocks(None)]
+    in_two_steps = [inputs(block, 224, guard, 60.0) for block in blocks(None)]
     assert in_two_steps == blocks(224)
     assert sum(Batch.from_block(block).samples.num_rows for block in in_two_steps) == len(prompts)

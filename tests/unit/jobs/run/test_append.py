@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.run import run_folder
-from jobs.verify import verify
+from jobs.verification.output import verify
 from manifests import commit
 from manifests.config import RunConfig
 from manifests.errors import UsageError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +31,13 @@ def other_machine(url: str, **changes: object) -> None:
     storage.write_atomic(url, changed.model_dump_json().encode())
 
 
+def check_until_told(mine: Lease) -> None:
+    """The next beat meets what happened to the lease."""
+    while True:
+        mine.check()
+        time.sleep(0.01)
+
+
 def url_of(output: Path, name: str = "00000-of-00001.json") -> str:
     return str(output / "_run" / "leases" / name)
 
@@ -53,9 +61,9 @@ def test_the_lease_of_a_killed_job_on_this_machine_is_taken_at_once(
         left = storage.read_bytes(url_of(tmp_path))
     dead = lease.Holder.model_validate_json(left).model_copy(update={"process_started": "1", "token": "t"})
     storage.write_atomic(url_of(tmp_path), dead.model_dump_json().encode())
-    began = time.monotonic()
-    with Lease(str(tmp_path), WHOLE, print):
-        assert time.monotonic() - began < 5
+    told: list[str] = []
+    with Lease(str(tmp_path), WHOLE, told.append):
+        assert told == [], "nobody waits for a sign of life"
 
 
 def test_a_lease_of_another_machine_is_broken_when_its_beat_stands_still(tmp_path: Path) -> None:
@@ -74,11 +82,13 @@ def test_a_job_of_another_machine_is_known_to_live_by_its_beat(tmp_path: Path) -
     storage.write_atomic(url_of(tmp_path), left)
     other_machine(url_of(tmp_path))
     told: list[str] = []
-    beat = threading.Timer(0.2, lambda: other_machine(url_of(tmp_path), beat=7))
-    beat.start()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        other_machine(url_of(tmp_path), beat=7)
+
     with pytest.raises(UsageError, match="on far, since"):
-        Lease(str(tmp_path), WHOLE, told.append).__enter__()
-    beat.join()
+        Lease(str(tmp_path), WHOLE, tell).__enter__()
     assert "waiting for a sign of life" in told[0]
 
 
@@ -86,9 +96,8 @@ def test_a_job_whose_lease_was_taken_over_is_told(tmp_path: Path) -> None:
     with Lease(str(tmp_path), WHOLE, print) as mine:
         mine.check()
         other_machine(url_of(tmp_path))
-        time.sleep(0.3)
         with pytest.raises(LeaseLostError, match=r"taken over by process .* on far"):
-            mine.check()
+            check_until_told(mine)
     # It is not ours any more to give back.
     assert storage.exists(url_of(tmp_path))
 
@@ -104,13 +113,21 @@ def test_shares_of_one_plan_go_side_by_side_and_no_share_twice(tmp_path: Path) -
             Lease(output, (0, 2), print).__enter__()
 
 
-def test_of_many_that_start_at_once_at_most_one_gets_it(tmp_path: Path) -> None:
+def test_of_many_that_start_at_once_at_most_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Lease] = []
-    go = threading.Barrier(6)
+    together = threading.Barrier(6)
+    look = Lease._wait_for_others
+
+    def look_together(candidate: Lease) -> None:
+        look(candidate)
+        together.wait()
+
+    # All have seen no lease before any writes one, and all have written theirs before any looks again.
+    monkeypatch.setattr(Lease, "_wait_for_others", look_together)
+    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=lambda seconds: together.wait()))
 
     def start() -> None:
         candidate = Lease(str(tmp_path), WHOLE, lambda text: None)
-        go.wait()
         try:
             got.append(candidate.__enter__())
         except UsageError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from jobs.run import progress as progress_module
 from jobs.run.progress import Pace, RunProgress, duration
 
 
@@ -23,6 +25,13 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the test takes, no time passes for the display."""
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr(progress_module, "LOG_EVERY_S", 3600.0)
 
 
 def test_nothing_is_promised_before_a_few_batches_have_come(clock: Clock) -> None:
@@ -88,7 +97,7 @@ def test_a_finished_run_has_no_time_left(clock: Clock) -> None:
     assert pace.describe() == "2.00 images/s"
 
 
-def test_without_a_terminal_phases_and_counts_are_plain_lines() -> None:
+def test_without_a_terminal_phases_and_counts_are_plain_lines(still: None) -> None:
     stream = io.StringIO()
     with RunProgress(stream) as progress:
         progress.phase("planning")
@@ -117,7 +126,7 @@ def test_what_the_pools_do_is_said_beside_the_phase_until_the_next_one(monkeypat
     assert stream.getvalue().endswith("s] making images 8/8 images\n")
 
 
-def test_a_run_that_ends_while_planning_says_no_count() -> None:
+def test_a_run_that_ends_while_planning_says_no_count(still: None) -> None:
     stream = io.StringIO()
     with RunProgress(stream) as progress:
         progress.phase("planning")

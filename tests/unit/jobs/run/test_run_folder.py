@@ -50,7 +50,7 @@ def test_the_same_plan_may_start_again_with_other_pools(config: RunConfig) -> No
 
 def test_a_changed_setting_is_refused_by_name_with_both_values(config: RunConfig) -> None:
     begin(config)
-    with pytest.raises(UsageError, match="--batch-size was 4 and is 8; --steps was None and is 7") as caught:
+    with pytest.raises(UsageError, match="--steps was None and is 7; --batch-size was 4 and is 8") as caught:
         begin(config, batch_size=8, steps=7, decoder_actors="3")
     assert "decoder-actors" not in str(caught.value)
     assert "Use another --output" in str(caught.value)

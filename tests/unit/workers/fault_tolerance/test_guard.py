@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -162,7 +163,7 @@ worker = guard.Worker("w", "", "n", "d", "name")
 with guard.Guard("decoder", "failed_to_generate", 0.5)._watched(worker, 0.5):
     {call}
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert ended.returncode == code, ended.stderr
 
 
@@ -190,12 +191,25 @@ def test_a_death_while_a_shape_is_compiled_is_the_batchs_and_its_rows_compile_fo
     assert sizes == [2, 2], "one call for each row, filled up to the batch's shape"
 
 
-def test_what_compiling_raises_is_left_to_the_batch_and_its_seconds_to_nobody(books: Attempts) -> None:
+def test_what_compiling_raises_is_left_to_the_batch_and_its_seconds_to_nobody(
+    books: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(guard_module, "time", SimpleNamespace(perf_counter=lambda: now, monotonic=lambda: now))
+
     def compile_shape() -> None:
-        time.sleep(0.3)
+        nonlocal now
+        time.sleep(0.3)  # longer than the limit of a call
+        now += 0.3
         raise RuntimeError("no such kernel")
 
     guard(limit=0.1).prepare(batch_of("a"), compile_shape)
-    done = guard().run(batch_of("a"), deadly([]), lambda: None)
+
+    def work(batch: Batch) -> Batch:
+        nonlocal now
+        now += 0.2
+        return batch
+
+    done = guard().run(batch_of("a"), work, lambda: None)
     assert done.pending == [0]
-    assert done.seconds["decoder"] < 0.3
+    assert done.seconds["decoder"] == pytest.approx(0.2)

@@ -6,14 +6,13 @@ import io
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from manifests import storage
 from manifests.errors import StorageError
@@ -133,7 +132,7 @@ def test_a_file_is_fetched_once_per_batch(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_remote_files_are_fetched_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     data = file_bytes(noise(64, 64))
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=120)
 
     def fetch(url: str) -> bytes:
         together.wait()
@@ -360,12 +359,11 @@ def test_a_forbidden_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(messages(batch)[0]).startswith("image (/secret/a.png) may not be read by the workers")
 
 
-def test_a_bomb_is_refused_from_its_header_alone() -> None:
-    started = time.perf_counter()
+def test_a_bomb_is_refused_from_its_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was unpacked"))
     for width, height in ((65_535, 65_535), (13_378, 13_378), (MAX_PIXELS // 10 + 1, 10)):
         with pytest.raises(UnusableError, match="over the limit of 178,956,970 pixels"):
             decode(png_header(width, height))
-    assert time.perf_counter() - started < 1
 
 
 def test_a_condition_too_thin_to_resize_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.run.retry_errors import failed_rows
-from jobs.verify import verify
+from jobs.verification.output import verify
 from manifests import storage
 from manifests.commit import read_stats, sealed_shards
 from manifests.config import RunConfig

@@ -1,0 +1,50 @@
+"""Make the report page of an output: what came of the run, with a sample of its pictures, as one offline HTML file.
+
+    python jobs/report.py --output images
+
+Works while the run is under way too, on what is committed so far. Writes `_run/report.html`, and the failed requests as
+a manifest of their own, `_run/errors.parquet`; changes nothing else. Exit code 0: it is made. 2: there is no run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The script must run from any folder, installed or not, so this source tree comes first. Its own folder goes,
+# because a module there could hide one of the same name that others import.
+_ROOT = str(Path(__file__).resolve().parent.parent)
+sys.path[:] = [
+    _ROOT,
+    *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
+]
+
+from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
+from jobs.reporting.report import PER_BUCKET, PICTURES, make_report  # noqa: E402
+from manifests import storage  # noqa: E402
+
+
+def main() -> int:
+    """Parse, make, say where."""
+    parser = Parser(description=__doc__)
+    where = parser.add_argument_group("where")
+    where.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py (required)")
+    sample = parser.add_argument_group("the sample of images")
+    sample.add_argument(
+        "--per-bucket",
+        type=int,
+        default=PER_BUCKET,
+        metavar="N",
+        help="images shown of a bucket (default: %(default)s)",
+    )
+    sample.add_argument(
+        "--pictures", type=int, default=PICTURES, metavar="N", help="images shown in all (default: %(default)s)"
+    )
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="another one shows other images (default: 0)")
+    given = parser.parse(None)
+    print(make_report(storage.absolute(given.output), given.per_bucket, given.pictures, given.seed))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)

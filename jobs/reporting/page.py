@@ -1,0 +1,166 @@
+"""The report as one HTML file: everything inline, so that it opens by a double click and without a network."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from pydantic import ValidationError
+
+from jobs.reporting.pictures import Picture
+from jobs.reporting.sample import BucketSample, Sample
+from jobs.reporting.summary import Summary
+from jobs.run.progress import duration
+from manifests.config import RunConfig
+
+TEMPLATE = "report.html.j2"
+
+#: Columns of a record that its details show, in this order.
+SHOWN = (
+    ("key", "key"),
+    ("id", "id"),
+    ("image_index", "image"),
+    ("prompt", "prompt"),
+    ("negative_prompt", "negative prompt"),
+    ("seed", "seed"),
+    ("steps", "steps"),
+    ("guidance_scale", "guidance"),
+    ("prior_steps", "prior steps"),
+    ("prior_guidance_scale", "prior guidance"),
+    ("strength", "strength"),
+    ("image_path", "source"),
+    ("mask_path", "mask"),
+    ("mask_polarity", "mask polarity"),
+    ("sha256", "SHA-256"),
+)
+
+
+def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Picture]], made_at: float) -> str:
+    """The page.
+
+    Args:
+        pictures: key -> pictures of the rows of the sample.
+        made_at: seconds since 1970.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=count, duration=duration, size=size)
+    return environment.get_template(TEMPLATE).render(
+        summary=summary,
+        command=command(summary.settings),
+        facts=facts(summary),
+        buckets=[_bucket(bucket, pictures) for bucket in sample.buckets if bucket.rows],
+        hidden=sum(not bucket.rows for bucket in sample.buckets),
+        times=bars(step_times(summary)),
+        reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
+        failures=[row for rows in sample.failures.values() for row in rows],
+        unreadable=sample.unreadable,
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
+    )
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """The head's lines: name and value."""
+    report = summary.report
+    lines = [
+        ("rows left", count(summary.left)),
+        ("shards", f"{count(len(summary.stats))} of {count(summary.planned.get('shards', 0))}"),
+        ("image files", size(summary.bytes)),
+    ]
+    if report.get("made"):
+        lines.append(("last start", f"{count(report['made'])} rows in {duration(report['seconds'])}"))
+    if report.get("images_per_second"):
+        lines.append(("images per second", f"{report['images_per_second']:.2f}"))
+    if report.get("device"):
+        actors = (
+            {stage: report["pools"][stage]["most"] for stage in ("prior", "decoder")} if report.get("pools") else {}
+        )
+        pools = ", ".join(f"{n} {stage}" for stage, n in actors.items())
+        lines.append(("device", f"{report['device']} ({pools})" if pools else report["device"]))
+    lines.append(("checkpoint", str(summary.settings.get("checkpoint"))))
+    versions = report.get("versions", {})
+    lines += [("versions", ", ".join(f"{name} {number}" for name, number in versions.items()))] if versions else []
+    return lines
+
+
+def command(settings: Mapping[str, Any]) -> str:
+    """The command that goes on with the output or repeats it: what differs from the defaults."""
+    try:
+        config = RunConfig.model_validate(settings)
+    except ValidationError:
+        return "python jobs/generate.py --config …"
+    words = ["python", "jobs/generate.py", "--manifest", *config.manifest, "--output", config.output]
+    for name, field in RunConfig.model_fields.items():
+        value = getattr(config, name)
+        if name in ("manifest", "output") or value == field.default:
+            continue
+        option = name.replace("_", "-")
+        words += (
+            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+        )
+    return shlex.join(words)
+
+
+def step_times(summary: Summary) -> list[tuple[str, float, str]]:
+    """Median seconds of a batch by bucket and stage: label, seconds, words."""
+    lines = []
+    for measured in summary.times:
+        bucket = measured["bucket"]
+        place = f"{bucket['task']} {bucket['width']} x {bucket['height']}, {bucket['steps']} steps"
+        for stage, seconds in measured["seconds"].items():
+            lines.append((f"{stage}: {place}", seconds, f"{seconds:.2f} s for {measured['size']}"))
+    return sorted(lines, key=lambda line: -line[1])[:30]
+
+
+def bars(lines: Sequence[tuple[str, float, str]]) -> list[dict[str, Any]]:
+    """Lines of a bar chart; the longest bar is 100."""
+    longest = max((value for _, value, _ in lines), default=0) or 1
+    return [{"label": label, "share": round(100 * value / longest, 1), "words": words} for label, value, words in lines]
+
+
+def _bucket(bucket: BucketSample, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
+    return {
+        "name": bucket.name,
+        "task": bucket.values[0],
+        "size": f"{bucket.values[2]} x {bucket.values[1]}",
+        "images": bucket.images,
+        "rows": [
+            {
+                "key": row["key"],
+                "caption": row["caption"] or "",
+                "words": f"{row['key']} {row['id']} {row['caption']}".lower(),
+                "pictures": pictures[row["key"]],
+                "details": [(label, _shown(row[column])) for column, label in SHOWN if row[column] is not None],
+            }
+            for row in bucket.rows
+        ],
+    }
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def count(number: float) -> str:
+    """1234567 as 1,234,567."""
+    return f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

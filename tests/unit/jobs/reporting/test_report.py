@@ -1,0 +1,155 @@
+"""The report of an output: numbers, pictures, filters in a real browser, and the manifest of what failed."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.reporting.page import command
+from jobs.reporting.report import make_report
+from jobs.reporting.sample import general
+from manifests.config import RunConfig
+from manifests.errors import UsageError
+from manifests.planning.plan import plan
+
+ROOT = Path(__file__).resolve().parents[4]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A small finished output of all tasks, two of its eight rows failed."""
+    shutil.copytree(ROOT / "tests" / "data" / "output_0_1" / "output", tmp_path / "output")
+    return tmp_path / "output"
+
+
+def words(page: str) -> str:
+    """What a person reads."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<(style|script)>.*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)))
+
+
+def test_it_counts_what_is_committed_and_shows_an_image_of_every_kind(output: Path) -> None:
+    page = Path(make_report(str(output))).read_text()
+    assert re.search(r"6 images written 2 rows failed 7 requests", words(page))
+    assert page.count('alt="result: ') == 6
+    for name in (
+        "text2img 64 x 64, 4 steps",
+        "img2img 64 x 64, 4 steps, guidance 7, strength 0.6",
+        "inpaint",
+        "interpolate",
+    ):
+        assert name in words(page)
+    # Everything is in the file, so that it opens without a network.
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert len(page) < 100_000
+
+
+def test_sources_and_masks_that_can_be_read_stand_beside_their_result(output: Path, tmp_path: Path) -> None:
+    index = pq.read_table(output / "00002.parquet")
+    for column, file in (("image_path", "photo.png"), ("mask_path", "mask.png")):
+        place = index.schema.get_field_index(column)
+        paths = [str(ROOT / "tests" / "data" / "output_0_1" / file)] * index.num_rows
+        index = index.set_column(place, index.schema.field(place), [paths])
+    pq.write_table(index, output / "00002.parquet")
+    page = Path(make_report(str(output))).read_text()
+    assert 'alt="source: a hat"' in page
+    assert 'alt="mask: a hat"' in page
+    assert "cannot be read: /tmp/oldout/photo.png" in words(page)
+
+
+def test_texts_of_a_prompt_cannot_become_part_of_the_page(output: Path) -> None:
+    index = pq.read_table(output / "00000.parquet")
+    place = index.schema.get_field_index("caption")
+    captions = ['<script>alert("x")</script>', '" onload="x', "</template>"][: index.num_rows]
+    captions += [""] * (index.num_rows - len(captions))
+    pq.write_table(index.set_column(place, index.schema.field(place), [captions]), output / "00000.parquet")
+    page = Path(make_report(str(output))).read_text()
+    assert page.count("<script>") == 1
+    assert 'alert("x")' not in page
+
+
+def test_what_failed_is_a_manifest_that_plans_as_it_is(output: Path) -> None:
+    make_report(str(output))
+    manifest = output / "_run" / "errors.parquet"
+    rows = pq.read_table(manifest).to_pylist()
+    assert [(row["id"], row["failed_status"], row["lang"]) for row in rows] == [
+        ("five", "failed_to_validate", "en"),
+        ("broken", "failed_to_load", None),
+    ]
+    assert rows[1]["image"]["path"].endswith("missing.png")
+    planned = plan(RunConfig(manifest=(str(manifest),), output=str(output.parent / "again")))
+    assert (planned.requests, planned.rejected) == (2, 1)
+
+
+def test_an_output_without_failures_leaves_no_old_manifest_of_them(output: Path) -> None:
+    make_report(str(output))
+    for shard in ("00000", "00002"):
+        for file in output.glob(f"{shard}*"):
+            file.unlink()
+    failing = [path for path in output.glob("*_stats.json") if '"failed": 0' not in path.read_text()]
+    for path in failing:
+        path.unlink()
+    make_report(str(output))
+    assert not (output / "_run" / "errors.parquet").exists()
+
+
+def test_a_damaged_index_or_tar_is_told_and_the_rest_is_shown(output: Path) -> None:
+    (output / "00001.parquet").write_bytes(b"PAR1 nothing PAR1")
+    (output / "00000.tar").write_bytes(b"no tar")
+    page = words(Path(make_report(str(output))).read_text())
+    assert "00001.parquet:" in page
+    assert "not in the shard" in page
+
+
+def test_the_sample_hangs_on_its_seed_and_nothing_else(output: Path) -> None:
+    def drawn(seed: int) -> list[str]:
+        page = Path(make_report(str(output), per_bucket=1, seed=seed)).read_text()
+        return re.findall(r"Details of (\d+)", page)
+
+    assert drawn(1) == drawn(1)
+    assert len({tuple(drawn(seed)) for seed in range(20)}) > 1
+
+
+def test_no_run_there_is_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run was begun there"):
+        make_report(str(tmp_path))
+    script = [sys.executable, str(ROOT / "jobs" / "report.py"), "--output", str(tmp_path)]
+    ended = subprocess.run(script, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_the_command_repeats_the_settings_that_are_not_the_default() -> None:
+    config = RunConfig(manifest=("a b.parquet",), output="out", steps=7, append=True, report=False)
+    line = command(config.model_dump(mode="json"))
+    assert line.startswith("python jobs/generate.py --manifest 'a b.parquet' --output out")
+    assert set(line.split(" --")[2:]) == {"output out", "append", "steps 7", "no-report"}
+
+
+def test_reasons_are_counted_by_what_they_share() -> None:
+    messages = ("height: 500 is not a multiple of 64; use 448", "height: 77 is not a multiple of 64; use 64")
+    assert len({general(message) for message in messages}) == 1
+    assert general("image (/a/b (1).png) does not exist; correct it") != general("mask is empty")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_runs_the_filters(output: Path) -> None:
+    page = Path(make_report(str(output)))
+    # The page is opened with a search already typed, and the browser says what it then shows.
+    typed = page.read_text().replace("\nfilter();", '\nsearch.value = "BLUE cat";\nfilter();', 1)
+    page.write_text(typed)
+    shown = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert "1 of 6 shown" in shown

@@ -1,0 +1,17 @@
+"""One finished run for each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from manifests.config import RunConfig
+from tests.unit import finished_run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    made = finished_run.make_config(tmp_path)
+    finished_run.run(made)
+    return made

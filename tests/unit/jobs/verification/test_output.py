@@ -1,0 +1,84 @@
+"""A right output is found right, and what it lacks, or has too much, is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from jobs.verification.output import verify
+from manifests.commit import staged_parts
+from manifests.config import RunConfig
+from manifests.errors import UsageError
+from manifests.planning.plan import batches_of, plan
+from tests.unit import finished_run
+from tests.unit.jobs.verification.damage import found, words
+from workers.stages.shards import write_part
+
+
+def test_a_finished_run_is_right_with_requests_and_images_counted(config: RunConfig) -> None:
+    verdict = verify(config)
+    assert verdict.findings == []
+    assert (verdict.requests, verdict.whole, verdict.failed) == (8, 7, 1)
+    assert (verdict.images_written, verdict.images_failed, verdict.shards) == (10, 1, 3)
+    assert "8 requests, 7 written + 1 failed" in words(config)
+    assert "all of it is right" in words(config)
+
+
+def test_missing_files_are_named(config: RunConfig) -> None:
+    output = Path(config.output)
+    (output / "00001_stats.json").unlink()
+    told = words(config)
+    assert "shard 00001: is planned, but has no stats file" in told
+    assert "requests are in no index" in told
+    assert "_SUCCESS: is there although the output is not right" in told
+    for path in output.glob("00001*"):
+        path.unlink()
+    (output / "00000.tar").unlink()
+    (output / "00002.parquet").unlink()
+    assert {("tar", "00000.tar"), ("index", "00002.parquet"), ("shards", "shard 00001")} <= found(config)
+
+
+def test_wrong_counts_in_the_stats_are_found(config: RunConfig) -> None:
+    path = Path(config.output) / "00000_stats.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "failed": 3, "bytes": 1}))
+    assert {("stats", "shard 00000"), ("stats", "00000.tar")} <= found(config)
+    path.write_text("{")
+    assert ("stats", "shard 00000") in found(config)
+
+
+def test_leftovers_and_a_missing_marker_are_found(config: RunConfig) -> None:
+    batch = next(iter(batches_of(config, plan(config).windows)))
+    write_part(finished_run.made(batch, config), config.output)
+    assert staged_parts(config.output)
+    (Path(config.output) / "_SUCCESS").unlink()
+    (Path(config.output) / "00007.tar").write_bytes(b"")
+    assert found(config) == {
+        ("left over", "_run/parts/00000"),
+        ("_SUCCESS", "_SUCCESS"),
+        ("shards", "00007.tar"),
+    }
+
+
+def test_another_manifest_is_told_first(config: RunConfig, tmp_path: Path) -> None:
+    other = finished_run.write_manifest(tmp_path / "other.parquet", finished_run.ROWS[:-1])
+    verdict = verify(config.model_copy(update={"manifest": (other,)}))
+    assert verdict.findings[0].check == "manifest"
+    assert not verdict.right
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    config = finished_run.make_config(tmp_path)
+    with pytest.raises(UsageError, match="no run was begun there"):
+        verify(config)
+
+
+def test_object_storage_is_verified_alike(tmp_path: Path) -> None:
+    config = finished_run.make_config(tmp_path, output="memory://verify/out")
+    finished_run.run(config)
+    assert verify(config).right
+    fs = fsspec.filesystem("memory")
+    fs.rm("/verify/out/00001.tar")
+    assert ("tar", "00001.tar") in found(config)

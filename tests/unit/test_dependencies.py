@@ -1,0 +1,100 @@
+"""Dependencies: whatever the code imports is declared in pyproject.toml, and nothing else; all of it is pinned."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = ("manifests", "workers", "jobs")
+AROUND = ("tests", "infra")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+#: Packages whose modules have another name. pydantic pins pydantic_core to one version, and its documentation sends
+#: there for the types of errors.
+PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "pydantic_core": "pydantic"}
+
+#: What runs in an environment of its own, which it makes or is told.
+OTHER_ENVIRONMENTS = {
+    "jobs/benchmarks/kernel_times_pytorch.py": {"diffusers", "torch"},
+    "tests/goldens/reference.py": {"diffusers", "torch"},
+}
+
+#: Declared and never imported: commands, plugins of pytest, and what fsspec loads when it meets a URL.
+NOT_IMPORTED = {"mypy", "pytest-timeout", "pytest-xdist", "ruff", "s3fs"}
+
+
+def package(requirement: str) -> str:
+    """The name in a requirement or of a module, in the one spelling of package indexes."""
+    (name,) = re.findall(r"^[A-Za-z0-9._-]+", requirement)
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(path: Path) -> set[str]:
+    """Packages that a file imports, at its head or inside its functions; not the standard library's, not ours."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    names -= {*sys.stdlib_module_names, "tomllib", *PRODUCT, *AROUND}
+    return {package(PACKAGE_OF.get(name, name)) for name in names} - OTHER_ENVIRONMENTS.get(relative(path), set())
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def undeclared(folders: tuple[str, ...], declared: set[str]) -> dict[str, set[str]]:
+    """Files that import what is not declared, with the packages."""
+    missing = {relative(path): imported(path) - declared for path in files(*folders)}
+    return {file: packages for file, packages in missing.items() if packages}
+
+
+RUNNING = {package(requirement) for requirement in PROJECT["dependencies"]}
+DEVELOPING = {package(requirement) for requirement in PROJECT["optional-dependencies"]["dev"]}
+
+
+def test_what_the_product_imports_is_declared() -> None:
+    assert undeclared(PRODUCT, RUNNING) == {}
+
+
+def test_what_tests_and_infra_import_is_declared_for_developing() -> None:
+    assert undeclared(AROUND, RUNNING | DEVELOPING) == {}
+
+
+def test_what_is_declared_is_imported() -> None:
+    by_product = set().union(*map(imported, files(*PRODUCT)))
+    around = set().union(*map(imported, files(*AROUND)))
+    assert RUNNING - by_product - {"tomli"} == set()
+    assert DEVELOPING - around - NOT_IMPORTED == set()
+
+
+def test_other_environments_still_need_what_is_excused() -> None:
+    for file, packages in OTHER_ENVIRONMENTS.items():
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert all(re.search(rf"^\s*(import|from) {name}\b", text, re.MULTILINE) for name in packages), file
+
+
+@pytest.mark.parametrize("extra", [None, *PROJECT["optional-dependencies"]])
+def test_everything_declared_is_pinned(extra: str | None) -> None:
+    requirements = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
+    lines = (ROOT / "infra" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {package(line) for line in lines if "==" in line.split(";")[0]}
+    # Those of an older Python alone are not in the file, which is of one Python.
+    assert {package(one) for one in requirements if "python_version <" not in one} - pinned == set()
