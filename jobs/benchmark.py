@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Measure this project on this machine: the figures that the READMEs quote.
 
     python jobs/benchmark.py kernels --graph

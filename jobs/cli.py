@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from jobs.terminal import steady_streams
 from manifests import storage
 from manifests.config import NO_EMBEDDINGS, Option, OptionGroup, RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
@@ -90,6 +92,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: an argument is unknown, missing or of no use.
         """
+        if "_ARGCOMPLETE" in os.environ:
+            # A shell asks what may follow (infra/adr/0015-libraries.md); this answers and ends the process.
+            import argcomplete
+
+            argcomplete.autocomplete(self)
         known, unknown = self.parse_known_args(arguments)
         if unknown:
             options = [option for action in self._actions for option in _options(action, known)]
@@ -135,6 +142,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     An error raised on purpose becomes the last line on stderr, without a traceback; anything else is a defect
     of ours and keeps its traceback.
     """
+    steady_streams()
     try:
         code = main()
     except KandinskyBatchError as error:
@@ -190,7 +198,11 @@ def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str], title: st
                 group.add_argument("--no-" + _option(name)[2:], help=no, action="store_false", dest=name, default=None)
             else:
                 several: dict[str, Any] = {"nargs": "+"} if get_origin(field.annotation) is tuple else {}
-                group.add_argument(_option(name), help=_help(field), metavar=_metavar(name), default=None, **several)
+                metavar = "{" + ",".join(choices) + "}" if (choices := _choices(field)) else _declared(name).metavar
+                action = group.add_argument(_option(name), help=_help(field), metavar=metavar, default=None, **several)
+                if choices:
+                    # For the shell only: the model says what is wrong, in the same words for a file's value.
+                    setattr(action, "completer", functools.partial(_offered, choices))  # noqa: B010
     flag = next((name for name in names if RunConfig.model_fields[name].default is False), None)
     taken_back = f", with --no-{flag.replace('_', '-')} over {flag} = true" if flag is not None else ""
     parser.add_argument_group("settings from a file").add_argument(
@@ -226,11 +238,14 @@ def _help(field: FieldInfo) -> str:
     return text.replace("%", "%%")
 
 
-def _metavar(name: str) -> str | None:
-    choices = get_args(RunConfig.model_fields[name].annotation)
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return "{" + ",".join(choices) + "}"
-    return _declared(name).metavar
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a field takes; none where it takes others."""
+    words = get_args(field.annotation)
+    return words if all(isinstance(word, str) for word in words) else ()
+
+
+def _offered(choices: tuple[str, ...], **_: object) -> tuple[str, ...]:
+    return choices
 
 
 def _read_file(path: str) -> dict[str, Any]:
@@ -279,6 +294,8 @@ def _readable(detail: ErrorDetails, files: Mapping[str, str]) -> str:
         return f"{where}: is required"
     if detail["type"] == "string_pattern_mismatch":
         reason = f"should be the {RunConfig.model_fields[name].description}"
+    elif detail["type"] == "string_unicode":
+        reason = "is not UTF-8; rename it (convmv -f latin1 -t utf8 does whole folders), or set LC_ALL=C.UTF-8"
     else:
         reason = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{where}: {reason}; got {detail['input']!r}"

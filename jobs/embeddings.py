@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Look into an embedding store, copy it out and in, and keep it tidy.
 
     python jobs/embeddings.py list STORE

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make the images of a Parquet manifest: the job of this project.
 
     python jobs/generate.py --manifest requests.parquet --output images

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a manifest of what there is: a table of captions, a folder of images, COCO's captions, a product of lists.
 
     python jobs/make_manifest.py --csv a.csv --map txt=prompt --output m.parquet
@@ -16,7 +17,6 @@ that was made here before, and another file only with --overwrite; it is never i
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,7 +115,7 @@ def _source(given: argparse.Namespace, output: str) -> Stream:
     if given.product is not None:
         return product.product(given.product)
     (name,) = (name for name in _TABLES if getattr(given, name) is not None)
-    urls = tables.find(getattr(given, name), _TABLES[name])
+    urls, left_out = tables.find(getattr(given, name), _TABLES[name])
     others = [url for url in urls if not storage.same_place(url, output)]
     if not others:
         raise UsageError(f"option --output: {output} is also the source; give the manifest another name")
@@ -124,8 +124,8 @@ def _source(given: argparse.Namespace, output: str) -> Stream:
         stream = readers[name](others)
     else:
         stream = delimited.delimited(others, "\t" if name == "tsv" else ",", given.quotes or "auto")
-    left_out = (f"left out: {output}, which is the output",) if len(others) < len(urls) else ()
-    return replace(stream, notes=(*stream.notes, *left_out))
+    own = (f"left out: {output}, which is the output",) if len(others) < len(urls) else ()
+    return replace(stream, notes=(*stream.notes, *left_out, *own))
 
 
 def _recipe(given: argparse.Namespace) -> writing.Recipe:
@@ -144,7 +144,7 @@ def _recipe(given: argparse.Namespace) -> writing.Recipe:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the manifest and say what is in it."""
     given = _parser().parse(arguments)
-    output = given.output if storage.is_remote(given.output) else os.path.abspath(os.path.expanduser(given.output))
+    output = storage.absolute(given.output)
     if not output.endswith((".parquet", ".parq", ".pq")):
         raise UsageError(
             f"option --output: {given.output!r} does not end in .parquet, so it would not be found in a folder"

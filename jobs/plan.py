@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Check a manifest and say what a run of it would do, and what it would take, without doing any of it.
 
     python jobs/plan.py --manifest requests.parquet --output images

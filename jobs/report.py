@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make the report page of an output: what came of the run, with a sample of its pictures, as one offline HTML file.
 
     python jobs/report.py --output images

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Prove what an output holds: every request written or failed, nothing lost, doubled or damaged.
 
     python jobs/verify.py --manifest requests.parquet --output images

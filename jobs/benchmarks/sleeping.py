@@ -1,4 +1,4 @@
-"""`jobs/generate.py` on devices that only sleep, as a script: pools, engine, books and storage are the real ones.
+"""`jobs/generate.py` on devices that only sleep, as a script: pools, engine, attempts and storage are the real ones.
 
 SLEEP_PRIOR and SLEEP_DECODER say how many seconds a call takes, SLEEP_LOG a folder that gets a line per decoder call.
 """

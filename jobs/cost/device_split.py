@@ -18,13 +18,13 @@ def split_devices(
     kind: DeviceKind,
     nodes: Sequence[Node],
     known: tuple[str, StepTimes] | None,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Pools:
     """As `size_pools`; arguments too.
 
     Args:
         known: the step times of an earlier run, and where they stand (`jobs.run.run_folder.known_times`).
-        tell: hears which part is the prior's, and where that is from.
+        notify: hears which part is the prior's, and where that is from.
 
     Raises:
         UsageError: the pools cannot run at the same time on what the cluster has.
@@ -33,5 +33,5 @@ def split_devices(
     if known is not None and known[1].device == kind == "ascend" and config.prior_actors == "auto":
         share = prior_share(planned.buckets, known[1], config.batch_size)
         if share is not None:
-            tell(f"of the device time {share:.0%} is the prior's, by {known[0]}")
+            notify(f"of the device time {share:.0%} is the prior's, by {known[0]}")
     return size_pools(config, kind, nodes, share)

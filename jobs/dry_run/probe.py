@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jobs.cost.step_times import StepTimes, Stopwatch
 from jobs.engine.cluster import cluster, engine_log, reason
-from jobs.engine.pipeline import EngineStoppedError, Setup, run_line
+from jobs.engine.pipeline import EngineStoppedError, Setup, run_pipeline
 from jobs.engine.pools import npus, size_pools
 from jobs.run.progress import RunProgress
 from manifests import storage
@@ -52,7 +52,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
     alone = alone.model_copy(update={"embeddings": NO_EMBEDDINGS, "stage": "all"})
     watch = Stopwatch()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes:
         device = choose_device(config, npus(nodes))
         pools = size_pools(config, device.kind, nodes)
         progress.note(f"device: {device.kind} ({device.reason})")
@@ -65,12 +65,12 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             planned.tasks,
             start_attempts(),
             progress.note,
-            progress.aside,
+            progress.detail,
             lambda working: None,
             memory,
         )
         try:
-            for receipt in run_line(setup, work):
+            for receipt in run_pipeline(setup, work):
                 progress.add(receipt.successes, receipt.count - receipt.successes)
                 watch.add(receipt)
         except EngineStoppedError as error:

@@ -36,7 +36,8 @@ class ByShape(FIFOBundleQueue):
         self._select_without = pool.select_actors
         pool.select_actors = self._select
         self._chosen: Any = None
-        #: By the hash of an actor's handle: a handle that is kept keeps the actor, and its device from the next line.
+        #: By the hash of an actor's handle: a handle that is kept keeps the actor, and its device from the next
+        #: pipeline.
         self._had: defaultdict[int, set[bytes]] = defaultdict(set)
         #: Others taken before the oldest.
         self._overtaken = 0

@@ -1,6 +1,6 @@
 """NPUs that were taken out: the run holds them itself, so that Ray gives them to none of its actors.
 
-Ray can be asked for any NPU of a node and not for a certain one. An actor that starts again, or a line that begins
+Ray can be asked for any NPU of a node and not for a certain one. An actor that starts again, or a pipeline that begins
 anew, would sooner or later be given the broken one; so a small actor sits on it until the run ends.
 """
 
@@ -49,9 +49,10 @@ class TakenOut:
         return [each for each in broken if each.device not in known]
 
     def hold(self, broken: Sequence[Broken]) -> TakenOut:
-        """With these devices as well; called between two lines, when their processes were ended.
+        """With these devices as well; called between two pipelines, when their processes were ended.
 
-        A device that is not found free in time is left: the books end the run if one of its actors is given it.
+        A device that is not found free in time is left: the attempts actor ends the run if one of its actors is
+        given it.
         """
         new = self.new(broken)
         holders = list(self.holders)

@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs in, one that is there or a quiet one of its own, and the settings of Ray Data.
+"""The Ray cluster a job runs in, and the settings of Ray Data.
 
 Each setting is here because a run was seen to hang or to lose work without it (infra/adr/0001-ray-data.md).
 """
@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
-import sys
-import tempfile
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any, ClassVar
 
 import ray
@@ -25,6 +21,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs.engine.affinity import ShapeAffinity
+from jobs.engine.connection import check_source, connect
 from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
 from jobs.engine.pools import Node, total
 from manifests.errors import KandinskyBatchError
@@ -51,16 +48,23 @@ ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries"
 
 
 @contextmanager
-def cluster() -> Iterator[list[Node]]:
+def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[Node]]:
     """Be connected to Ray; yields what its nodes have.
 
     Connects to the cluster that RAY_ADDRESS or `ray start` on this machine names, else starts one here that
     ends with the job. A process that is connected already stays connected afterwards.
+
+    Args:
+        tell: hears what a person should know about that.
+
+    Raises:
+        KandinskyBatchError: as `jobs.engine.connection` says.
     """
     ours = not ray.is_initialized()
-    if ours:
-        _connect()
     try:
+        if ours:
+            connect(tell)
+        check_source()
         yield nodes()
     finally:
         if ours:
@@ -145,14 +149,14 @@ class ClusterShrankError(KandinskyBatchError):
 
 
 class Watch:
-    """Looks whether the cluster still holds what a line needs.
+    """Looks whether the cluster still holds what a pipeline needs.
 
     An actor of a lost node waits for room on another one, and what it was doing waits with it; where there is no room
-    that is for ever, so the line must be ended and begun anew with smaller pools.
+    that is for ever, so the pipeline must be ended and begun anew with smaller pools.
 
     Args:
-        needs: what the line takes, by Ray's names of resources.
-        left: tells what the nodes have that are alive, less what the line must not use.
+        needs: what the pipeline takes, by Ray's names of resources.
+        left: tells what the nodes have that are alive, less what the pipeline must not use.
     """
 
     def __init__(self, needs: Mapping[str, float], left: Callable[[], Sequence[Node]]) -> None:
@@ -164,7 +168,7 @@ class Watch:
         """Cheap; asked every second.
 
         Raises:
-            ClusterShrankError: nodes are gone since the line began, and the rest is too small for it.
+            ClusterShrankError: nodes are gone since the pipeline began, and the rest is too small for it.
         """
         lost = self._nodes - _alive()
         if not lost:
@@ -208,51 +212,3 @@ def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None], most_de
     warnings.filterwarnings("ignore", message="`ray_remote_args", category=RayDeprecationWarning)
     # A stage that has fewer batches than it may have tasks under way is as good as any.
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for", category=UserWarning)
-
-
-def _connect() -> None:
-    """Join or start Ray, without a word on the terminal.
-
-    There is no runtime_env here: a field that `ray job submit` has set as well would be refused.
-    """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # Workers of a cluster started here inherit this, and so import us whatever the working directory is. In a
-    # cluster that was there before, the job's working directory or an installed package takes its place.
-    root = str(Path(__file__).resolve().parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "include_dashboard": False,
-    }
-    try:
-        with _held_back_stderr():
-            ray.init(**options)
-    except ConnectionError as error:
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            raise KandinskyBatchError(f"cannot reach the Ray cluster at {address}: {error}") from error
-        # The address that an earlier `ray start` left behind; nobody answers there any more.
-        with _held_back_stderr():
-            ray.init(address="local", **options)
-
-
-@contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    """Keep what is written to stderr meanwhile, and show it only where starting fails.
-
-    Ray's C++ part announces its log level there, and no setting keeps it from that.
-    """
-    sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(shown, held.read())
-            raise
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)

@@ -1,4 +1,4 @@
-"""What moves while a line runs: how far the prior may run ahead, and who gets the devices that it leaves.
+"""What moves while a pipeline runs: how far the prior may run ahead, and who gets the devices that it leaves.
 
 Ray Data's own rules count bytes and CPUs. Embeddings are small, so by bytes the prior would finish a whole night's
 work before the decoder had begun; and NPUs it does not count at all, so a pool that grows too early takes the device
@@ -67,7 +67,7 @@ BACKPRESSURE = (ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE
 
 
 def actor_pools(topology: Any) -> Iterator[tuple[Any, Any]]:
-    """The operators that have actors, in the order of the line, each with its pool."""
+    """The operators that have actors, in the order of the pipeline, each with its pool."""
     for op in topology:
         for pool in op.get_autoscaling_actor_pools():
             yield op, pool

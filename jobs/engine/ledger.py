@@ -1,4 +1,4 @@
-"""The driver's books: which batches are missing, which shards can be sealed, and how the seals go on.
+"""The driver's ledger: which batches are missing, which shards can be sealed, and how the seals go on.
 
 Both hold shards, not samples, so that the driver stays small: of a shard that is under way the numbers of its
 staged batches, of any other nothing.

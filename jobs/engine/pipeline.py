@@ -28,7 +28,7 @@ from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, 
 from jobs.engine.ledger import Ledger, Wanted
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
-from jobs.engine.store_lookup import Survey, survey
+from jobs.engine.store_lookup import WorkSplit, split_work
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -71,14 +71,14 @@ class Setup:
     Attributes:
         pools: sizes of the device pools and the CPU shares of everything.
         tasks: those of the plan, sorted.
-        attempts: the run's books (workers/fault_tolerance/attempts.py).
-        tell: hears what a person should know while the run goes on.
-        tell_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
+        attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
+        notify: hears what a person should know while the run goes on.
+        notify_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
         look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
             what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
-            come back as nothing, and then a line without this trust makes them.
+            come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
     """
 
@@ -86,15 +86,15 @@ class Setup:
     pools: Pools
     tasks: tuple[str, ...]
     attempts: Any
-    tell: Callable[[str], None]
-    tell_pools: Callable[[str], None]
+    notify: Callable[[str], None]
+    notify_pools: Callable[[str], None]
     look: Callable[[int], None]
     memory: Memory
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
 
 
-def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
+def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
     """Make the wanted batches of these windows; yields each one's receipt as soon as it is staged.
 
     A batch may be given up and come back as nothing: the caller compares receipts with what was wanted.
@@ -108,16 +108,16 @@ def run_line(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    parted = _parted(setup, work)
-    if not parted.with_prior:
+    split = _split(setup, work)
+    if not split.with_prior:
         setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
-    with begin_line(setup) as places:
-        yield from _receipts(_line(setup, parted, places))
+    with begin_pipeline(setup) as places:
+        yield from _receipts(_dataset(setup, split, places))
 
 
 @contextmanager
-def begin_line(setup: Setup) -> Iterator[Places]:
-    """Set Ray Data up for a line, and hold the places of its actors while it runs."""
+def begin_pipeline(setup: Setup) -> Iterator[Places]:
+    """Set Ray Data up for a pipeline, and hold the places of its actors while it runs."""
     config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
@@ -127,35 +127,36 @@ def begin_line(setup: Setup) -> Iterator[Places]:
         with card_places(pools) as places:
             yield places
     finally:
-        # An error that Ray Data has caught keeps the line's actors in a cycle of frames, and they keep their devices.
+        # An error that Ray Data has caught keeps the pipeline's actors in a cycle of frames, and they keep their
+        # devices.
         gc.collect()
 
 
-def _parted(setup: Setup, work: Sequence[Work]) -> Survey:
+def _split(setup: Setup, work: Sequence[Work]) -> WorkSplit:
     """What needs the prior, and what does not."""
     if setup.config.stage == "decode":
-        return Survey(without_prior=list(work))
+        return WorkSplit(without_prior=list(work))
     brings_some = any(name in GIVEN_EMBEDDINGS for name in work[0][0].extras.names)
     knows_some = setup.memory.url is not None and EmbeddingStore(setup.memory.url).index_files
     if not setup.trust_index or not (brings_some or knows_some):
-        return Survey(with_prior=list(work))
-    parted = survey(setup.config, work, setup.memory)
-    if parted.rows > parted.rows_to_embed:
-        known = f"the embeddings of {parted.rows - parted.rows_to_embed} of {parted.rows} images are known"
-        setup.tell(known if parted.with_prior else f"{known}: no prior is started")
-    return parted
+        return WorkSplit(with_prior=list(work))
+    split = split_work(setup.config, work, setup.memory)
+    if split.rows > split.rows_to_embed:
+        known = f"the embeddings of {split.rows - split.rows_to_embed} of {split.rows} images are known"
+        setup.notify(known if split.with_prior else f"{known}: no prior is started")
+    return split
 
 
 def after_loss(setup: Setup) -> Setup:
-    """What to run on when a line has ended with `ClusterShrankError`.
+    """What to run on when a pipeline has ended with `ClusterShrankError`.
 
     Raises:
-        IncompleteRunError: what is left of the cluster is too small for any line.
+        IncompleteRunError: what is left of the cluster is too small for any pipeline.
     """
     taken_out = setup.taken_out.hold(ray.get(setup.attempts.news.remote()).broken)
-    # Whoever held a batch was ended with its line, and by no fault of the batch. Said only now, when the processes that
-    # had the devices are known to be gone, and with them whatever they still had to say.
-    ray.get(setup.attempts.line_ended.remote())
+    # Whoever held a batch was ended with its pipeline, and by no fault of the batch. Said only now, when the processes
+    # that had the devices are known to be gone, and with them whatever they still had to say.
+    ray.get(setup.attempts.pipeline_ended.remote())
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
@@ -184,31 +185,31 @@ def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.compilations.remote()))
 
 
-def _line(setup: Setup, parted: Survey, places: Places) -> Any:
+def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
     ways = []
-    if parted.with_prior:
-        ways.append(embedded(setup, parted.with_prior, places))
-    if parted.without_prior:
+    if split.with_prior:
+        ways.append(embedded(setup, split.with_prior, places))
+    if split.without_prior:
         if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
-        ways.append(_loaded(setup, parted.without_prior, if_unknown))
-    line = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
+        ways.append(_loaded(setup, split.without_prior, if_unknown))
+    dataset = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/engine/elastic.py).
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
-    line = line.map_batches(Decoder, **actors, **BLOCKS)
+    dataset = dataset.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    return line.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
+    return dataset.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
 
 
 def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
-    """The line as far as the prior: batches with their embeddings."""
+    """The pipeline as far as the prior: batches with their embeddings."""
     actors = _actors(setup, places, setup.pools.prior)
     return _loaded(setup, work, "pass").map_batches(Prior, **actors, **BLOCKS)
 
 
 def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
-    """The line as far as the inputs, with the embeddings that are known."""
+    """The pipeline as far as the inputs, with the embeddings that are known."""
     config, task = setup.config, task_arguments(setup)
     size = condition_size(config.checkpoint)
     if setup.tasks == ("text2img",):
@@ -220,9 +221,9 @@ def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
     # of a window one after the other.
     share = task["num_cpus"] / 2
-    line = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
     loading = Guard(INPUTS, "failed_to_load", config.device_timeout, setup.attempts)
-    return line.map_batches(inputs, fn_args=(size, loading, config.input_timeout), **task, **BLOCKS)
+    return dataset.map_batches(inputs, fn_args=(size, loading, config.input_timeout), **task, **BLOCKS)
 
 
 def task_arguments(setup: Setup) -> dict[str, Any]:
@@ -239,23 +240,23 @@ def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict
     return {"compute": strategy, "fn_constructor_args": constructor, **options}
 
 
-def _receipts(line: Any) -> Iterator[Receipt]:
-    """Run the line."""
-    for block in blocks_of(line):
+def _receipts(dataset: Any) -> Iterator[Receipt]:
+    """Run the pipeline."""
+    for block in blocks_of(dataset):
         for text, refused in zip(*(block.column(name).to_pylist() for name in ("receipt", "refused")), strict=True):
             if refused is not None:
                 raise StorageError(refused)
             yield Receipt.model_validate_json(text)
 
 
-def blocks_of(line: Any) -> Iterator[pa.Table]:
-    """Run a line.
+def blocks_of(dataset: Any) -> Iterator[pa.Table]:
+    """Run a pipeline.
 
     Raises:
-        KandinskyBatchError: as `run_line`.
+        KandinskyBatchError: as `run_pipeline`.
     """
     try:
-        yield from line.iter_batches(**BLOCKS)
+        yield from dataset.iter_batches(**BLOCKS)
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
             raise
@@ -263,7 +264,7 @@ def blocks_of(line: Any) -> Iterator[pa.Table]:
 
 
 def _look_up(setup: Setup) -> Callable[[], None]:
-    """Asks the books whether the run must end or a device be done without."""
+    """Asks the attempts actor whether the run must end or a device be done without."""
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up() -> None:
@@ -272,7 +273,7 @@ def _look_up(setup: Setup) -> Callable[[], None]:
         watch.check()
         if news.trouble is not None:
             raise news.trouble
-        setup.tell_pools(_pools_in_words(news))
+        setup.notify_pools(_pools_in_words(news))
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))

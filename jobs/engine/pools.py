@@ -83,7 +83,7 @@ class Pools:
 
     @property
     def in_words(self) -> str:
-        """How many actors a line begins with."""
+        """How many actors a pipeline begins with."""
         sizes = [(self.prior.most, "prior"), (self.beside_prior, "decoder")]
         return " and ".join(f"{most} {name}" for most, name in sizes if most) + " actors"
 
@@ -160,7 +160,7 @@ def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
 
 
 def without_prior(pools: Pools, nodes: Sequence[Node]) -> Pools:
-    """The same pools for a line that has no prior: the decoder may have its devices from the beginning."""
+    """The same pools for a pipeline that has no prior: the decoder may have its devices from the beginning."""
     beside = pools.beside_prior if pools.shared else pools.decoder.most
     return _with_cpus(replace(pools, prior=PoolSize(0, 0), beside_prior=beside), nodes)
 

@@ -1,7 +1,7 @@
-"""Which batches need no prior, asked of the embedding store's index before a line begins.
+"""Which batches need no prior, asked of the embedding store's index before a pipeline begins.
 
-Only who knows this can leave the prior out: a pool is part of a line from its beginning. The question goes out in one
-Ray task per window, and what comes back is one bit per batch.
+Only who knows this can leave the prior out: a pool is part of a pipeline from its beginning. The question goes out in
+one Ray task per window, and what comes back is one bit per batch.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Chosen:
 
 
 @dataclass
-class Survey:
-    """What the store knows of some work.
+class WorkSplit:
+    """Some work, split by what the store knows of it.
 
     Attributes:
-        without_prior, with_prior: the work, parted; a window may be in both.
+        without_prior, with_prior: the two parts; a window may be in both.
         rows, rows_to_embed: in all, and that need the prior.
     """
 
@@ -76,8 +76,10 @@ class _Answer:
     rows_to_embed: int
 
 
-def survey(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory, verify: bool = False) -> Survey:
-    """Part the work into what needs the prior and what does not.
+def split_work(
+    config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory, verify: bool = False
+) -> WorkSplit:
+    """Split the work into what needs the prior and what does not.
 
     Args:
         verify: read all embeddings. Else the index is believed, which may know what a damaged part has lost: a row may
@@ -86,16 +88,16 @@ def survey(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Mem
     Raises:
         StorageError: the store cannot be read.
     """
-    parted = Survey()
+    split = WorkSplit()
     for (window, wanted), answer in zip(work, _answers(config, work, memory, verify), strict=True):
         count = sum(mask.bit_count() for mask in answer.known.values())
         if count:
-            parted.without_prior.append((window, Chosen(wanted, answer.known, needs_prior=False)))
+            split.without_prior.append((window, Chosen(wanted, answer.known, needs_prior=False)))
         if count < answer.batches:
-            parted.with_prior.append((window, Chosen(wanted, answer.known, needs_prior=True)))
-        parted.rows += answer.rows
-        parted.rows_to_embed += answer.rows_to_embed
-    return parted
+            split.with_prior.append((window, Chosen(wanted, answer.known, needs_prior=True)))
+        split.rows += answer.rows
+        split.rows_to_embed += answer.rows_to_embed
+    return split
 
 
 def check_known(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory: Memory) -> None:
@@ -104,7 +106,7 @@ def check_known(config: RunConfig, work: Sequence[tuple[Window, Wanted]], memory
     Raises:
         UsageError: it holds none, and no row brings its own.
     """
-    found = survey(config, work, memory)
+    found = split_work(config, work, memory)
     if found.rows and found.rows == found.rows_to_embed:
         raise UsageError(
             f"the embedding store ({memory.url or 'none'}) has none of the {found.rows} embeddings that are wanted; "

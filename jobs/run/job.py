@@ -17,15 +17,23 @@ from jobs.cost.device_split import split_devices
 from jobs.cost.step_times import Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
 from jobs.engine.ledger import Ledger, Sealer
-from jobs.engine.pipeline import EngineStoppedError, Setup, after_loss, compilations, devices, run_line, windows_left
+from jobs.engine.pipeline import (
+    EngineStoppedError,
+    Setup,
+    after_loss,
+    compilations,
+    devices,
+    run_pipeline,
+    windows_left,
+)
 from jobs.engine.pools import npus
 from jobs.engine.store_lookup import check_known
 from jobs.run import run_folder
 from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome
 from jobs.run.parallel_planning import plan_job
-from jobs.run.prior_stage import FillReport, fill_store
-from jobs.run.prior_stage import describe as describe_filling
+from jobs.run.prior_stage import PriorReport, run_prior_stage
+from jobs.run.prior_stage import describe as describe_prior_stage
 from jobs.run.progress import RunProgress, duration
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
@@ -114,7 +122,7 @@ class _Done:
         return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
 
 
-def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
+def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport:
     """Do the whole job; returns its report, which is written to the output as well.
 
     Raises:
@@ -133,7 +141,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | FillReport:
         run_folder.check(config, planned)
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
-            run = fill_store if config.stage == "prior" else _run_share
+            run = run_prior_stage if config.stage == "prior" else _run_share
             return run(config, planned, progress, stop, began)
 
 
@@ -187,9 +195,9 @@ def _make_missing(
     done: _Done,
     stop: Stop,
 ) -> None:
-    """Start Ray, run the line over the missing batches, and see every whole shard sealed; then try what failed."""
+    """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes:
         stop.listen()
         device = choose_device(config, npus(nodes))
         pools = split_devices(config, planned, device.kind, nodes, run_folder.known_times(config), progress.note)
@@ -203,12 +211,12 @@ def _make_missing(
         progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
         try:
             memory = remembered(config, device.kind)
-            books = start_attempts()
-            setup = Setup(config, pools, planned.tasks, books, progress.note, progress.aside, stop.look, memory)
+            attempts = start_attempts()
+            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.detail, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
-                setup = _run_lines(setup, planned, ledger, sealer, progress, done, stop)
+                setup = _run_pipeline(setup, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish(lambda left: stop.look())
             stop.check()
@@ -232,10 +240,10 @@ def _make_missing(
     progress.finish()
 
 
-def _run_lines(
+def _run_pipeline(
     setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
 ) -> Setup:
-    """Run the line; and again over the batches that were given up on the way, as long as that makes any of them.
+    """Run the pipeline; and again over the batches that were given up on the way, as long as that makes any of them.
 
     Returns what to run on from now on, which is less where the cluster has shrunk.
     """
@@ -245,7 +253,7 @@ def _run_lines(
         progress.phase("starting the pools")
         stop.wait_for(setup.pools.decoder.most)
         try:
-            for receipt in run_line(setup, windows_left(planned, ledger)):
+            for receipt in run_pipeline(setup, windows_left(planned, ledger)):
                 progress.phase("making images")
                 progress.add(receipt.successes, receipt.count - receipt.successes)
                 done.add(receipt)
@@ -275,13 +283,13 @@ def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgres
     stop.wait_for(setup.pools.decoder.most)
     run_folder.unfinish(setup.config)
 
-    def tell(receipt: Receipt) -> bool:
+    def on_receipt(receipt: Receipt) -> bool:
         progress.add(receipt.successes, receipt.count - receipt.successes)
         done.add(receipt)
         return stop.came()
 
     try:
-        retry(setup, planned, failed, tell)
+        retry(setup, planned, failed, on_receipt)
     finally:
         # Of an end that was asked for, not of what is missing because of it.
         stop.check()
@@ -321,10 +329,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def describe(report: RunReport | FillReport) -> str:
+def describe(report: RunReport | PriorReport) -> str:
     """The report in a few lines for the person who waited."""
-    if isinstance(report, FillReport):
-        return describe_filling(report)
+    if isinstance(report, PriorReport):
+        return describe_prior_stage(report)
     rate = f", {report.images_per_second:.2f} images/s" if report.images_per_second else ""
     now = f"{report.made} now in {duration(report.seconds)}{rate}" if report.made else "all of them before"
     lines = [f"{report.written} images written, {report.failed} failed ({now})"]

@@ -83,16 +83,16 @@ class Lease:
     Args:
         output: its location.
         share: which of how many shares, from 0.
-        tell: hears what takes long.
+        notify: hears what takes long.
 
     Raises:
         UsageError: another job works there.
     """
 
-    def __init__(self, output: str, share: tuple[int, int], tell: Callable[[str], None]) -> None:
+    def __init__(self, output: str, share: tuple[int, int], notify: Callable[[str], None]) -> None:
         self._output = output
         self._share = share
-        self._tell = tell
+        self._notify = notify
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         self._holder = Holder(
             host=socket.gethostname(),
@@ -152,7 +152,7 @@ class Lease:
             storage.remove(url)
 
     def _beats(self, url: str, holder: Holder) -> bool:
-        self._tell(f"{self._output} is held by {holder.words}; waiting for a sign of life from it")
+        self._notify(f"{self._output} is held by {holder.words}; waiting for a sign of life from it")
         deadline = time.monotonic() + STALE_S
         while time.monotonic() < deadline:
             time.sleep(LOOK_S)

@@ -26,7 +26,7 @@ from jobs.engine.pipeline import (
     Setup,
     Work,
     after_loss,
-    begin_line,
+    begin_pipeline,
     blocks_of,
     compilations,
     devices,
@@ -35,7 +35,7 @@ from jobs.engine.pipeline import (
     windows_left,
 )
 from jobs.engine.pools import npus, size_pools
-from jobs.engine.store_lookup import Survey, survey
+from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.run import run_folder
 from jobs.run.progress import RunProgress, duration
 from jobs.run.signals import Stop, StopNowError
@@ -49,11 +49,11 @@ from workers.embeddings.lookup import remembered
 from workers.embeddings.storing import newly_embedded, store_new
 from workers.fault_tolerance.attempts import start_attempts
 
-#: Rows that are stored together, as far as they come from one line.
+#: Rows that are stored together, as far as they come from one run of the pipeline.
 STORED_ROWS = 4096
 
 
-class FillReport(BaseModel):
+class PriorReport(BaseModel):
     """Content of `_run/prior.json`.
 
     Attributes:
@@ -88,7 +88,7 @@ class _Done:
         self.compilations: tuple[dict[str, Any], ...] = ()
 
 
-def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> FillReport:
+def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> PriorReport:
     """Embed what the store does not know of this job's share of the plan.
 
     Raises:
@@ -105,18 +105,18 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     work = windows_left(planned, ledger)
     done = _Done()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster() as found:
+    with engine_log() as said, cluster(progress.note) as found:
         stop.listen()
         device = choose_device(config, npus(found))
         pools = size_pools(config, device.kind, found)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory = remembered(config, device.kind)
-        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.aside, stop.look, memory)
+        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.detail, stop.look, memory)
         progress.phase("asking the store")
-        first = survey(config, work, memory, verify=True)
+        first = split_work(config, work, memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)
         try:
-            _fill(setup, first, progress, done, stop)
+            _embed_missing(setup, first, progress, done, stop)
         except StopNowError:
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
@@ -128,7 +128,7 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         done.devices, done.compilations = devices(setup), compilations(setup)
         tidy_index(store_url)
     progress.finish()
-    report = FillReport(
+    report = PriorReport(
         embeddings=store_url,
         images=first.rows,
         known=first.rows - first.rows_to_embed,
@@ -144,8 +144,8 @@ def fill_store(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     return report
 
 
-def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop: Stop) -> None:
-    """Run the line until what is left is what fails, asking the store each time anew."""
+def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
+    """Run the pipeline until what is left is what fails, asking the store each time anew."""
     before = found.rows_to_embed + 1
     while found.with_prior:
         if found.rows_to_embed >= before:
@@ -169,7 +169,7 @@ def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop:
             setup = after_loss(setup)
             progress.note(f"{error}; going on with {setup.pools.in_words}")
             before += 1
-        found = survey(setup.config, found.with_prior, setup.memory, verify=True)
+        found = split_work(setup.config, found.with_prior, setup.memory, verify=True)
         if found.rows_to_embed == sum(done.failed.values()):
             return
 
@@ -177,17 +177,17 @@ def _fill(setup: Setup, found: Survey, progress: RunProgress, done: _Done, stop:
 def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str, int]]]:
     """Of some batches at a time: rows stored, and how many failed with which reason."""
     config = setup.config
-    with begin_line(setup) as places:
-        line = embedded(setup, work, places)
+    with begin_pipeline(setup) as places:
+        dataset = embedded(setup, work, places)
         together = max(1, STORED_ROWS // config.batch_size)
-        line = line.map_batches(
+        dataset = dataset.map_batches(
             store_batches,
             batch_size=together,
             batch_format="pyarrow",
             fn_args=(config.embeddings_url,),
             **task_arguments(setup),
         )
-        for block in blocks_of(line):
+        for block in blocks_of(dataset):
             for row in block.to_pylist():
                 if row["refused"] is not None:
                     raise StorageError(f"{row['refused']}. Nothing is lost; then the same command goes on from here")
@@ -207,13 +207,13 @@ def store_batches(block: pa.Table, store_url: str) -> pa.Table:
             pass
         stored = sum(newly_embedded(batch.samples) for batch in batches)
     except StorageError as error:
-        # As data, so that one full disk is not one of the errors that a line may have.
+        # As data, so that one full disk is not one of the errors that a pipeline may have.
         refused = str(error)
     result: dict[str, Any] = {"stored": [stored], "failed": [json.dumps(failed)]}
     return pa.table({**result, "refused": pa.array([refused], pa.string())})
 
 
-def describe(report: FillReport) -> str:
+def describe(report: PriorReport) -> str:
     """The report in a few lines for the person who waited."""
     lines = [
         f"{report.embedded} embeddings computed, {report.known} known before, {report.failed} failed "

@@ -18,6 +18,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from jobs.terminal import lasting
+
 LOG_EVERY_S = 10.0
 
 
@@ -95,7 +97,7 @@ class RunProgress:
         self._task: TaskID | None = None
         self._began = time.monotonic()
         self._phase = ""
-        self._aside = ""
+        self._detail = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -130,16 +132,16 @@ class RunProgress:
         with self._lock:
             if text == self._phase:
                 return
-            self._phase, self._aside = text, ""
+            self._phase, self._detail = text, ""
         if self._bar is not None:
             self._show(log=False)
         else:
             self._say(text)
 
-    def aside(self, text: str) -> None:
+    def detail(self, text: str) -> None:
         """What else goes on in this phase, until it is said again; "" for nothing."""
         with self._lock:
-            self._aside = text
+            self._detail = text
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -173,7 +175,7 @@ class RunProgress:
 
     def _show(self, log: bool) -> None:
         with self._lock:
-            pace, phase = self._pace, f"{self._phase} ({self._aside})" if self._aside else self._phase
+            pace, phase = self._pace, f"{self._phase} ({self._detail})" if self._detail else self._phase
             words = "" if pace is None else pace.describe()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=phase)
@@ -195,7 +197,7 @@ class RunProgress:
 def _own_stderr() -> TextIO:
     """Stderr under a number of its own, so the bar goes on while a library's output is held back."""
     try:
-        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
+        return lasting(os.dup(sys.stderr.fileno()), sys.stderr.encoding, closefd=True)
     except (
         OSError,
         ValueError,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from jobs.engine.cluster import ClusterShrankError
 from jobs.engine.ledger import Sealer
-from jobs.engine.pipeline import Setup, after_loss, run_line
+from jobs.engine.pipeline import Setup, after_loss, run_pipeline
 from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt, index_name, parts_url, read_stats
@@ -114,11 +114,11 @@ def _by_batch(shard: int, rows: Sequence[int], sizes: Sequence[int]) -> dict[tup
     return {place: tuple(positions) for place, positions in found.items()}
 
 
-def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Receipt], bool]) -> None:
+def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[[Receipt], bool]) -> None:
     """Make these rows again and seal their shards anew.
 
     Args:
-        tell: hears of every batch; true where the run shall stop.
+        on_receipt: hears of every batch; true where the run shall stop.
 
     Raises:
         IncompleteRunError: some rows could not be tried; their shards stay as they are.
@@ -129,23 +129,23 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, tell: Callable[[Recei
     # may be under way in another job (`--shards`).
     for shard in failed.shards:
         storage.remove(parts_url(root, shard), recursive=True)
-    # One line only, so it must not leave anything out.
-    aside = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
+    # One run of the pipeline only, so it must not leave anything out.
+    separate = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
     sealer = Sealer(config, failed.shards, reseal)
     left = {shard: set(batches) for shard, batches in failed.shards.items()}
     while (remaining := failed.only(left)).rows:
         try:
-            for receipt in run_line(aside, list(remaining.by_window(planned.windows))):
+            for receipt in run_pipeline(separate, list(remaining.by_window(planned.windows))):
                 if receipt.batch in left[receipt.shard]:
                     left[receipt.shard].discard(receipt.batch)
                     if not left[receipt.shard]:
                         sealer.add(receipt.shard)
                 sealer.poll()
-                if tell(receipt):
+                if on_receipt(receipt):
                     break
         except ClusterShrankError as error:
-            aside = after_loss(aside)
-            aside.tell(f"{error}; going on with {aside.pools.in_words}")
+            separate = after_loss(separate)
+            separate.notify(f"{error}; going on with {separate.pools.in_words}")
             continue
         break
     sealer.finish()

@@ -48,12 +48,12 @@ class Stop:
 
     Args:
         grace: seconds from the signal until the run ends, whatever is in flight.
-        tell: hears what happens.
+        notify: hears what happens.
     """
 
-    def __init__(self, grace: float, tell: Callable[[str], None]) -> None:
+    def __init__(self, grace: float, notify: Callable[[str], None]) -> None:
         self._grace = grace
-        self._tell = tell
+        self._notify = notify
         self._former: dict[int, Any] = {}
         self._number: int | None = None
         self._asked_at = 0.0
@@ -139,7 +139,7 @@ class Stop:
         signal.setitimer(signal.ITIMER_REAL, self._grace)
         # Not here: a handler may run in the middle of anything, the progress bar's lock included.
         words = f"{signal.Signals(number).name}: finishing what is in flight, for {self._grace:g} s at most"
-        threading.Thread(target=self._tell, args=(f"{words}; once more to stop at once",), daemon=True).start()
+        threading.Thread(target=self._notify, args=(f"{words}; once more to stop at once",), daemon=True).start()
 
     def _time_is_up(self, number: int, frame: FrameType | None) -> None:
         self._now = True

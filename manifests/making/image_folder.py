@@ -25,7 +25,7 @@ from manifests.requests.schema import IMAGE_COLUMNS
 
 #: Endings of the formats that the job reads, in lower case; a folder may spell them otherwise.
 IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff"),
+    *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".bmp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".ppm", ".pgm", ".pbm"),
 )
 
@@ -55,7 +55,7 @@ def images(folder: str, masks: str | None) -> Stream:
     Raises:
         ManifestError: there are no images, two have one name, an image has no mask, or a caption is not UTF-8.
     """
-    found = find([folder], (*IMAGE_SUFFIXES, _CAPTION_SUFFIX))
+    found, left_out = find([folder], (*IMAGE_SUFFIXES, _CAPTION_SUFFIX), marks=False)
     captions = {_stem(url): url for url in found if url.lower().endswith(_CAPTION_SUFFIX)}
     pictures = [url for url in found if url.lower().endswith(IMAGE_SUFFIXES)]
     mask_of = _masks(folder, pictures, masks)
@@ -66,7 +66,7 @@ def images(folder: str, masks: str | None) -> Stream:
     _refuse_doubles(pictures)
     names = ["id", "image", *(["prompt"] if captions else []), *(["mask"] if masks is not None else [])]
     columns = pa.schema([pa.field(name, IMAGE_TYPE if name in IMAGE_COLUMNS else pa.string()) for name in names])
-    return Stream(columns, _tables(folder, pictures, captions, mask_of, columns))
+    return Stream(columns, _tables(folder, pictures, captions, mask_of, columns), left_out)
 
 
 def _tables(
@@ -130,7 +130,8 @@ def _masks(folder: str, pictures: Sequence[str], masks: str | None) -> Callable[
         by_stem = {_MASK_STEM.sub("", _stem(url)): url for url in pictures if _MASK_STEM.search(_stem(url))}
         base, where = "", f"named NAME_mask beside it in {folder}"
     else:
-        by_stem = {_stem(url).removeprefix(_base(masks)): url for url in find([masks], IMAGE_SUFFIXES)}
+        found, _ = find([masks], IMAGE_SUFFIXES, marks=False)
+        by_stem = {_stem(url).removeprefix(_base(masks)): url for url in found}
         base, where = _base(folder), f"of the same name in {masks}"
 
     def mask(url: str) -> dict[str, Any]:

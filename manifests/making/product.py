@@ -89,7 +89,7 @@ def _name(location: str, taken: Collection[str]) -> str:
 
 
 def _texts(location: str) -> pa.Array:
-    tables = [source.table.column("prompt") for source in text(find([location], (".txt",))).tables]
+    tables = [source.table.column("prompt") for source in text(find([location], (".txt",))[0]).tables]
     if not tables:
         raise UsageError(f"option --product: {location} has no texts; write one per line")
     return pa.chunked_array([chunk for column in tables for chunk in column.chunks]).combine_chunks()

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from manifests import storage
 from manifests.errors import ManifestError
+from manifests.planning.sources import gather_left_out
 from manifests.requests.casting import plain_type
 from manifests.requests.common_types import join_types
 from manifests.requests.files import Manifest, cut_windows, open_manifest
@@ -69,19 +70,22 @@ class Stream:
 _PROMPT = pa.schema([pa.field("prompt", pa.string())])
 
 
-def find(locations: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
-    """The files that locations stand for, each once, in order.
+def find(locations: Sequence[str], suffixes: tuple[str, ...], marks: bool = True) -> tuple[list[str], tuple[str, ...]]:
+    """The files that locations stand for, each once, in order; and in sentences what lies there and is left out.
+
+    Args:
+        marks: names that begin with `_` are no data.
 
     Raises:
         ManifestError: a location stands for none.
     """
-    urls: dict[str, None] = {}
-    for location in locations:
-        found = storage.find_files(location, suffixes)
-        if not found:
+    listings = [storage.find(location, suffixes, marks) for location in locations]
+    for location, found in zip(locations, listings, strict=True):
+        if not found.files:
             raise ManifestError(f"{location}: nothing there; name a file, a glob, or a folder of {', '.join(suffixes)}")
-        urls.update(dict.fromkeys(found))
-    return list(urls)
+    urls = list(dict.fromkeys(url for found in listings for url in found.files))
+    left_out, _ = gather_left_out(listings, set(urls))
+    return urls, tuple(left.in_words for left in left_out)
 
 
 def open_unpacked(url: str) -> pa.NativeFile:

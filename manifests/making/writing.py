@@ -23,6 +23,7 @@ from manifests.config import RunConfig
 from manifests.errors import KandinskyBatchError, ManifestError, UsageError
 from manifests.making.tables import ROWS, Source, Stream
 from manifests.planning.image_locations import resolve_locations, unwrap_texts
+from manifests.planning.lookalikes import meant
 from manifests.records import MANIFEST_MARK
 from manifests.requests import casting
 from manifests.requests.columns import cast_requests
@@ -82,6 +83,11 @@ def make(stream: Stream, recipe: Recipe, url: str) -> Made:
     made = Made(notes=list(stream.notes))
     folder = storage.folder_of(url)
     schema = _settled(shape(Source(stream.columns.empty_table(), url, 0), recipe, folder).schema)
+    for name in schema.names:
+        if (like := meant(name, schema.names)) is not None:
+            made.notes.append(
+                f"column '{name}' is kept and not used; did you mean {like}? Then say --map '{name}={like}'"
+            )
     with storage.writing(url) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in _groups(_shaped(stream, recipe, schema, folder, made)):
             writer.write_table(table, row_group_size=ROWS)
@@ -177,7 +183,7 @@ def shape(source: Source, recipe: Recipe, folder: str) -> pa.Table:
         raw[name] = _filled(raw.get(name), value, table.num_rows)
     if not {"prompt", "conditions"} & raw.keys():
         names = source.table.column_names
-        usual = [name for name in names if name.lower() in ("caption", "captions", "text", "prompts")]
+        usual = [name for name in names if meant(name, names) == "prompt"]
         raise UsageError(
             f"the source has no column 'prompt' but {', '.join(names)}; name the one that holds the prompts with "
             f"--map {usual[0] if usual else 'COLUMN'}=prompt, or give all rows one with --set prompt=…"

@@ -173,6 +173,11 @@ class WindowNames:
     claimed: Hashes
     suffixes: npt.NDArray[np.int64]
 
+    @property
+    def content_hashes(self) -> Hashes:
+        """Of the rows whose id comes from the content."""
+        return self.hashes[self.derived]
+
     @classmethod
     def of(cls, ids: pa.Array, digests: Sequence[bytes]) -> WindowNames:
         """Look at a window.
@@ -217,7 +222,7 @@ class IdWatch:
         """Take in the next window."""
         rows = np.arange(self._starts[-1], self._starts[-1] + len(names.hashes))
         self._own.add(names.hashes[~names.derived], rows[~names.derived])
-        self._content.add(names.hashes[names.derived], rows[names.derived])
+        self._content.add(names.content_hashes, rows[names.derived])
         self._claims.add(names.claimed, names.suffixes)
         self._starts.append(self._starts[-1] + len(names.hashes))
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.batch import Bucket
-from manifests.planning.ids import first_equals
+from manifests.config import RunConfig
+from manifests.planning.ids import Repeats, first_equals
 from manifests.requests.schema import SETTINGS, TASKS
 from manifests.requests.validation import Resolved
 
@@ -97,20 +98,27 @@ class Layout:
         return batches
 
 
-def lay_out(
-    resolved: Resolved, rejected: npt.NDArray[np.bool_], batch_size: int, shard_size: int, dedupe: bool = False
-) -> Layout:
+def rejected_rows(resolved: Resolved, repeats: Repeats) -> npt.NDArray[np.bool_]:
+    """True for rows that are not made: those that have an error or another row's id."""
+    rejected = np.zeros(resolved.rows, bool)
+    rejected[list(resolved.errors)] = True
+    rejected[repeats.rows[repeats.own]] = True
+    return rejected
+
+
+def lay_out(config: RunConfig, resolved: Resolved, repeats: Repeats) -> Layout:
     """Plan one window: sort requests by task and bucket, cut batches, fill shards.
 
     The sort is stable, so within a bucket samples keep the manifest's order. A batch holds one bucket, a
     shard one task. A shard is full where the next batch would bring it above `shard_size`; a batch that is
     larger than that has a shard to itself. Rejected rows are the last batch of the first shard.
 
-    With `dedupe` the batches are cut of the first of equal requests, and each is followed by the others, which get
+    With `--dedupe` the batches are cut of the first of equal requests, and each is followed by the others, which get
     the same images: such a batch has more samples than the device is given.
     """
+    rejected = rejected_rows(resolved, repeats)
     wanted = np.flatnonzero(~rejected)
-    equals = first_equals(resolved.given.columns, wanted) if dedupe else wanted
+    equals = first_equals(resolved.given.columns, wanted) if config.dedupe else wanted
     valid = wanted[equals == wanted]
     keys = _bucket_keys(resolved, valid)
     changing = [key for key in keys if len(key) and key.min() != key.max()]
@@ -126,7 +134,7 @@ def lay_out(
     image_index = np.arange(len(rows)) - np.repeat(ends - counts, counts)
     buckets = [_bucket(resolved, int(row)) for row in requests[cuts]]
     bucket_stops = np.append((ends - counts)[cuts][1:], ends[-1:])
-    stops, bucket_of = _cut_batches(bucket_stops, batch_size)
+    stops, bucket_of = _cut_batches(bucket_stops, config.batch_size)
     original = np.arange(len(rows))
     if len(valid) < len(wanted):
         copies, original = _follow(rows, wanted, equals)
@@ -134,7 +142,7 @@ def lay_out(
         image_index, rows = image_index[np.searchsorted(firsts, original)], copies
         ends_of = np.append(firsts[1:], len(rows))
         stops, bucket_stops = ends_of[stops - 1], ends_of[bucket_stops - 1]
-    shard_of, shards = _fill_shards(stops, [buckets[place].task for place in bucket_of], shard_size)
+    shard_of, shards = _fill_shards(stops, [buckets[place].task for place in bucket_of], config.shard_size)
     unmade = np.flatnonzero(rejected)
     return Layout(
         rows=np.concatenate([rows, unmade]),

@@ -31,7 +31,6 @@ from manifests.planning.window_summary import (
     Tally,
     WindowSummary,
     join_problems,
-    lay_out,
     summarize,
     tally,
 )
@@ -161,7 +160,8 @@ def plan(config: RunConfig, ends: Sequence[int] = (), summarizer: Summarizer = s
         for index, repeated in enumerate(repeats):
             # An id that was used before rejects its row, which moves every batch behind it.
             if repeated.own.any():
-                tallies[index] = tally(config, resolve(light.read(windows[index]).tables, config), repeated)
+                resolved = resolve(light.read(windows[index]).tables, config)
+                tallies[index] = tally(resolved, layout.lay_out(config, resolved, repeated), repeated)
     sources = summarize_sources(manifest, no_text)
     manifest = replace(manifest, extras=_as_bytes(manifest.extras, no_text))
     whole = _assemble(manifest, windows, repeats, tallies, fingerprint.hexdigest(), sources)
@@ -199,7 +199,7 @@ def window_batches(
 def planned_batches(config: RunConfig, window: Window) -> Iterator[tuple[int, PlannedBatch]]:
     """The batches of a window with the number of their shard, in order; reads no inline image."""
     with reading.Reader(inline=False) as light:
-        planned = lay_out(config, resolve(light.read(window.pieces).tables, config), window.repeats)
+        planned = layout.lay_out(config, resolve(light.read(window.pieces).tables, config), window.repeats)
     for shard in range(window.shards):
         for batch in planned.batches_of(shard):
             yield window.first_shard + shard, batch
@@ -223,7 +223,7 @@ def _yield_batches(
     wanted: Container[tuple[int, int]] | None,
 ) -> Iterator[Batch]:
     resolved = resolve(fragment.tables, config)
-    planned = lay_out(config, resolved, window.repeats)
+    planned = layout.lay_out(config, resolved, window.repeats)
     names = _final_ids(resolved, window.repeats)
     errors = _all_errors(resolved, window.repeats, names)
     requests = samples.request_table(

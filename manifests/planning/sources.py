@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from manifests.planning.lookalikes import meant
@@ -41,6 +41,11 @@ class LeftOut:
     reason: str
     count: int
     examples: tuple[str, ...]
+
+    @property
+    def in_words(self) -> str:
+        """The same as a sentence."""
+        return f"left out, {self.count:,} {self.reason}: {_names(self.examples, self.count)}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def summarize_sources(manifest: Manifest, no_text: Mapping[str, int]) -> Sources
         for column in columns - {*REQUEST_NAMES}:
             if (name := meant(column, columns)) is not None:
                 likes[column, name] += files
-    left_out = _left_out(manifest)
+    left_out, markers = gather_left_out(manifest.found, {file.url for file in manifest.files})
     return Sources(
         files=len(manifest.files),
         rows=manifest.rows,
@@ -89,19 +94,24 @@ def summarize_sources(manifest: Manifest, no_text: Mapping[str, int]) -> Sources
         travelling=tuple(name for name in names if name not in used),
         in_folders=tuple(dict.fromkeys(name for file in manifest.files for name, _ in file.constants)),
         lookalikes=tuple(Lookalike(column, name, files) for (column, name), files in sorted(likes.items())),
-        left_out=tuple(left for left in left_out if left.reason != MARKER),
-        markers=sum(left.count for left in left_out if left.reason == MARKER),
+        left_out=left_out,
+        markers=markers,
         notes=(*_not_columns(manifest, names), *_not_text(no_text)),
     )
 
 
-def _left_out(manifest: Manifest) -> tuple[LeftOut, ...]:
-    read = {file.url for file in manifest.files}
+def gather_left_out(listings: Iterable[Found], read: Collection[str]) -> tuple[tuple[LeftOut, ...], int]:
+    """What several locations leave out, by reason, and the number of markers among it.
+
+    Args:
+        read: locations of files that are read all the same, because another location names them.
+    """
     paths: dict[str, dict[str, None]] = {}
-    for found in manifest.found:
+    for found in listings:
         for reason, left in found.left_out.items():
             paths.setdefault(reason, {}).update(dict.fromkeys(path for path in left if path not in read))
-    return tuple(LeftOut(reason, len(left), tuple(left)[:_TOLD]) for reason, left in paths.items() if left)
+    markers = len(paths.pop(MARKER, {}))
+    return tuple(LeftOut(reason, len(left), tuple(left)[:_TOLD]) for reason, left in paths.items() if left), markers
 
 
 def _not_columns(manifest: Manifest, names: Mapping[str, None]) -> list[str]:
@@ -144,9 +154,7 @@ def describe(sources: Sources) -> list[str]:
         pairs = " ".join(_quoted(f"{column}={name}") for name, column in sorted(first.items()))
         if pairs:
             lines.append(f"to rename: python jobs/make_manifest.py --parquet MANIFEST --output NEW --map {pairs}")
-    for left in sources.left_out:
-        lines.append(f"left out, {left.count:,} {left.reason}: {_names(left.examples, left.count)}")
-    return [*lines, *sources.notes]
+    return [*lines, *(left.in_words for left in sources.left_out), *sources.notes]
 
 
 def _count(count: int, noun: str) -> str:

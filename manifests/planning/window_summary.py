@@ -13,15 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from manifests.batch import Bucket
 from manifests.config import RunConfig
 from manifests.planning import ids as naming
-from manifests.planning import layout
 from manifests.planning.fingerprint import window_digest
-from manifests.planning.layout import Layout, PlannedShard
+from manifests.planning.layout import Layout, PlannedShard, lay_out, rejected_rows
 from manifests.requests import reading
 from manifests.requests.columns import cast_requests
 from manifests.requests.files import Piece
@@ -113,7 +111,9 @@ class WindowSummary:
 
 
 def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scope) -> Iterator[WindowSummary]:
-    """Look at neighbouring windows, one after the other; each row group that they lie in is decoded once.
+    """The way of a window, for neighbouring ones in turn: read, cast and resolve, lay out, count, and name.
+
+    Each row group that the windows lie in is decoded once.
 
     Raises:
         ManifestError: a file has changed, vanished, or is damaged.
@@ -121,15 +121,11 @@ def summarize(config: RunConfig, windows: Iterable[Sequence[Piece]], scope: Scop
     with reading.Reader(extras=scope.texts, inline=False) as light, reading.Reader(IMAGE_COLUMNS) as images:
         for pieces, fragment in _read_ahead(light, windows):
             resolved = resolve(fragment.tables, config)
+            planned = lay_out(config, resolved, naming.NO_REPEATS)
+            counted = tally(resolved, planned, naming.NO_REPEATS)
             columns = resolved.given.columns
-            rows = np.flatnonzero(naming.derived_rows(columns["id"]))
-            if scope.inline and len(rows):
-                full = cast_requests(images.read(pieces).tables).columns
-                columns = {**columns, **{name: full[name] for name in IMAGE_COLUMNS}}
-            digests = naming.content_digests(columns, rows) if len(rows) else []
-            names = naming.WindowNames.of(columns["id"], digests)
-            digest = window_digest(resolved.given.columns, names.hashes[names.derived])
-            counted = tally(config, resolved, naming.NO_REPEATS)
+            names = _names(columns, pieces, images if scope.inline else None)
+            digest = window_digest(columns, names.content_hashes)
             yield WindowSummary(resolved.rows, digest, names, counted, _no_text(fragment.extras))
 
 
@@ -167,22 +163,25 @@ def _read_ahead(
             yield waiting[0], waiting[1].result()
 
 
-def lay_out(config: RunConfig, resolved: Resolved, repeats: naming.Repeats) -> Layout:
-    """The layout of a window, with every row rejected that has an error or another row's id."""
-    return layout.lay_out(resolved, _rejected(resolved, repeats), config.batch_size, config.shard_size, config.dedupe)
+def _names(
+    columns: Mapping[str, pa.Array], pieces: Sequence[Piece], images: reading.Reader | None
+) -> naming.WindowNames:
+    """What the watch must know of a window's ids.
+
+    Args:
+        images: reads the inline images, which the columns lack; None where there are none.
+    """
+    rows = np.flatnonzero(naming.derived_rows(columns["id"]))
+    if images is not None and len(rows):
+        full = cast_requests(images.read(pieces).tables).columns
+        columns = {**columns, **{name: full[name] for name in IMAGE_COLUMNS}}
+    digests = naming.content_digests(columns, rows) if len(rows) else []
+    return naming.WindowNames.of(columns["id"], digests)
 
 
-def _rejected(resolved: Resolved, repeats: naming.Repeats) -> npt.NDArray[np.bool_]:
-    rejected = np.zeros(resolved.rows, bool)
-    rejected[list(resolved.errors)] = True
-    rejected[repeats.rows[repeats.own]] = True
-    return rejected
-
-
-def tally(config: RunConfig, resolved: Resolved, repeats: naming.Repeats) -> Tally:
-    """Lay a window out and count."""
-    planned = lay_out(config, resolved, repeats)
-    made = resolved.tasks[~_rejected(resolved, repeats)]
+def tally(resolved: Resolved, planned: Layout, repeats: naming.Repeats) -> Tally:
+    """Count what a window's layout holds, and why its other rows are not made."""
+    made = resolved.tasks[~rejected_rows(resolved, repeats)]
     batches = np.bincount(planned.bucket_of, minlength=len(planned.buckets)).tolist()
     copies = np.append(0, np.cumsum(planned.original != np.arange(len(planned.original))))
     stops = np.cumsum([0, *(samples for _, samples in planned.buckets)])

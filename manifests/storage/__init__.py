@@ -11,7 +11,7 @@ becomes a `StorageError` that names the location and what to do.
 
 from __future__ import annotations
 
-from manifests.storage.finding import MARKER, Found, find, find_files
+from manifests.storage.finding import MARKER, Found, find
 from manifests.storage.listing import Entry, exists, list_names, list_tree
 from manifests.storage.locations import (
     absolute,
@@ -37,7 +37,6 @@ __all__ = [
     "exists",
     "fetch",
     "find",
-    "find_files",
     "folder_of",
     "in_words",
     "is_absolute",

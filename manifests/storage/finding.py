@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from manifests.errors import UsageError
 from manifests.storage import retries
 from manifests.storage.locations import filesystem, folder_of, is_remote, protocol
 
@@ -81,21 +82,35 @@ def find(location: str, suffixes: tuple[str, ...], marks: bool = True) -> Found:
 
     Raises:
         StorageError: the storage refused, or a folder must not be read.
+        UsageError: the name of a file cannot be kept as text.
     """
     if protocol(location) in ("http", "https"):
         # A web server has no folders, and `?` begins a query there.
         return Found((location,), folder_of(location), {})
     kind = _Remote if is_remote(location) else _Local
-    return retries.request("list", location, lambda: kind(location, suffixes, marks).run())
+    found = retries.request("list", location, lambda: kind(location, suffixes, marks).run())
+    for name in found.files:
+        _refuse_other_encoding(name)
+    return found
 
 
-def find_files(location: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The files of `find`."""
-    return list(find(location, suffixes).files)
+def _refuse_other_encoding(name: str) -> None:
+    """Names go into Parquet, JSON and URLs; Linux takes any bytes for one, such as letters of another time."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the name of the file {os.fsencode(name)!r} is not UTF-8; rename it (convmv -f latin1 -t utf8 does whole "
+            "folders)"
+        ) from error
 
 
 def _is_glob(text: str) -> bool:
     return any(sign in text for sign in "*?[")
+
+
+def _shown(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 @dataclass
@@ -129,7 +144,7 @@ class _Search:
 
     def found(self, base: str, name: Any = str) -> Found:
         """What was found, by the names that everybody else uses."""
-        left = {reason: tuple(sorted(map(name, paths))) for reason, paths in self.left_out.items()}
+        left = {reason: tuple(sorted(_shown(name(path)) for path in paths)) for reason, paths in self.left_out.items()}
         return Found(tuple(sorted(map(name, self.files))), name(base), left)
 
 

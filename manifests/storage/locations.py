@@ -6,6 +6,9 @@ import posixpath
 from typing import Any
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from manifests.errors import UsageError
 
 #: Longer locations are shown by their beginning and their end: signed URLs, and images that were put in place of one.
 _MOST_SHOWN = 200
@@ -19,14 +22,30 @@ def shortened(text: str) -> str:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a location and the path inside it."""
-    fs, path = url_to_fs(url)
-    return fs, path
+    """The file system of a location and the path inside it.
+
+    Raises:
+        UsageError: a relative path, and the folder that it counts from is gone.
+    """
+    if is_remote(url):
+        fs, path = url_to_fs(url)
+        return fs, path
+    # Not by fsspec's way from locations, to which `::` in a file's name would be a chain of file systems.
+    local = LocalFileSystem()
+    try:
+        return local, local._strip_protocol(url)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{url} is a relative path, and the folder that this was started in is gone; go to one that is there, or "
+            "give an absolute path"
+        ) from error
 
 
 def protocol(url: str) -> str:
     """What stands before `://`, for chained locations the outermost; empty for a plain path."""
-    return url.split("://", 1)[0].split("::", 1)[0] if "://" in url else ""
+    if "://" not in url or url.startswith(("/", ".", "~")):
+        return ""
+    return url.split("://", 1)[0].split("::", 1)[0]
 
 
 def is_remote(url: str) -> bool:

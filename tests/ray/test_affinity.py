@@ -23,7 +23,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from jobs.engine.affinity import ShapeAffinity
 from jobs.engine.cluster import nodes
 from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
-from jobs.engine.pipeline import BLOCKS, Setup, begin_line
+from jobs.engine.pipeline import BLOCKS, Setup, begin_pipeline
 from jobs.engine.pools import size_pools
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
@@ -158,7 +158,7 @@ def test_a_line_leaves_its_devices_also_where_a_batch_raised(tmp_path: Path) -> 
         remembered(config, "cpu"),
     )
     with without_garbage_collection():
-        with begin_line(setup):
+        with begin_pipeline(setup):
             assert sum(1 for _ in line([ShapeAffinity], raises=[BATCHES - 1])) == BATCHES - 1
         assert ended("MapWorker")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from jobs import make_manifest
 from jobs.cost.step_times import Stopwatch
 from jobs.engine.pools import Pools, PoolSize
 from jobs.run import run_folder
@@ -32,12 +35,20 @@ def prepare(folder: Path) -> None:
     _photographs(folder)
     _captions(folder / "captions.parquet")
     _times(folder / "demo-output")
-    rows = [{**row, "height": 64, "width": row.get("width", 64)} for row in finished_run.ROWS]
-    finished_run.write_manifest(folder / "requests.parquet", rows)
+    _requests(folder)
     EmbeddingStore(str(folder / "images" / "_run" / "embeddings")).add(embedding_rows.rows(range(30)))
     weights = folder / "kandinsky-2-1" / "unet"
     weights.mkdir(parents=True)
     (weights / "config.json").write_text("{}")
+
+
+def _requests(folder: Path) -> None:
+    """A manifest that the script has made, so that it may be made again."""
+    lines = [{**row, "height": 64, "width": row.get("width", 64)} for row in finished_run.ROWS]
+    source = folder / "rows.jsonl"
+    source.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with contextlib.redirect_stdout(io.StringIO()):
+        make_manifest.main(["--jsonl", str(source), "--output", str(folder / "requests.parquet")])
 
 
 def _lists(folder: Path) -> None:

@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 from filelock import FileLock
 
 from manifests import storage
-from manifests.errors import CheckpointError, StorageError
+from manifests.errors import CheckpointError, StorageError, UsageError, first_line
 from workers.checkpoints import hub_store, random_weights, repository_files
 from workers.checkpoints.hub_store import HubStore
 from workers.checkpoints.repository_files import Listed
@@ -140,9 +141,21 @@ def prior_setting(checkpoint: str, component: str, name: str) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where nodes keep what they built or fetched: $KANDINSKY_BATCH_CACHE, else the user's cache folder."""
+    """Where nodes keep what they built or fetched: $KANDINSKY_BATCH_CACHE, else the user's cache folder.
+
+    Raises:
+        UsageError: there is none, and it cannot be made.
+    """
     root = os.environ.get("KANDINSKY_BATCH_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "kandinsky-batch"
+    try:
+        folder = Path(root) if root else Path.home() / ".cache" / "kandinsky-batch"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"{socket.gethostname()} has no folder for copies of models ({first_line(error)}); set "
+            "KANDINSKY_BATCH_CACHE to one that can be written to"
+        ) from error
+    return folder
 
 
 def local_folder(

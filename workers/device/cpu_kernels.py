@@ -1,10 +1,11 @@
 """Kernels that MindSpore's CPU backend lacks, or has too inexact or too slow, supplied from one table.
 
 MindSpore dispatches an operator through the `__call__` of its primitive class, or through a method of `Tensor`; these
-are the seams used here. Each entry of the table names the seam, a body (`workers.device.numpy_kernels`), and a probe: a
-tiny call to the original. `install` replaces only what the probe finds missing (or wrong), so a newer MindSpore uses
-its own kernels, and on another backend nothing is touched. Entries without a probe exist in every version but are
-several times slower than their NumPy body. NumPy bodies cannot be traced: `ms.jit` needs real kernels.
+are the seams used here. Each entry of the table names the seam, a function (`workers.device.numpy_kernels`), and a
+probe: a tiny call to the original. `install` replaces only what the probe finds missing (or wrong), so a newer
+MindSpore uses its own kernels, and on another backend nothing is touched. Entries without a probe exist in every
+version but are several times slower than their NumPy kernel. What is written in NumPy cannot be traced: `ms.jit`
+needs kernels of MindSpore.
 
 Must run before mindone is imported, which makes tensors at import.
 """
@@ -32,14 +33,14 @@ class Kernel:
     Attributes:
         name: MindSpore's name of the operator.
         owner, attribute: where the original is looked up at every call.
-        body: the replacement; takes what the original takes (for a primitive's `__call__`: the primitive first).
+        function: the replacement; takes what the original takes (for a primitive's `__call__`: the primitive first).
         probe: calls the original on a tiny input and returns the result and what it must equal; None: always replace.
     """
 
     name: str
     owner: Any
     attribute: str
-    body: Callable[..., Any]
+    function: Callable[..., Any]
     probe: Callable[[], tuple[Any, Any]] | None
 
     def is_needed(self) -> bool:
@@ -59,14 +60,14 @@ def _example(*shape: int) -> ms.Tensor:
     return ms.Tensor(np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape))
 
 
-def _primitive(name: str, body: Callable[..., Any], probe: Callable[[Any], tuple[Any, Any]]) -> Kernel:
+def _primitive(name: str, function: Callable[..., Any], probe: Callable[[Any], tuple[Any, Any]]) -> Kernel:
     """A kernel whose seam is the primitive class `name`; the probe gets an instance of it."""
     owner = getattr(gen_ops_prim, name)
-    return Kernel(name, owner, "__call__", body, lambda: probe(owner()))
+    return Kernel(name, owner, "__call__", function, lambda: probe(owner()))
 
 
 def _faster_operators() -> tuple[Kernel, ...]:
-    """Those whose body calls the original where NumPy cannot do it, or does it no faster."""
+    """Those whose function calls the original where NumPy cannot do it, or does it no faster."""
     tensor, upsample = ms.Tensor, gen_ops_prim.UpsampleNearest2D
     operators: dict[str, tuple[Any, bool]] = {
         "__add__": (np.add, False),
@@ -183,5 +184,5 @@ def install() -> tuple[str, ...]:
     ms.runtime.launch_blocking()
     needed = [kernel for kernel in _kernels() if kernel.is_needed()]
     for kernel in needed:
-        setattr(kernel.owner, kernel.attribute, kernel.body)
+        setattr(kernel.owner, kernel.attribute, kernel.function)
     return tuple(kernel.name for kernel in needed)

@@ -151,7 +151,7 @@ def pinned_npu(assigned: Sequence[str], visible: str | None) -> str:
     """The one NPU that an actor has been given and sees.
 
     Args:
-        assigned: ids by Ray's books.
+        assigned: ids as Ray counts them.
         visible: value of `ASCEND_RT_VISIBLE_DEVICES`.
 
     Raises:

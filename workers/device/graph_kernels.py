@@ -1,9 +1,9 @@
 """Operators that compiled models need and MindSpore's CPU backend lacks, composed of operators that it has.
 
-A graph cannot run the NumPy bodies of `workers.device.cpu_kernels`, and its compiler looks operators up elsewhere: not
+A graph cannot run the NumPy kernels of `workers.device.cpu_kernels`, and its compiler looks operators up elsewhere: not
 in the `__call__` of a primitive's class but under the names that mint's functions and cells use as it reads their
 source. So these names are bound to the functions below while a model is compiled, and only then: eager code beside it
-goes on with the NumPy bodies. What is needed is what `cpu_kernels.install` found missing or inexact, so on another
+goes on with the NumPy kernels. What is needed is what `cpu_kernels.install` found missing or inexact, so on another
 backend, or with a MindSpore that has the kernels, nothing is bound.
 
 The functions are source for MindSpore's compiler, which knows less than Python: no `zip(strict=…)`, no NumPy.
@@ -27,7 +27,7 @@ from workers.device import cpu_kernels
 def layer_norm(
     tensor: ms.Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-    """As `cpu_bodies.layer_norm`; MindSpore's older operator wants weight and bias."""
+    """As `numpy_kernels.layer_norm`; MindSpore's older operator wants weight and bias."""
     if weight is None:
         weight = mint.ones(shape, dtype=tensor.dtype)
     if bias is None:
@@ -103,13 +103,13 @@ class Composed:
     Attributes:
         name: of the operator, as in the table of `workers.device.cpu_kernels`, whose probe decides.
         owner, attribute: where the compiler meets it.
-        body: the function.
+        function: the replacement, of operators that a graph has.
     """
 
     name: str
     owner: Any
     attribute: str
-    body: Callable[..., Any]
+    function: Callable[..., Any]
 
 
 KERNELS: tuple[Composed, ...] = (
@@ -131,7 +131,7 @@ def bound() -> Iterator[None]:
     before = [getattr(kernel.owner, kernel.attribute) for kernel in needed]
     try:
         for kernel in needed:
-            setattr(kernel.owner, kernel.attribute, kernel.body)
+            setattr(kernel.owner, kernel.attribute, kernel.function)
         yield
     finally:
         for kernel, original in zip(needed, before, strict=True):

@@ -1,7 +1,7 @@
-"""Bodies of the CPU stand-ins that `workers.device.cpu_kernels` puts in place, in NumPy or in operators with a kernel.
+"""The CPU kernels that `workers.device.cpu_kernels` puts in place, in NumPy or in operators that have a kernel.
 
 Each takes what the original takes; where that is a primitive's `__call__`, the primitive comes first, as `_self`, and
-no body needs it. NumPy shares memory with MindSpore's CPU tensors in both directions. Tensors that are views with
+none of them needs it. NumPy shares memory with MindSpore's CPU tensors in both directions. Tensors that are views with
 strides (transposed, sliced) are read where they lie: MindSpore's own copy of such a view takes some thirty times as
 long as NumPy's.
 """
@@ -353,7 +353,7 @@ def silu(_self: Any, tensor: ms.Tensor) -> ms.Tensor:
 def upsample_nearest(original: Callable[..., Any]) -> Callable[..., Any]:
     """Nearest-neighbour upsampling, NCHW; whole factors in NumPy, others by the original."""
 
-    def body(primitive: Any, tensor: ms.Tensor, output_size: Any = None, scales: Any = None) -> Any:
+    def kernel(primitive: Any, tensor: ms.Tensor, output_size: Any = None, scales: Any = None) -> Any:
         shape, factors = tensor.shape, scales
         if output_size is not None:
             factors = [size / n for size, n in zip(output_size, shape[2:], strict=True)]
@@ -364,18 +364,18 @@ def upsample_nearest(original: Callable[..., Any]) -> Callable[..., Any]:
         result[:] = _array(tensor)[:, :, :, None, :, None]
         return _tensor(result.reshape(*shape[:2], shape[2] * fy, shape[3] * fx))
 
-    return body
+    return kernel
 
 
 def reshape(original: Callable[..., Any]) -> Callable[..., Any]:
     """`Tensor.reshape`; the copy that a view with strides needs is NumPy's."""
 
-    def body(tensor: ms.Tensor, *shape: Any) -> Any:
+    def kernel(tensor: ms.Tensor, *shape: Any) -> Any:
         if not tensor.is_contiguous() and tensor.dtype != ms.bfloat16:
             tensor = _tensor(np.array(_array(tensor), order="C"))
         return original(tensor, *shape)
 
-    return body
+    return kernel
 
 
 def arithmetic(original: Callable[..., Any], function: Callable[..., Array], swapped: bool = False) -> Any:
@@ -386,7 +386,7 @@ def arithmetic(original: Callable[..., Any], function: Callable[..., Array], swa
         swapped: the tensor is the right operand.
     """
 
-    def body(tensor: ms.Tensor, other: Any) -> Any:
+    def kernel(tensor: ms.Tensor, other: Any) -> Any:
         kind = tensor.dtype
         if kind not in (ms.float32, ms.float16):
             return original(tensor, other)
@@ -400,7 +400,7 @@ def arithmetic(original: Callable[..., Any], function: Callable[..., Array], swa
         with np.errstate(all="ignore"):  # infinities and NaN travel on silently, as in the original
             return _tensor(np.asarray(function(right, left) if swapped else function(left, right)))
 
-    return body
+    return kernel
 
 
 def contains(tensor: ms.Tensor, value: Any) -> bool:

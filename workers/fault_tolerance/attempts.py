@@ -12,8 +12,8 @@ share. If that one process is lost, counting begins anew: some calls more, no ro
 What is blamed on whom:
 - A death is the batch's, then the row's. It is nobody's where the whole node is gone.
 - Before a row is blamed the device is tried with a small call that is known to be good (the probe). A device that
-  dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the line, and
-  begins the next one without the device (jobs/engine/broken_devices.py).
+  dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the pipeline,
+  and begins the next one without the device (jobs/engine/broken_devices.py).
 - A device is a node and the NPU that Ray assigned; without NPUs it is the node and the stage, for a process that
   starts again has nothing else in common with the one before. The run ends where that is what fails.
 """
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
+from workers.fault_tolerance.same_source import difference, own_source
 
 #: Deaths of a whole batch before its rows are tried one by one.
 WHOLE_ATTEMPTS = 2
@@ -51,6 +52,7 @@ class Worker:
         device: what is taken out if it is broken.
         name: the device and where it is, for a person.
         npu: the device is an NPU; else it is the CPU, which a run cannot do without.
+        source: what it imports of ours (workers/fault_tolerance/same_source.py); None is not compared.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Worker:
     device: str
     name: str
     npu: bool = True
+    source: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,21 +129,28 @@ class _Record:
 
 
 class Attempts:
-    """The books. All methods are called one at a time.
+    """The attempts of a run at its batches, and the devices that broke. All methods are called one at a time.
 
     Args:
         lost_nodes: tells the ids of nodes that are gone.
         last_words: tells what the engine knows about the end of a process, "" where it knows nothing.
+        source: what the script has imported, which all processes must have; None compares nothing.
     """
 
-    def __init__(self, lost_nodes: Callable[[], set[str]], last_words: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        lost_nodes: Callable[[], set[str]],
+        last_words: Callable[[str], str],
+        source: tuple[str, str] | None = None,
+    ) -> None:
         self._lost_nodes = lost_nodes
+        self._source = source
         self._engines_words = last_words
         self._records: dict[Place, _Record] = {}
         self._own_words: dict[str, str] = {}
         self._probe_deaths: Counter[str] = Counter()
         self._out: dict[str, Broken] = {}
-        #: Devices that the line under way was begun without.
+        #: Devices that the pipeline under way was begun without.
         self._left_out: set[str] = set()
         #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
@@ -154,6 +164,8 @@ class Attempts:
 
     def begin(self, place: Place, worker: Worker, can_probe: bool) -> Orders:
         """A process takes up a batch; tells it how to."""
+        if (words := self._other_source(worker)) is not None:
+            return Orders(taken_out=words)
         record = self._records.setdefault(place, _Record())
         self._compiling.discard(worker.actor)
         self._notice_death(place, record, worker)
@@ -218,6 +230,8 @@ class Attempts:
 
     def starting(self, stage: str, worker: Worker) -> str | None:
         """An actor begins to load its model; tells why it must not, where its device is taken out."""
+        if (words := self._other_source(worker)) is not None:
+            return words
         before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
             self._start_failed(
@@ -226,7 +240,7 @@ class Attempts:
         if worker.device in self._out:
             words = self._out[worker.device].words
             if worker.device in self._left_out:
-                # Nobody would end this line, and what waits for this actor would wait for ever.
+                # Nobody would end this pipeline, and what waits for this actor would wait for ever.
                 self._trouble = IncompleteRunError(f"the {stage} pool was given a device again: {words}")
             return words
         self._starting[stage][worker.actor] = worker
@@ -259,6 +273,15 @@ class Attempts:
                 f"the {stage} pool cannot start on {worker.name}: {where or why}"
             )
 
+    def _other_source(self, worker: Worker) -> str | None:
+        """Why a process must make nothing, which ends the run: its node came later, or its files have changed."""
+        if worker.source is None or self._source is None:
+            return None
+        words = difference(worker.name, worker.source, self._source)
+        if words is not None:
+            self._trouble = UsageError(words)
+        return words
+
     # For the driver
 
     def news(self) -> News:
@@ -275,8 +298,8 @@ class Attempts:
         """The graphs that the run's actors have compiled, in the order of their ends."""
         return list(self._compilations)
 
-    def line_ended(self) -> None:
-        """All processes of a line were ended with it, so that nothing they held is to be blamed for it.
+    def pipeline_ended(self) -> None:
+        """All processes of a pipeline were ended with it, so that nothing they held is to be blamed for it.
 
         The next one will do without the devices that were taken out.
         """
@@ -288,13 +311,13 @@ class Attempts:
 
 
 def start_attempts() -> Any:
-    """The books as a Ray actor on the node that this is called on; its handle goes to every guard."""
+    """`Attempts` as a Ray actor on the node that this is called on; its handle goes to every guard."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts)
-    return actor.remote(_lost_nodes, _engines_words)
+    return actor.remote(_lost_nodes, _engines_words, own_source())
 
 
 def _lost_nodes() -> set[str]:

@@ -20,6 +20,7 @@ from manifests.errors import KandinskyBatchError, RowError, RowStatus, UsageErro
 from workers import metrics
 from workers.device import device
 from workers.fault_tolerance.attempts import Orders, Place, Worker
+from workers.fault_tolerance.same_source import own_source
 
 #: Exit code of a process that ended itself because a call did not come back.
 HUNG = 70
@@ -59,8 +60,8 @@ class Guard:
         stage: its name, as people read it.
         status: what a row gets that kills its process.
         limit: seconds that one call may take.
-        attempts: handle of the books (workers/fault_tolerance/attempts.py); None guards nothing, for a stage used
-            on its own.
+        attempts: handle of the attempts actor (workers/fault_tolerance/attempts.py); None guards nothing, for a
+            stage used on its own.
     """
 
     stage: str
@@ -142,8 +143,8 @@ class Guard:
             with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
                 compile_shape()
 
-    def tell_compiled(self, compilations: Sequence[Mapping[str, Any]]) -> None:
-        """Put into the books what was compiled."""
+    def report_compiled(self, compilations: Sequence[Mapping[str, Any]]) -> None:
+        """Record with the attempts actor what was compiled."""
         if self.attempts is not None and compilations:
             self._ask("compiled", self.stage, this_worker(self.stage), compilations)
 
@@ -216,7 +217,7 @@ class Guard:
 
 
 def _hold(why: str) -> NoReturn:
-    """Do nothing with this device until the driver ends the line, and keep Ray from giving it to anybody else."""
+    """Do nothing with this device until the driver ends the pipeline, and keep Ray from giving it to anybody else."""
     time.sleep(HOLD_S)
     raise GivenUpError(why)
 
@@ -226,7 +227,7 @@ def _one_line(error: Exception) -> str:
 
 
 def this_worker(stage: str) -> Worker:
-    """This process, as the books know it."""
+    """This process, as the attempts actor knows it."""
     import ray
 
     context = ray.get_runtime_context()
@@ -240,4 +241,5 @@ def this_worker(stage: str) -> Worker:
         device=f"{node}/npu-{','.join(npus)}" if npus else f"{node}/{stage}",
         name=f"NPU {','.join(npus)} of {host}" if npus else f"the CPU of {host}",
         npu=bool(npus),
+        source=own_source(),
     )

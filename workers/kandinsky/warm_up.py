@@ -33,15 +33,15 @@ class WarmUp:
             return
         self._guard.prepare(batch, call)
         self._known.add(shape)
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
-        """Put into the books what has been compiled since."""
+    def report(self) -> None:
+        """Record with the attempts actor what has been compiled since."""
         if self._graphs is None:
             return
         new = [{**asdict(one), "seconds": round(one.seconds, 2)} for one in self._graphs.compilations]
         self._graphs.compilations.clear()
-        self._guard.tell_compiled(new)
+        self._guard.report_compiled(new)
 
 
 def shortest(bucket: Bucket) -> Bucket:

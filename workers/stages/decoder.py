@@ -45,7 +45,7 @@ class Decoder:
     Args:
         config: `checkpoint`, `batch_size`, `graph` and `dump_latents` are read here.
         kind: what the actor runs on, as the driver chose it.
-        attempts: the run's books (workers/fault_tolerance/attempts.py), if it keeps any.
+        attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
     """
 
@@ -81,7 +81,7 @@ class Decoder:
             batch = self._guard.run(
                 batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
             )
-            self._warm_up.tell()
+            self._warm_up.report()
         return only_new(batch.drop(["image_pixels", "mask_pixels"])).to_block()
 
     def decode(self, batch: Batch, bucket: Bucket) -> Batch:

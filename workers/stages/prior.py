@@ -33,7 +33,7 @@ class Prior:
     Args:
         config: `checkpoint`, `batch_size` and `graph` are read here.
         kind: what the actor runs on, as the driver chose it.
-        attempts: the run's books (workers/fault_tolerance/attempts.py), if it keeps any.
+        attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
     """
 
     def __init__(self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None) -> None:
@@ -59,7 +59,7 @@ class Prior:
             shape = (bucket.has_negative, bucket.prior_guidance_scale > 1)
             self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
-            self._warm_up.tell()
+            self._warm_up.report()
         return batch.drop(["condition_inputs"]).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -33,7 +36,7 @@ def test_every_field_has_an_option_with_its_description_and_default(
     shown = " ".join(capsys.readouterr().out.split())
     assert "Make images." in shown
     for name, field in RunConfig.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in shown
+        assert f"--{'no-' if field.default is True else ''}{name.replace('_', '-')}" in shown
         assert field.description is not None
         assert field.description in shown
     assert "samples per device call (default: 4)" in shown
@@ -73,7 +76,8 @@ def groups(parser: cli.Parser) -> dict[str, list[argparse.Action]]:
 
 
 def test_every_script_is_among_those_whose_help_is_looked_at() -> None:
-    scripts = {path.name for path in (Path(cli.__file__).parent).glob("*.py")} - {"cli.py", "__init__.py"}
+    shared = {"cli.py", "terminal.py", "__init__.py"}
+    scripts = {path.name for path in (Path(cli.__file__).parent).glob("*.py")} - shared
     assert {command.split()[0] for command in HELPS} == scripts
 
 
@@ -115,6 +119,36 @@ def test_a_dry_run_shows_its_own_options_first(monkeypatch: pytest.MonkeyPatch) 
     run = groups(parser_of("generate.py", monkeypatch))
     assert [title for title, _ in others] == list(run)
     assert list(run) == [*get_args(OptionGroup), "settings from a file", "help"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("generate.py --prior-", {"--prior-actors", "--prior-guidance-scale", "--prior-steps"}),
+        ("generate.py --device ", {"auto", "ascend", "cpu"}),
+        ("embeddings.py p", {"prune"}),
+        ("embeddings.py prune S --", {"--keep", "--check", "--help"}),
+    ],
+)
+def test_a_shell_is_told_what_may_follow(line: str, offered: set[str], tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+    }
+    script = Path(cli.__file__).parent / line.split()[0]
+    subprocess.run([sys.executable, script], env=environment, capture_output=True, check=True)
+    assert {word.strip() for word in answer.read_text().split("\n")} == offered
+
+
+def test_every_script_says_that_it_answers_a_shell() -> None:
+    for script in {command.split()[0] for command in HELPS}:
+        assert "PYTHON_ARGCOMPLETE_OK" in (Path(cli.__file__).parent / script).read_text()[:1024], script
 
 
 def test_a_flag_is_shown_once_and_without_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +282,11 @@ def test_every_mistake_becomes_one_line_that_names_its_option() -> None:
         "option --batch-size: input should be greater than or equal to 1; got '0'",
         "option --decoder-actors: should be the size of the decoder pool: auto, N or MIN:MAX; got '0'",
     ]
+
+
+def test_a_name_that_is_not_utf8_is_told_with_what_to_do() -> None:
+    said = refused("--manifest", "m", "--output", os.fsdecode("café".encode("latin-1")))
+    assert said.startswith("option --output: is not UTF-8; rename it")
 
 
 def test_an_unknown_option_names_the_nearest() -> None:

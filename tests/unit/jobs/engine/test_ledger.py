@@ -1,4 +1,4 @@
-"""The driver's books: what is missing, what can be sealed, and that nothing counts twice."""
+"""The driver's ledger: what is missing, what can be sealed, and that nothing counts twice."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_what_the_pools_do_is_said_beside_the_phase_until_the_next_one(monkeypat
     with RunProgress(stream) as progress:
         progress.phase("starting the pools")
         progress.start(total=8, done=0)
-        progress.aside("2 loading")
+        progress.detail("2 loading")
         while "starting the pools (2 loading) 0/8 images" not in stream.getvalue():
             time.sleep(0.01)
         progress.phase("making images")

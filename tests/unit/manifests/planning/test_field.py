@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,24 @@ def test_columns_that_are_not_used_are_told() -> None:
         "WIDTH": "width",
         "negative prompt": "negative_prompt",
     }
+
+
+def test_the_fingerprint_does_not_know_what_a_process_has_imported() -> None:
+    program = (
+        "import sys, importlib; [importlib.import_module(name) for name in sys.argv[2:]]; "
+        "from manifests.config import RunConfig; from manifests.planning.plan import plan; "
+        "planned = plan(RunConfig(manifest=(sys.argv[1],), output='out')); print(planned.fingerprint, planned.schema)"
+    )
+    manifest = FIELD / "19-ray-tensor-columns" / "raytensor.parquet"
+    bare, beside = (
+        subprocess.run(
+            [sys.executable, "-c", program, manifest, *imported],
+            cwd=FIELD.parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for imported in ((), ("ray.data",))
+    )
+    assert bare == beside
+    assert "feat: large_list<item: float>" in bare

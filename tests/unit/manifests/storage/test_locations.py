@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from manifests import storage
+from manifests.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,29 @@ def test_folders_and_kinds_of_locations() -> None:
     assert not storage.is_remote("file:///x")
     assert storage.absolute("x") == str(Path("x").absolute())
     assert storage.absolute("s3://x/y") == "s3://x/y"
+
+
+@pytest.mark.parametrize("name", ["a::b.parquet", "zip::x", "a::b/c d%20#é.png"])
+def test_a_local_name_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
+    for location in (f"{tmp_path}/{name}", f"file://{tmp_path}/{name}"):
+        storage.write_atomic(location, b"x")
+        assert storage.local_path(location) == f"{tmp_path}/{name}"
+        assert storage.find_files(location, (".parquet",)) == [f"{tmp_path}/{name}"]
+        assert storage.read_bytes(location) == b"x"
+
+
+def test_a_relative_path_needs_the_folder_that_it_counts_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match=r"^a.parquet is a relative path, and the folder .* is gone"):
+        storage.local_path("a.parquet")
+    assert storage.local_path("/a.parquet") == "/a.parquet"
+
+
+def test_a_file_name_that_is_no_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode("caf\xe9.parquet".encode("latin-1"))).write_bytes(b"x")
+    for location in (str(tmp_path), f"{tmp_path}/*.parquet"):
+        with pytest.raises(UsageError, match=r"caf\\xe9.parquet' is not UTF-8; rename it"):
+            storage.find_files(location, (".parquet",))

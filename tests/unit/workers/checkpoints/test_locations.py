@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from manifests.errors import CheckpointError
+from manifests.errors import CheckpointError, UsageError
 from workers.checkpoints import locations, random_weights
 from workers.checkpoints.locations import check, condition_size, local_folder
 
@@ -97,3 +97,10 @@ def test_the_demo_checkpoint_is_the_same_bytes_each_time(
 
     random_weights.write(tmp_path, kandinsky.parameter_shapes)
     assert digests(tmp_path) == digests(checkpoint)
+
+
+def test_a_home_that_cannot_be_written_to_is_told_with_the_variable_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KANDINSKY_BATCH_CACHE")
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    with pytest.raises(UsageError, match=r"/proc/nowhere.*; set KANDINSKY_BATCH_CACHE to one that can be written to"):
+        locations.cache_folder()

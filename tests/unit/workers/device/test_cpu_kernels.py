@@ -1,4 +1,4 @@
-"""Which CPU stand-ins are put in place, and those of them that take no shapes; the others are in test_cpu_bodies."""
+"""Which CPU stand-ins are put in place, and those of them that take no shapes; the others are in test_numpy_kernels."""
 
 from __future__ import annotations
 

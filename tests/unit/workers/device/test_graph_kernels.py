@@ -1,4 +1,4 @@
-"""Each composed operator, compiled, against NumPy in float64; and eager code goes on with the NumPy bodies."""
+"""Each composed operator, compiled, against NumPy in float64; and eager code goes on with the NumPy kernels."""
 
 from __future__ import annotations
 
@@ -133,5 +133,5 @@ def test_names_are_bound_only_while_something_is_compiled(mint: ModuleType) -> N
     assert {kernel.name for kernel in graph_kernels.KERNELS} <= set(cpu_kernels.install())
     before = found()
     with graph_kernels.bound():
-        assert found() == [kernel.body for kernel in graph_kernels.KERNELS]
+        assert found() == [kernel.function for kernel in graph_kernels.KERNELS]
     assert found() == before

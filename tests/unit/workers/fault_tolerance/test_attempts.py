@@ -131,7 +131,7 @@ def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> 
     take_out(line)
     assert line.books.starting("decoder", line.next()) is not None
     assert line.books.news().trouble is None, "this line is ended anyway"
-    line.books.line_ended()
+    line.books.pipeline_ended()
     assert line.books.news().trouble is None
     assert line.books.starting("prior", line.next()) is not None
     trouble = line.books.news().trouble
@@ -142,7 +142,7 @@ def test_a_line_that_is_given_a_device_it_was_begun_without_ends(line: Line) -> 
 def test_what_was_held_when_a_line_ended_is_blamed_on_nobody(line: Line) -> None:
     for _ in range(5):
         die_whole(line, times=1)
-        line.books.line_ended()
+        line.books.pipeline_ended()
 
 
 def test_a_pool_that_fails_to_start_three_times_ends_the_run(line: Line) -> None:
@@ -184,7 +184,7 @@ def test_loading_and_compiling_actors_are_counted_while_they_do(line: Line) -> N
     assert counts() == (0, 2)
     line.books.begin(("prior", 0, 0), line.worker, can_probe=True)
     assert counts() == (0, 1), "it makes the batch now"
-    line.books.line_ended()
+    line.books.pipeline_ended()
     assert counts() == (0, 0)
 
 
@@ -206,3 +206,19 @@ def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:
         "seconds": 12.5,
     }
     assert second["part"] == "movq decode"
+
+
+def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
+    books = Attempts(set, lambda worker: "", source=("/ours", "1"))
+    same = Worker("1", "actor", "node", "npu-0", "NPU 0 of a", source=("/elsewhere", "1"))
+    assert books.starting("decoder", same) is None
+    assert books.begin(PLACE, same, can_probe=True).taken_out is None
+    assert books.news().trouble is None
+    other = replace(same, id="2", name="NPU 0 of b", source=("/theirs", "2"))
+    orders = books.begin(PLACE, other, can_probe=False)
+    assert orders.taken_out is not None
+    assert orders.taken_out.startswith("NPU 0 of b would run other code than this script")
+    assert books.starting("decoder", other) == orders.taken_out
+    trouble = books.news().trouble
+    assert isinstance(trouble, UsageError)
+    assert str(trouble) == orders.taken_out

@@ -1,0 +1,294 @@
+"""Being connected to Ray: to the cluster that RAY_ADDRESS or `ray start` on this machine names, else to one of our own.
+
+What people's machines are known to get wrong is tried before Ray meets it, because Ray waits for minutes or shows a
+traceback; whatever else it says becomes one sentence, and the rest goes to a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import ray
+from ray._common.network_utils import parse_address
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private import services
+from ray.job_config import JobConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from manifests.errors import KandinskyBatchError, UsageError
+from workers.fault_tolerance import same_source
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+
+#: Seconds in which a cluster answers, however busy its head is.
+ANSWER_S = 8.0
+
+#: How a client of HTTP/2 begins (RFC 9113, section 3.4): the preface, and a frame of settings, which has none.
+HTTP2_SETTINGS = b"\x04"
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
+
+#: Seconds that a node may take to start the process that tells its source; later its actors tell.
+SOURCE_S = 60.0
+
+#: The longest path of a Unix socket, and what Ray appends to its temporary folder to make one.
+SOCKET_BYTES = 107
+SOCKET_BELOW = "session_2000-12-31_23-59-59_999999_4194304/sockets/plasma_store"
+
+#: The source tree, or the folder that it was installed into.
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class ScriptsCode(JobConfig):
+    """Tells workers to look for modules where the script has its own, and not in the folder that a person stands in."""
+
+    def __init__(self) -> None:
+        super().__init__(_py_driver_sys_path=[ROOT])
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        # Ray asks before it puts the current folder, and that of the script, in front of everything.
+        return True
+
+
+def connect(tell: Callable[[str], None]) -> None:
+    """Join or start Ray, without a word on the terminal.
+
+    There is no runtime_env here: a field that `ray job submit` has set as well would be refused.
+
+    Raises:
+        UsageError: it cannot be, whatever one waits for; the text says what to do.
+        KandinskyBatchError: no cluster answers, or Ray does not start.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Workers of a cluster started here inherit this. Those of a cluster that was there before hear of it by the
+    # job's config.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+    address = _address()
+    if address is not None and not _answers(address):
+        if os.environ.get(ADDRESS_VARIABLE, "auto") not in ("", "auto"):
+            raise KandinskyBatchError(
+                f"no Ray cluster answers at {address}, the {ADDRESS_VARIABLE} of the environment, within "
+                f"{ANSWER_S:g} s; start it, correct the address, or unset {ADDRESS_VARIABLE} to use this machine alone"
+            )
+        tell(f"the Ray cluster that was started on this machine ({address}) does not answer; starting another one")
+        address = None
+    if address is None:
+        check_temporary_folder()
+        _bring_token()
+    else:
+        _check_node_here(address)
+    _init(address)
+
+
+def check_source() -> None:
+    """Make sure that every node would import the source that this process has imported.
+
+    Nodes that do not answer in time are left to the books (workers/fault_tolerance/attempts.py), which every process
+    of a stage asks at its start.
+
+    Raises:
+        UsageError: a node has another one, or none.
+    """
+    ours = same_source.own_source()
+    ray.cloudpickle.register_pickle_by_value(same_source)
+    try:
+        tell_source = ray.remote(num_cpus=0)(same_source.find_source)
+        asked = {}
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                asked[tell_source.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=SOURCE_S)
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(same_source)
+    for answer in answered:
+        try:
+            theirs = ray.get(answer)
+        except ray.exceptions.RayError:
+            # Gone, or too sick to say; the run meets that in its own way.
+            continue
+        if (words := same_source.difference(f"node {asked[answer]}", theirs, ours)) is not None:
+            raise UsageError(words)
+
+
+def _address() -> str | None:
+    """Where Ray would look for a cluster, as host:port; None where it would start one."""
+    given = os.environ.get(ADDRESS_VARIABLE, "")
+    if given.startswith(("http://", "https://")):
+        raise UsageError(
+            f"{ADDRESS_VARIABLE}={given} is the address of a dashboard, which takes `ray job submit`; unset it on a "
+            "node of the cluster, or give the address of the cluster itself, as in 10.0.0.1:6379"
+        )
+    if "://" in given:
+        raise UsageError(
+            f"{ADDRESS_VARIABLE}={given} asks for Ray Client, which cannot carry this job; send it with "
+            "`ray job submit`, or start it on a node of the cluster"
+        )
+    try:
+        found = services.canonicalize_bootstrap_address(None)
+        if found is not None and not 0 < int((parse_address(found) or ("", ""))[1]) < 65536:
+            raise ValueError(found)
+    except ValueError as error:
+        raise UsageError(
+            f"{ADDRESS_VARIABLE}={given} is no address of a Ray cluster; give host:port, as in 10.0.0.1:6379, or unset "
+            "it to use this machine alone"
+        ) from error
+    except ConnectionError as error:
+        raise KandinskyBatchError(
+            f"{ADDRESS_VARIABLE}={given} asks for the Ray of this machine, and none is running; start one with "
+            f"`ray start --head`, or unset {ADDRESS_VARIABLE}"
+        ) from error
+    except OSError as error:
+        raise _unusable(error) from error
+    return found
+
+
+def _answers(address: str) -> bool:
+    """True where something answers as a Ray head would, which may just be starting."""
+    deadline = time.monotonic() + ANSWER_S
+    while not _speaks_http2(address, deadline - time.monotonic()):
+        if time.monotonic() + 0.5 > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def _speaks_http2(address: str, timeout: float) -> bool:
+    """True where a server opens a conversation in HTTP/2, which is what gRPC speaks."""
+    host, port = parse_address(address)
+    try:
+        # No proxy of the environment is asked; Ray does not ask them either.
+        with socket.create_connection((host, int(port)), timeout) as there:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+                # The handshake is Ray's own.
+                return True
+            there.settimeout(timeout)
+            there.sendall(HTTP2_HELLO)
+            return there.recv(4)[3:] == HTTP2_SETTINGS
+    except OSError:
+        return False
+
+
+def _check_node_here(address: str) -> None:
+    """Ray talks to a cluster through a node of it on this machine, and would wait a minute for one."""
+    deadline = time.monotonic() + ANSWER_S
+    while not services.find_node_ids():
+        if time.monotonic() > deadline:
+            raise _no_node_here(address)
+        time.sleep(0.5)
+
+
+def _no_node_here(address: str) -> KandinskyBatchError:
+    return KandinskyBatchError(
+        f"the Ray cluster at {address} answers, but has no node on this machine; start the job on one of its nodes, "
+        f"make this machine one with `ray start --address={address}`, or send the job with `ray job submit`"
+    )
+
+
+def check_temporary_folder() -> None:
+    """Ray's folder for sockets and logs must take both.
+
+    Raises:
+        UsageError: its path is too long, or this user cannot write there.
+    """
+    folder = get_default_ray_temp_dir()
+    bytes_needed = len(os.fsencode(os.path.join(folder, SOCKET_BELOW)))
+    if bytes_needed > SOCKET_BYTES:
+        raise UsageError(
+            f"Ray cannot keep its sockets in {folder}: their paths would have {bytes_needed} bytes, and "
+            f"Unix takes {SOCKET_BYTES}; set RAY_TMPDIR to a short folder, as in RAY_TMPDIR=/tmp"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: OSError) -> UsageError:
+    return UsageError(
+        f"Ray cannot keep its files in {get_default_ray_temp_dir()}: {error.strerror}; set RAY_TMPDIR to a folder that "
+        f"you can write to, with room for what does not fit memory"
+    )
+
+
+def _bring_token() -> None:
+    """Where Ray cannot write the token of a new cluster into the home, this cluster has one of its own.
+
+    Its processes inherit it, and it ends with them.
+    """
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    try:
+        file = Path.home() / ".ray" / "auth_token"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = os.access(file, os.R_OK) or os.access(file.parent, os.W_OK)
+    except (OSError, RuntimeError):
+        kept = False
+    if not kept:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _init(address: str | None) -> None:
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "include_dashboard": False,
+        "job_config": ScriptsCode(),
+    }
+    with _held_back_stderr() as said:
+        try:
+            # An address that is given is not the same to Ray as one that it finds, so it finds that again.
+            ray.init(address="local" if address is None else None, **options)
+        except Exception as error:  # Ray raises what it likes
+            said.seek(0)
+            raise _told(error, address, said.read().decode(errors="replace")) from error
+
+
+def _told(error: Exception, address: str | None, said: str) -> KandinskyBatchError:
+    """What Ray has raised, as one sentence."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "Version mismatch" in words:
+        return UsageError(
+            f"the Ray cluster at {address} cannot be joined from here: {words}; use the same Ray and the same Python "
+            "on both sides"
+        )
+    if address is not None and "node" in words and "to connect" in words:
+        return _no_node_here(address)
+    where = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start on this machine"
+    more = ""
+    with contextlib.suppress(OSError):
+        number, name = tempfile.mkstemp(prefix="kandinsky-batch-ray-", suffix=".log")
+        with os.fdopen(number, "w", errors="replace") as file:
+            file.write(said + "".join(traceback.format_exception(error)))
+        more = f" (more in {name})"
+    return KandinskyBatchError(f"{where}: {words}{more}")
+
+
+@contextmanager
+def _held_back_stderr() -> Iterator[IO[bytes]]:
+    """Keep what is written to stderr meanwhile.
+
+    Ray's C++ part announces its log level there, and no setting keeps it from that.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield held
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
