@@ -42,6 +42,8 @@ GO_TOGETHER: list[tuple[list[pa.Array], pa.DataType]] = [
     ([pa.array([Y1500], pa.timestamp("s")), pa.array([1000], pa.timestamp("ns"))], pa.timestamp("us")),
     ([pa.array([datetime.datetime(2024, 1, 1)], pa.timestamp("s")), NANOS], pa.timestamp("ns")),
     ([pa.array([Decimal("0.50")]), pa.array([0.25])], pa.float64()),
+    ([pa.array([0.125], pa.float32()), pa.array([Decimal("0.5")])], pa.float32()),
+    ([pa.array([0.125]), pa.array([Decimal("0.5")])], pa.float64()),
     ([pa.array(["a"]), pa.array(["b"], pa.large_string())], pa.large_string()),
     ([pa.array(["a"]).dictionary_encode(), pa.array(["b"])], pa.string()),
     ([pa.array([[2**53 + 1]]), pa.array([[1.0]])], pa.list_(pa.int64())),
@@ -76,6 +78,7 @@ DO_NOT: list[tuple[list[Any], str]] = [
         [pa.array([Decimal("0.1234567890123456789")]), pa.array([1e30])],
         "would change as double, and the column is double in",
     ),
+    ([pa.array([0.125], pa.float32()), pa.array([Decimal("0.1")])], "column 'tag', row 0: .* would change as float"),
     ([pa.array([1]), pa.array(["x"])], "column 'tag' is int64 in .*0.parquet but string in .*1.parquet"),
     ([pa.array([1], pa.timestamp("s")), pa.array([1], pa.timestamp("s", "UTC"))], "column 'tag' is timestamp"),
 ]
