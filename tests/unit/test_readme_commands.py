@@ -52,16 +52,24 @@ class Parsed(BaseException):
 
 @contextlib.contextmanager
 def only_parsing() -> Iterator[None]:
-    """Programs end where `argparse` has read their words; it raises SystemExit where it cannot."""
-    parse = argparse.ArgumentParser.parse_args
+    """Programs end where `argparse` has read their words, whichever of its ways they ask."""
+    parse, depth = argparse.ArgumentParser.parse_known_args, 0
 
-    def stop(parser: argparse.ArgumentParser, *given: Any) -> None:
-        parse(parser, *given)
+    def stop(parser: argparse.ArgumentParser, *given: Any) -> Any:
+        nonlocal depth
+        depth += 1
+        found = parse(parser, *given)
+        depth -= 1
+        if depth:
+            return found  # Of a sub-command.
+        if found[1]:
+            parser.error(f"unrecognized arguments: {found[1]}")
         raise Parsed
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Parsed):
-        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
         yield
+        raise AssertionError("it has not asked argparse, so it was run")
 
 
 @contextlib.contextmanager
@@ -116,6 +124,7 @@ def run_python(words: Sequence[str], dry: bool) -> None:
         return run_program(rest[0])
     if first == "-m":
         # From the repository's root, as the READMEs' reader does.
+        sys.modules.pop(f"{rest[0]}.__main__", None)
         with words_are(*rest), only_parsing():
             runpy.run_module(rest[0], run_name="__main__", alter_sys=False)
         return None
