@@ -223,7 +223,7 @@ def to_text(column: pa.Array) -> Cast:
 
 
 #: Whole numbers up to here are spelled with all their digits; double tells them apart as far as 2**53.
-_MOST_DIGITS = 10**18
+_MOST_DIGITS = 1e18
 
 
 def _float_text(array: pa.Array) -> pa.Array:
