@@ -29,7 +29,7 @@ demo: $(VENV)/.base
 	@echo "    tar -tf $(DEMO_OUTPUT)/00000.tar    lists some; tar -xf … -C FOLDER unpacks them"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

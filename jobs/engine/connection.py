@@ -94,7 +94,7 @@ def connect(tell: Callable[[str], None]) -> None:
 def check_source() -> None:
     """Make sure that every node would import the source that this process has imported.
 
-    Nodes that do not answer in time are left to the books (workers/fault_tolerance/attempts.py), which every process
+    Nodes that do not answer in time are left to the attempts actor (workers/fault_tolerance/attempts.py), which every process
     of a stage asks at its start.
 
     Raises:

@@ -5,7 +5,7 @@ included), so a manifest that is made again, in whatever column types, gets the 
 with the same content are told apart by `-1`, `-2` … in the order they come. Locations are hashed as they are
 written, so moving a manifest along with its images changes no id.
 
-To find what repeats, the driver sorts 64 bits per row, on disk beyond a million of them (`hash_runs.py`). Windows
+To find what repeats, the driver sorts 64 bits per row, on disk beyond a million of them (`external_sort.py`). Windows
 get only what follows from it: the rows that repeat, each with the one number that it needs.
 """
 

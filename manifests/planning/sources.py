@@ -115,18 +115,17 @@ def gather_left_out(listings: Iterable[Found], read: Collection[str]) -> tuple[t
 
 
 def _not_columns(manifest: Manifest, names: Mapping[str, None]) -> list[str]:
-    """Folders above a named one that would give a request column, which the rows do not have otherwise."""
-    pairs = dict.fromkeys(pair for found in manifest.found for pair in _above(found))
+    """Folders above the named ones that would give a request column, which the rows do not have otherwise."""
+    above: dict[str, dict[str, None]] = {}
+    for found in manifest.found:
+        for name, value in found.partition_above:
+            if name in REQUEST_NAMES and name not in names:
+                above.setdefault(name, {})[f"{name}={value}"] = None
     return [
-        f"the folder {name}={value} lies above what was named, so it gives no column '{name}'; name the folder that it "
-        "is in"
-        for name, value in pairs
-        if name in REQUEST_NAMES and name not in names
+        f"above what was named: {_names(tuple(folders))}, which gives no column '{name}'; to have it, name the folder "
+        "that holds them"
+        for name, folders in above.items()
     ]
-
-
-def _above(found: Found) -> tuple[tuple[str, str | None], ...]:
-    return found.partition_above
 
 
 def _not_text(no_text: Mapping[str, int]) -> list[str]:

@@ -85,18 +85,23 @@ def _item_named(kind: pa.DataType) -> pa.DataType:
     return map_type(kind, renamed)
 
 
+#: Types that are made of others: how to know one, and how to make one of other fields.
+_NESTED: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType, list[pa.Field]], pa.DataType]]] = [
+    (pa.types.is_struct, lambda _, fields: pa.struct(fields)),
+    (pa.types.is_map, lambda kind, fields: pa.map_(*fields[0].type, kind.keys_sorted)),
+    (pa.types.is_list, lambda _, fields: pa.list_(fields[0])),
+    (pa.types.is_large_list, lambda _, fields: pa.large_list(fields[0])),
+    (pa.types.is_fixed_size_list, lambda kind, fields: pa.list_(fields[0], kind.list_size)),
+    (pa.types.is_list_view, lambda _, fields: pa.list_view(fields[0])),
+    (pa.types.is_large_list_view, lambda _, fields: pa.large_list_view(fields[0])),
+]
+
+
 def map_type(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
     """A type with each of the types that it is made of changed, from the inside out; itself where nothing changes."""
-    makers: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType, list[pa.Field]], pa.DataType]]] = [
-        (pa.types.is_struct, lambda _, fields: pa.struct(fields)),
-        (pa.types.is_map, lambda kind, fields: pa.map_(*fields[0].type, kind.keys_sorted)),
-        (pa.types.is_list, lambda _, fields: pa.list_(fields[0])),
-        (pa.types.is_large_list, lambda _, fields: pa.large_list(fields[0])),
-        (pa.types.is_fixed_size_list, lambda kind, fields: pa.list_(fields[0], kind.list_size)),
-        (pa.types.is_list_view, lambda _, fields: pa.list_view(fields[0])),
-        (pa.types.is_large_list_view, lambda _, fields: pa.large_list_view(fields[0])),
-    ]
-    make = next((make for test, make in makers if test(kind)), None)
+    if kind.num_fields == 0:
+        return change(kind)
+    make = next((make for test, make in _NESTED if test(kind)), None)
     if make is not None:
         old = [kind.field(place) for place in range(kind.num_fields)]
         new = [_without_extension(field, map_type(field.type, change)) for field in old]

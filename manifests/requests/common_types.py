@@ -79,12 +79,20 @@ def lost(array: pa.Array, kind: pa.DataType) -> Positions:
 
     def convert(part: pa.Array) -> pa.Array:
         cast = part.cast(kind)
-        # Arrow checks integers and times, and takes what is near for a decimal.
-        if _holds(part.type, pa.types.is_decimal) and not cast.cast(part.type).equals(part):
-            raise pa.ArrowInvalid("not the same when it comes back")
+        # Arrow checks integers and times, and takes what is near where decimals and floats meet.
+        if any(_holds(one, pa.types.is_decimal) for one in (part.type, kind)):
+            if not cast.cast(part.type).equals(part):
+                raise pa.ArrowInvalid("not the same when it comes back")
+            if _holds(kind, pa.types.is_float32) and not _same_in_double(part, cast):
+                raise pa.ArrowInvalid("a decimal has more digits than these")
         return cast
 
     return failing(array, kind, convert)
+
+
+def _same_in_double(part: pa.Array, cast: pa.Array) -> bool:
+    simple = not pa.types.is_nested(part.type)
+    return simple and bool(cast.cast(pa.float64()).equals(part.cast(pa.float64())))
 
 
 def _holds(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:

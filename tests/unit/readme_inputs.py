@@ -34,6 +34,8 @@ def prepare(folder: Path) -> None:
     _lists(folder)
     _photographs(folder)
     _captions(folder / "captions.parquet")
+    names = {"task": ["text2img"] * 2, "prompt": ["a cat", "a dog"], "Seed": [1, 2], "cfg": [4.0, 5.0]}
+    pq.write_table(pa.table(names), folder / "other-names.parquet")
     _times(folder / "demo-output")
     _requests(folder)
     EmbeddingStore(str(folder / "images" / "_run" / "embeddings")).add(embedding_rows.rows(range(30)))

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("manifests", "workers", "jobs", "infra")
+FOLDERS = ("manifests", "workers", "jobs", "infra", "infra/demo_checkpoint")
 READMES = (ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS))
 #: Other texts whose links and paths must be right as well.
 TEXTS = (*READMES, ROOT / "CHANGELOG.md", *sorted((ROOT / "infra" / "adr").glob("*.md")))

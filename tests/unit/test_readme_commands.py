@@ -124,6 +124,7 @@ def run_python(words: Sequence[str], dry: bool) -> None:
         return run_program(rest[0])
     if first == "-m":
         # From the repository's root, as the READMEs' reader does.
+        sys.modules.pop(f"{rest[0]}.__main__", None)
         with words_are(*rest), only_parsing():
             runpy.run_module(rest[0], run_name="__main__", alter_sys=False)
         return None

@@ -18,8 +18,8 @@ from manifests.requests.schema import REQUEST_NAMES
 from tests.unit import readmes
 from tests.unit.readmes import READMES, ROOT, TEXTS
 
-#: Options of `ray start` that are named outside of a command.
-OPTIONS_OF_RAY = {"--metrics-export-port", "--resources"}
+#: Options of `ray start` and `ray job submit` that are named outside of a command.
+OPTIONS_OF_RAY = {"--metrics-export-port", "--resources", "--working-dir"}
 
 _PATH = re.compile(r"(?<![\w./])(?:jobs|workers|manifests|tests|infra)/[\w./*-]*")
 
@@ -52,8 +52,9 @@ def test_paths_in_backticks_are_there(path: Path) -> None:
     assert {found for found in paths if not list(ROOT.glob(found.rstrip("/")))} == set()
 
 
-def test_every_readme_is_linked_from_the_first() -> None:
-    assert {name(path) for path in READMES[1:]} <= set(readmes.links(READMES[0]))
+def test_every_readme_is_linked_from_another() -> None:
+    linked = {link for path in READMES[:5] for link in (f"{path.parent}/{link}" for link in readmes.links(path))}
+    assert {str(path) for path in READMES[1:]} <= linked
 
 
 @pytest.mark.parametrize("path", READMES, ids=name)
@@ -93,11 +94,11 @@ def test_every_script_is_in_the_table() -> None:
     assert scripts <= set(readmes.inline_code(ROOT / "jobs" / "README.md"))
 
 
-def show_help(script: str, *words: str) -> None:
+def show_help(module: str, *words: str) -> None:
     """Have a script print its options."""
-    program = importlib.import_module(f"jobs.{script}")
+    program = importlib.import_module(module)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [script, *words, "--help"])
+        patch.setattr(sys, "argv", [module, *words, "--help"])
         with pytest.raises(SystemExit):
             program.main()
 
@@ -107,11 +108,12 @@ def known_options() -> set[str]:
     """The options of all scripts."""
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         for script in ("generate", "plan", "make_manifest", "verify"):
-            show_help(script)
+            show_help(f"jobs.{script}")
         for what in ("list", "export", "import", "prune"):
-            show_help("embeddings", what)
+            show_help("jobs.embeddings", what)
         for benchmark in BENCHMARKS:
-            show_help("benchmark", benchmark.NAME)
+            show_help("jobs.benchmark", benchmark.NAME)
+        show_help("infra.demo_checkpoint.__main__")
     return set(re.findall(r"--[a-z][a-z-]+", shown.getvalue()))
 
 

@@ -4,8 +4,8 @@ A checkpoint is three repositories as the Hugging Face Hub lays them out, in one
 
     demo                        the small one that each node builds once into its cache folder
     /data/kandinsky             a folder that every node sees
-    s3://bucket/kandinsky       any storage that fsspec knows (checkpoint_url.py)
-    kandinsky-community/        an owner on the Hugging Face Hub, or OWNER@REVISION/ (checkpoint_hub.py)
+    s3://bucket/kandinsky       any storage that fsspec knows (url_store.py)
+    kandinsky-community/        an owner on the Hugging Face Hub, or OWNER@REVISION/ (hub_store.py)
 
 From the last two each node fetches what it needs once, into its cache folder, and uses it again while the place still
 holds the same or cannot be reached.
@@ -165,7 +165,7 @@ def local_folder(
 
     Args:
         checkpoint: `demo`, a folder, a URL or a prefix of the Hub.
-        shapes: see `demo_checkpoint.ParameterShapes`; called only to build.
+        shapes: see `random_weights.ParameterShapes`; called only to build.
         wanted: repositories that must be there; `demo` has them all.
 
     Raises:

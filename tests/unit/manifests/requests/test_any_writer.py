@@ -113,6 +113,8 @@ def same(value: Any, expected: Any) -> bool:
         return len(value) == len(expected) and all(map(same, value, expected))
     if isinstance(expected, dict) and isinstance(value, dict):
         return all(same(value[name], inner) for name, inner in expected.items())
+    if isinstance(value, decimal.Decimal) and isinstance(expected, float):
+        return float(value) == expected
     if isinstance(expected, decimal.Decimal) and isinstance(value, float):
         # Equal where the decimal is the number that the double is written as.
         return decimal.Decimal(repr(value)) == expected

@@ -42,6 +42,8 @@ GO_TOGETHER: list[tuple[list[pa.Array], pa.DataType]] = [
     ([pa.array([Y1500], pa.timestamp("s")), pa.array([1000], pa.timestamp("ns"))], pa.timestamp("us")),
     ([pa.array([datetime.datetime(2024, 1, 1)], pa.timestamp("s")), NANOS], pa.timestamp("ns")),
     ([pa.array([Decimal("0.50")]), pa.array([0.25])], pa.float64()),
+    ([pa.array([0.125], pa.float32()), pa.array([Decimal("0.5")])], pa.float32()),
+    ([pa.array([0.125]), pa.array([Decimal("0.5")])], pa.float64()),
     ([pa.array(["a"]), pa.array(["b"], pa.large_string())], pa.large_string()),
     ([pa.array(["a"]).dictionary_encode(), pa.array(["b"])], pa.string()),
     ([pa.array([[2**53 + 1]]), pa.array([[1.0]])], pa.list_(pa.int64())),
@@ -49,7 +51,12 @@ GO_TOGETHER: list[tuple[list[pa.Array], pa.DataType]] = [
 ]
 
 
-@pytest.mark.parametrize(("columns", "kind"), GO_TOGETHER, ids=lambda value: str(value)[:40].replace("\n", " "))
+def in_words(value: list[pa.Array] | pa.DataType | str) -> str:
+    """A parameter's name, the same in every process."""
+    return " and ".join(str(part.type) for part in value) if isinstance(value, list) else str(value)[:40]
+
+
+@pytest.mark.parametrize(("columns", "kind"), GO_TOGETHER, ids=in_words)
 def test_files_of_two_types_get_one_that_holds_all_values(
     tmp_path: Path, columns: list[pa.Array], kind: pa.DataType
 ) -> None:
@@ -71,12 +78,13 @@ DO_NOT: list[tuple[list[Any], str]] = [
         [pa.array([Decimal("0.1234567890123456789")]), pa.array([1e30])],
         "would change as double, and the column is double in",
     ),
+    ([pa.array([0.125], pa.float32()), pa.array([Decimal("0.1")])], "column 'tag', row 0: .* would change as float"),
     ([pa.array([1]), pa.array(["x"])], "column 'tag' is int64 in .*0.parquet but string in .*1.parquet"),
     ([pa.array([1], pa.timestamp("s")), pa.array([1], pa.timestamp("s", "UTC"))], "column 'tag' is timestamp"),
 ]
 
 
-@pytest.mark.parametrize(("columns", "message"), DO_NOT, ids=lambda value: str(value)[:40].replace("\n", " "))
+@pytest.mark.parametrize(("columns", "message"), DO_NOT, ids=in_words)
 def test_values_that_no_type_holds_together_are_refused_with_file_column_and_row(
     tmp_path: Path, columns: list[pa.Array], message: str
 ) -> None:

@@ -81,4 +81,4 @@ def test_a_folder_above_what_was_named_is_no_column_and_told(tmp_path: Path) -> 
     assert [row["steps"] for row in rows(inside, "steps")] == [100, 100]
     assert [row["steps"] for row in rows(f"{tmp_path}/steps=*", "steps")] == [3, 3]
     lines = describe(plan(RunConfig(manifest=(str(inside),), output="out")).sources)
-    assert lines[1].startswith("the folder steps=3 lies above what was named, so it gives no column 'steps'")
+    assert lines[1].startswith("above what was named: steps=3, which gives no column 'steps'")
