@@ -251,7 +251,7 @@ def _offered(choices: tuple[str, ...], **_: object) -> tuple[str, ...]:
 def _read_file(path: str) -> dict[str, Any]:
     """The keys of a TOML file, each of which must be a field."""
     try:
-        values = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        values = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"option --config: cannot read {path}: {error}") from error
     for key in values:

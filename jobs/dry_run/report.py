@@ -100,8 +100,8 @@ class DryRun(BaseModel):
 
     @property
     def can_run(self) -> bool:
-        """True where `generate` would make at least one image, or has made all of them."""
-        return self.refused is None and self.rows > self.failing
+        """True where `generate` would make at least one image, has made all of them, or is asked for none."""
+        return self.refused is None and (self.rows > self.failing or self.rows == 0)
 
     @property
     def failing(self) -> int:

@@ -13,6 +13,9 @@ from manifests import storage
 from manifests.errors import ManifestError
 from manifests.making.tables import Source, Stream, chunks
 
+#: Image, caption, and its text.
+Caption = tuple[int, int, str | None]
+
 _COLUMNS = pa.schema(
     [
         pa.field("id", pa.string()),
@@ -37,7 +40,8 @@ def coco(url: str, sample: int | None, seed: int) -> Stream:
     try:
         content = json.loads(storage.read_bytes(url))
         names = {image["id"]: image.get("file_name") for image in content.get("images", ())}
-        captions = sorted((c["image_id"], c["id"], str(c["caption"]).strip()) for c in content["annotations"])
+        captions = [(c["image_id"], c["id"], _text(c["caption"])) for c in content["annotations"]]
+        captions.sort(key=lambda caption: caption[:2])
     except FileNotFoundError:
         raise ManifestError(f"{url}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -45,9 +49,10 @@ def coco(url: str, sample: int | None, seed: int) -> Stream:
             f"{url}: not COCO captions ({type(error).__name__}: {error}); give captions_val2014.json or its like"
         ) from error
     if sample is not None:
-        by_image: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
+        by_image: dict[int, list[Caption]] = defaultdict(list)
         for caption in captions:
-            by_image[caption[0]].append(caption)
+            if caption[2] is not None:
+                by_image[caption[0]].append(caption)
         if sample > len(by_image):
             raise ManifestError(f"{url}: it has captions of {len(by_image)} images, so --sample {sample} cannot be had")
         rng = np.random.default_rng(seed)
@@ -56,7 +61,12 @@ def coco(url: str, sample: int | None, seed: int) -> Stream:
     return Stream(_COLUMNS, _tables(url, captions, names))
 
 
-def _tables(url: str, captions: Sequence[tuple[int, int, str]], names: Mapping[int, str]) -> Iterator[Source]:
+def _text(caption: object) -> str | None:
+    """A caption's text; a row without one is written too, and cannot be made."""
+    return None if caption is None else str(caption).strip()
+
+
+def _tables(url: str, captions: Sequence[Caption], names: Mapping[int, str]) -> Iterator[Source]:
     row = 0
     for chunk in chunks(captions):
         image_ids, caption_ids, prompts = zip(*chunk, strict=True)

@@ -223,8 +223,20 @@ def to_text(column: pa.Array) -> Cast:
     if _is_text(array.type):
         return _bisect(array, kind, _utf8)
     if pa.types.is_floating(array.type):
-        array = without_nan(array)
+        return Cast(_float_text(without_nan(array)), _NONE)
     return _bisect(array, kind, lambda part: part.cast(kind))
+
+
+#: Whole numbers up to here are spelled with all their digits; double tells them apart as far as 2**53.
+_MOST_DIGITS = 1e18
+
+
+def _float_text(array: pa.Array) -> pa.Array:
+    """Floats as text: whole ones as whole numbers, where Arrow would write 1e+15."""
+    text = array.cast(pa.string())
+    whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), _MOST_DIGITS))
+    digits = pc.if_else(whole, array, 0.0).cast(pa.int64(), safe=False).cast(pa.string())
+    return pc.if_else(pc.fill_null(whole, False), digits, text)
 
 
 def field_of(array: pa.Array, name: str) -> pa.Array:

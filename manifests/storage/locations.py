@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from typing import Any
+from urllib.parse import unquote
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -24,6 +26,8 @@ def shortened(text: str) -> str:
 def filesystem(url: str) -> tuple[Any, str]:
     """The file system of a location and the path inside it.
 
+    A `file:` URI may be written as `Path.as_uri` does, with %20 and such, which may be part of a name too.
+
     Raises:
         UsageError: a relative path, and the folder that it counts from is gone.
     """
@@ -33,12 +37,14 @@ def filesystem(url: str) -> tuple[Any, str]:
     # Not by fsspec's way from locations, to which `::` in a file's name would be a chain of file systems.
     local = LocalFileSystem()
     try:
-        return local, local._strip_protocol(url)
+        path = local._strip_protocol(url)
     except FileNotFoundError as error:
         raise UsageError(
             f"{url} is a relative path, and the folder that this was started in is gone; go to one that is there, or "
             "give an absolute path"
         ) from error
+    plain = unquote(path) if url.startswith("file:") else path
+    return local, path if plain == path or os.path.lexists(path) or not os.path.lexists(plain) else plain
 
 
 def protocol(url: str) -> str:

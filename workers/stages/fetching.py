@@ -17,7 +17,6 @@ from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from urllib.parse import unquote
 
 from manifests import storage
 
@@ -155,14 +154,10 @@ def _read(path: str, patience_s: float) -> Content:
 
 
 def _as_meant(location: str) -> str:
-    """The path of a file of this machine, in the first spelling that there is.
-
-    URIs as `Path.as_uri` writes them have %20 and such; paths from Windows have backslashes. Either may as well be part
-    of a name, so the location counts first as it stands.
-    """
+    """The path of a file of this machine; backslashes of Windows part folders where they are not part of a name."""
     path = storage.local_path(location)
-    spellings = [path, *([unquote(path)] if location.startswith("file:") else []), path.replace("\\", "/")]
-    return next((spelling for spelling in spellings if os.path.lexists(spelling)), path)
+    other = path.replace("\\", "/")
+    return path if os.path.lexists(path) or not os.path.lexists(other) else other
 
 
 def _refuse_special(path: str) -> None:

@@ -352,3 +352,10 @@ def test_a_defect_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         cli.run_script(main)
+
+
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbfsteps = 2\n")
+    config = cli.parse_config(["--manifest", "m.parquet", "--output", "out", "--config", str(file)], "Make images.")
+    assert config.steps == 2

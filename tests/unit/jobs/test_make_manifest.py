@@ -450,3 +450,31 @@ def test_manifests_made_before_there_was_a_mark_are_known_by_their_columns(make:
     make("--text", "c.txt")
     pq.write_table(pq.read_table("m.parquet").replace_schema_metadata(), "m.parquet")
     make("--text", "c.txt")
+
+
+def test_a_coco_caption_that_is_null_is_no_prompt_and_is_never_drawn(make: Maker) -> None:
+    annotations = [
+        {"image_id": 1, "id": 11, "caption": None},
+        {"image_id": 1, "id": 10, "caption": "a cat\n "},
+        {"image_id": 2, "id": 12, "caption": None},
+    ]
+    Path("coco.json").write_text(json.dumps({"images": [], "annotations": annotations}))
+    assert main(["--coco", "coco.json", "--output", "m.parquet"]) == 0
+    prompts = {row["id"]: row["prompt"] for row in pq.read_table("m.parquet").to_pylist()}
+    assert prompts == {"coco-10": "a cat", "coco-11": None, "coco-12": None}
+    assert [row["prompt"] for row in make("--coco", "coco.json", "--sample", "1")] == ["a cat"]
+    with pytest.raises(ManifestError, match="captions of 1 images"):
+        main(["--coco", "coco.json", "--sample", "2", "--output", "m.parquet"])
+
+
+def test_ids_that_pandas_made_floats_are_whole_numbers_again(make: Maker) -> None:
+    pq.write_table(pa.table({"id": [1e15, 12.0, 2.5, 123456789012345.0], "prompt": list("abcd")}), "f.parquet")
+    assert [row["id"] for row in make("--parquet", "f.parquet")] == ["1000000000000000", "12", "2.5", "123456789012345"]
+
+
+def test_sources_may_be_named_as_uris_of_pathlib(make: Maker, tmp_path: Path) -> None:
+    (tmp_path / "my data [1]").mkdir()
+    (tmp_path / "my data [1]" / "100% a.csv").write_text("prompt\na cat\n")
+    for location in (tmp_path / "my data [1]" / "100% a.csv", tmp_path / "my data [1]"):
+        assert [row["prompt"] for row in make("--csv", location.as_uri())] == ["a cat"]
+    assert [row["prompt"] for row in make("--csv", "my data [1]/*.csv")] == ["a cat"]

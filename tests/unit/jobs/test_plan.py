@@ -249,3 +249,12 @@ def test_a_manifest_of_200_files_and_one_on_s3(
     assert [(problem["reason"], problem["rows"]) for problem in there["problems"]] == [
         ("is not a multiple of 64 from 64 to 4096", [15, 16, 17])
     ]
+
+
+def test_a_manifest_without_rows_is_nothing_to_do_as_generate_has_it(tmp_path: Path, run_plan: Script) -> None:
+    manifest = str(tmp_path / "m.parquet")
+    pq.write_table(pa.table({"task": pa.array([], pa.string()), "prompt": pa.array([], pa.string())}), manifest)
+    code, table, said = run_plan(manifest, tmp_path / "out")
+    assert code == 0
+    assert "error" not in said
+    assert "plan    0 images" in table

@@ -58,7 +58,7 @@ def test_a_local_name_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
     for location in (f"{tmp_path}/{name}", f"file://{tmp_path}/{name}"):
         storage.write_atomic(location, b"x")
         assert storage.local_path(location) == f"{tmp_path}/{name}"
-        assert storage.find_files(location, (".parquet",)) == [f"{tmp_path}/{name}"]
+        assert storage.find(location, (".parquet",)).files == (f"{tmp_path}/{name}",)
         assert storage.read_bytes(location) == b"x"
 
 
@@ -76,4 +76,4 @@ def test_a_file_name_that_is_no_text_is_refused_with_what_to_do(tmp_path: Path) 
     (tmp_path / os.fsdecode("caf\xe9.parquet".encode("latin-1"))).write_bytes(b"x")
     for location in (str(tmp_path), f"{tmp_path}/*.parquet"):
         with pytest.raises(UsageError, match=r"caf\\xe9.parquet' is not UTF-8; rename it"):
-            storage.find_files(location, (".parquet",))
+            storage.find(location, (".parquet",))
