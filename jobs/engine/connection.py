@@ -24,6 +24,7 @@ import ray
 from ray._common.network_utils import parse_address
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import services
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -246,8 +247,10 @@ def _init(address: str | None) -> None:
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "include_dashboard": False,
-        "job_config": ScriptsCode(),
     }
+    if RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ:
+        # Under `ray job submit` the job's own config has the folder that was shipped, and another one would lose it.
+        options["job_config"] = ScriptsCode()
     with _held_back_stderr() as said:
         try:
             # An address that is given is not the same to Ray as one that it finds, so it finds that again.

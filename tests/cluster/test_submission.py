@@ -260,7 +260,7 @@ def test_a_folder_that_was_shipped_runs_its_own_source(head: Head, tmp_path: Pat
     for name in ("jobs", "workers", "manifests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     # A change that no node has installed, and that workers meet as well as the driver.
-    with open(folder / "workers" / "encode.py", "a") as module:
+    with open(folder / "workers" / "stages" / "encode.py", "a") as module:
         module.write("\n_FORMAT_OF_SHIPPED = _settings\n_settings = lambda record: [('Shipped', 'yes')]\n")
     shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", folder)
     manifest = write_manifest(tmp_path / "m.parquet", ROWS)
