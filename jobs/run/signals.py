@@ -57,6 +57,8 @@ class Stop:
         self._former: dict[int, Any] = {}
         self._number: int | None = None
         self._asked_at = 0.0
+        #: The signal that has ended the run before anything was in flight.
+        self._raised: int | None = None
         #: Called with every batch that comes; may end the run for reasons of its own.
         self.also: Callable[[], None] = lambda: None
         #: Batches to wait for after the signal; None while none is in flight.
@@ -76,6 +78,9 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._former.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if self._raised is not None and isinstance(error, Exception):
+            # Raised in the middle of Ray's start, which may turn it into an error of its own.
+            raise RunInterrupted(self._raised) from error
         if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
             # While Ray starts, the signal is Ray's, which leaves with the signal's number as if it were an exit code.
             raise RunInterrupted(signal.SIGTERM) from error
@@ -88,6 +93,9 @@ class Stop:
         for number, handler in ((signal.SIGALRM, self._time_is_up), *((number, self._asked) for number in SIGNALS)):
             former = signal.signal(number, handler)
             self._former.setdefault(number, former)
+        if self._raised is not None:
+            # Whoever it was raised to has lost it.
+            raise RunInterrupted(self._raised)
 
     def wait_for(self, batches: int) -> None:
         """From now on a signal waits until so many more batches have come, one for each device that makes one."""
@@ -129,6 +137,7 @@ class Stop:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self._awaited is None:
+            self._raised = number
             raise RunInterrupted(number)
         # Never raised while the engine runs: Ray may wait in C++ then, and turns it into something else.
         if self._number is not None or self._grace <= 0:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import signal
 import time
@@ -111,3 +113,21 @@ def test_signals_taken_away_are_taken_back_and_given_back_at_the_end() -> None:
         stop.listen()
         send()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_somebody_turns_into_an_error_of_their_own_still_ends_the_run_as_a_signal() -> None:
+    with pytest.raises(RunInterrupted) as ended, Stop(60.0, lambda text: None):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt as interrupt:
+            raise ValueError("Ray could not start") from interrupt
+    assert ended.value.exit_code == 143
+
+
+def test_a_signal_that_somebody_swallows_is_raised_again_when_ray_has_started() -> None:
+    with pytest.raises(RunInterrupted), Stop(60.0, lambda text: None) as stop:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        stop.listen()
