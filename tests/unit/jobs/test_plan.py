@@ -132,12 +132,11 @@ def test_an_output_of_another_manifest_is_refused_as_the_run_would(tmp_path: Pat
     assert "was begun with something else: the manifest has other content" in said
 
 
-@pytest.mark.parametrize("rows", [0, 3])
-def test_a_manifest_without_a_usable_row_ends_with_2(tmp_path: Path, run_plan: Script, rows: int) -> None:
-    manifest = write(tmp_path / "m.parquet", task=pa.array(["?"] * rows, pa.string()))
+def test_a_manifest_without_a_usable_row_ends_with_2(tmp_path: Path, run_plan: Script) -> None:
+    manifest = write(tmp_path / "m.parquet", task=pa.array(["?"] * 3, pa.string()))
     code, _, said = run_plan(manifest, tmp_path / "out")
     assert code == 2
-    assert f"none of the {rows} rows can be made" in said
+    assert "none of the 3 rows can be made" in said
 
 
 def test_the_estimate_is_the_median_of_what_was_measured(tmp_path: Path, run_plan: Script) -> None:
