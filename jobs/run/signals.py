@@ -81,8 +81,8 @@ class Stop:
         if self._raised is not None and isinstance(error, Exception):
             # Raised in the middle of Ray's start, which may turn it into an error of its own.
             raise RunInterrupted(self._raised) from error
-        if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
-            # While Ray starts, the signal is Ray's, which leaves with the signal's number as if it were an exit code.
+        if isinstance(error, SystemExit):
+            # While Ray starts, the signal is Ray's, which leaves with the signal's number or with 1 as an exit code.
             raise RunInterrupted(signal.SIGTERM) from error
 
     def listen(self) -> None:

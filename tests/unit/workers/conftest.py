@@ -16,7 +16,7 @@ from workers.device import device
 def kandinsky() -> ModuleType:
     device.take("cpu")
 
-    return kandinsky
+    return pipelines
 
 
 @pytest.fixture(scope="session")
