@@ -15,6 +15,7 @@ from workers.device import device
 @pytest.fixture(scope="session")
 def kandinsky() -> ModuleType:
     device.take("cpu")
+    from workers.kandinsky import pipelines
 
     return pipelines
 
