@@ -38,7 +38,7 @@ def make_report(output: str, per_bucket: int = PER_BUCKET, pictures: int = PICTU
         del bucket.rows[each if position < pictures else 0 :]
         bucket.rows.sort(key=lambda row: str(row["key"]))
     shown = thumbnails(output, (row for bucket in sample.buckets for row in bucket.rows))
-    write_errors(output, [shard for shard in summary.stats if shard.failed])
+    write_errors(output, summary.stats)
     url = storage.join(output, run_folder.FOLDER, PAGE)
     storage.write_atomic(url, render(summary, sample, shown, time.time()).encode())
     return url

@@ -24,18 +24,10 @@ from manifests import storage
 from manifests.commit import ShardStats, index_name
 from manifests.errors import SUCCESS, StorageError, first_line
 from manifests.records import RECORD_NAMES
+from manifests.requests.schema import SETTINGS
 
 #: What the rows of one bucket share (manifests/batch.py), as far as the index has it.
-BUCKET_COLUMNS = (
-    "task",
-    "height",
-    "width",
-    "steps",
-    "guidance_scale",
-    "prior_steps",
-    "prior_guidance_scale",
-    "strength",
-)
+BUCKET_COLUMNS = ("task", *SETTINGS)
 
 #: Rows of one bucket from one shard.
 PER_SHARD = 6

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.run import run_folder
+from jobs.run.outcome import READERS
 from manifests.commit import ShardStats, read_stats, sealed_shards
 from manifests.errors import UsageError
-
-#: Stats files read at the same time; on an object store each is one round trip.
-READERS = 16
 
 
 @dataclass(frozen=True)
