@@ -27,7 +27,7 @@ from jobs.terminal import steady_streams
 from manifests import storage
 from manifests.config import NO_EMBEDDINGS, Option, OptionGroup, RunConfig
 from manifests.errors import KandinskyBatchError, UsageError
-from workers.checkpoints import hub_store
+from workers.checkpoints import hub_store, locations
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -309,7 +309,7 @@ def _absolute(location: str) -> str:
 def _checkpoint(name: str) -> str:
     """A checkpoint's name in the one spelling that a run keeps: going on asks whether it is the same."""
     prefix = hub_store.parse(name)
-    if name == "demo":
+    if name in locations.OWN:
         return name
     if prefix and not os.path.isdir(os.path.expanduser(name)):
         return hub_store.one_spelling(*prefix)

@@ -26,8 +26,8 @@ from manifests.planning.window_summary import FIRST_ROWS, Problem
 from manifests.requests import casting
 from manifests.requests.columns import cast_requests
 from manifests.requests.reading import Reader
-from workers.checkpoints import small_tokenizers
-from workers.checkpoints.locations import DECODER, DEMO, PRIOR
+from workers.checkpoints import small_tokenizers, trained_weights
+from workers.checkpoints.locations import DECODER, DEMO, PRIOR, RANDOM
 from workers.stages.inputs import Look, look_at
 
 #: Images looked at at the same time: they wait for storage, or decode in C.
@@ -184,13 +184,13 @@ def _encoders(config: RunConfig) -> list[tuple[str, Encode]]:
         backend = kind.from_pretrained(folder).backend_tokenizer
         return lambda texts: [len(encoding.ids) for encoding in backend.encode_batch_fast(list(texts))]
 
-    if config.checkpoint != DEMO:
-        clip, xlmr = (Path(config.checkpoint) / name / "tokenizer" for name in (PRIOR, DECODER))
-        return [("the prior", load(CLIPTokenizerFast, clip)), ("the decoder", load(XLMRobertaTokenizerFast, xlmr))]
     with tempfile.TemporaryDirectory(prefix="tokenizers-") as made:
-        small_tokenizers.write_clip(Path(made) / "clip")
-        small_tokenizers.write_xlmr(Path(made) / "xlmr")
-        return [
-            ("the prior", load(CLIPTokenizerFast, Path(made) / "clip")),
-            ("the decoder", load(XLMRobertaTokenizerFast, Path(made) / "xlmr")),
-        ]
+        if config.checkpoint == RANDOM:
+            clip, xlmr = Path(made) / "clip", Path(made) / "xlmr"
+            small_tokenizers.write_clip(clip)
+            small_tokenizers.write_xlmr(xlmr)
+        elif config.checkpoint == DEMO:
+            clip, xlmr = trained_weights.TOKENIZERS
+        else:
+            clip, xlmr = (Path(config.checkpoint) / name / "tokenizer" for name in (PRIOR, DECODER))
+        return [("the prior", load(CLIPTokenizerFast, clip)), ("the decoder", load(XLMRobertaTokenizerFast, xlmr))]

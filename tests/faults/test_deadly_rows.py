@@ -27,8 +27,7 @@ from manifests.commit import staged_parts
 from tests.nodes import nodes_environment
 from tests.ray.conftest import SMALL, Job, images_of, picture, write_manifest
 from tests.ray.test_pipeline import index_rows, shard_bytes
-from workers.checkpoints.locations import DECODER
-from workers.checkpoints.random_weights import REVISION
+from workers.checkpoints.locations import DECODER, own_revision
 
 pytestmark = [pytest.mark.faults, pytest.mark.models]
 
@@ -205,7 +204,7 @@ def test_killed_actors_and_a_lost_node_change_no_byte(
 def test_damaged_weights_end_the_run_with_the_cause_on_the_last_line(
     job: Job, shared_environment: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:
-    (demo,) = Path(job.environment["KANDINSKY_BATCH_CACHE"]).glob(f"demo-r{REVISION}")
+    (demo,) = Path(job.environment["KANDINSKY_BATCH_CACHE"]).glob(own_revision("demo"))
     shutil.copytree(demo, tmp_path / "weights")
     (weights,) = (tmp_path / "weights" / DECODER / "unet").glob("*.safetensors")
     # Of the right size, so that the driver's look at it finds nothing.

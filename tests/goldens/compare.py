@@ -1,8 +1,8 @@
 """How far the job's images are from PyTorch's: runs the job on the golden manifest and prints a table.
 
-    python -m tests.goldens.compare [--batch-size N …] [--graph]
+    python -m tests.goldens.compare [--batch-size N …] [--checkpoint demo] [--graph]
 
-The manifest is shuffled for every run but the first, so that each image meets other images in its batch.
+The manifest is shuffled anew for every run, so that each image meets other images in its batch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -75,17 +76,26 @@ def _member(tar: tarfile.TarFile, name: str) -> io.BytesIO:
     return io.BytesIO(stream.read())
 
 
-def goldens() -> Iterator[tuple[str, Array, Array]]:
-    """Name, latents and pixels of every golden."""
-    with np.load(FOLDER / "latents.npz") as latents:
+def goldens(checkpoint: str = "random") -> Iterator[tuple[str, Array, Array]]:
+    """Name, latents and pixels of every golden of `random` or `demo`."""
+    with np.load(FOLDER / checkpoint / "latents.npz") as latents:
         for name in latents.files:
-            yield name, latents[name], np.asarray(Image.open(FOLDER / "images" / f"{name}.png"))
+            yield name, latents[name], np.asarray(Image.open(FOLDER / checkpoint / "images" / f"{name}.png"))
 
 
-def differences(images: Mapping[str, Made], names: Container[str] | None = None) -> list[Difference]:
+def requests_of(checkpoint: str) -> pa.Table:
+    """The rows of the golden manifest that the checkpoint has goldens of."""
+    ids = {name.rpartition("-")[0] for name, _, _ in goldens(checkpoint)}
+    table = pq.read_table(MANIFEST)
+    return table.filter(pc.is_in(table["id"], pa.array(sorted(ids))))
+
+
+def differences(
+    images: Mapping[str, Made], names: Container[str] | None = None, checkpoint: str = "random"
+) -> list[Difference]:
     """Each golden, or those named, against the job's image; KeyError where the job did not make it."""
     result = []
-    for name, latents, pixels in goldens():
+    for name, latents, pixels in goldens(checkpoint):
         if names is not None and name not in names:
             continue
         image = images[name]
@@ -96,9 +106,9 @@ def differences(images: Mapping[str, Made], names: Container[str] | None = None)
     return result
 
 
-def shuffled(seed: int, target: Path) -> Path:
-    """The golden manifest in another order, written to `target`."""
-    table = pq.read_table(MANIFEST)
+def shuffled(seed: int, target: Path, checkpoint: str = "random") -> Path:
+    """The golden manifest of a checkpoint in another order, written to `target`."""
+    table = requests_of(checkpoint)
     order = list(range(table.num_rows))
     random.Random(seed).shuffle(order)
     pq.write_table(table.take(pa.array(order)), target)
@@ -125,18 +135,20 @@ def main() -> int:
     """Run the job once per batch size; exit code 1 where a limit is passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--checkpoint", choices=["random", "demo"], default="random", help="whose goldens")
     parser.add_argument("--graph", action="store_true", help="as compiled graphs")
     given = parser.parse_args()
     runs: dict[str, list[Difference]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, size in enumerate(given.batch_size):
-            manifest = shuffled(number, Path(folder) / f"{number}.parquet") if number else MANIFEST
+            manifest = shuffled(number, Path(folder) / f"{number}.parquet", given.checkpoint)
             output = Path(folder) / f"output-{number}"
             script = [sys.executable, str(ROOT / "jobs" / "generate.py"), "--device", "cpu", "--dump-latents"]
             script += ["--graph"] if given.graph else []
+            script += ["--checkpoint", given.checkpoint]
             settings = ["--manifest", str(manifest), "--output", str(output), "--batch-size", str(size)]
             subprocess.run([*script, *settings], check=True, stdout=subprocess.DEVNULL)
-            runs[str(size)] = differences(made(output))
+            runs[str(size)] = differences(made(output), checkpoint=given.checkpoint)
     print(table_text(runs))
     found = [difference for run in runs.values() for difference in run]
     too_far = [d.name for d in found if d.latents > LATENTS_LIMIT or d.pixels > PIXELS_LIMIT]

@@ -41,7 +41,7 @@ def python_of(environment: Path) -> Path:
 
 
 def main() -> None:
-    """Make the environment, build the checkpoint in a temporary folder, write the goldens."""
+    """Make the environment, lay the checkpoints out in a temporary folder, write the goldens."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(tempfile.gettempdir()) / "kandinsky-goldens"
     parser.add_argument("--environment", type=Path, default=default, help=f"made if missing (default: {default})")

@@ -1,5 +1,7 @@
 """The reference: PyTorch diffusers on the golden manifest, one image at a time. Started by `make.py`.
 
+With the checkpoint `random` all of the manifest, with `demo`, whose trained weights have other ranges, a few requests.
+
 The pipelines are diffusers' own. Three things are put in from outside, because there is no other way:
 
 - noise: diffusers draws with torch; here its `randn_tensor` draws from the NumPy generators of the noise contract,
@@ -14,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,13 @@ from PIL import Image, ImageOps
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tests.goldens.weights import digests
-from workers.checkpoints import random_weights
+from workers.checkpoints import random_weights, trained_weights
 
 FOLDER = Path(__file__).resolve().parent
+MANIFEST = FOLDER / "requests.parquet"
+#: Requests that the demo checkpoint makes too: one of each task, with what differs in the way through the models.
+FOR_DEMO = ("negative", "img2img-negative", "inpaint-black-polarity", "interpolate-text-and-two-images", "wide")
+
 Row = dict[str, Any]
 
 
@@ -163,9 +169,8 @@ def image(source: Row, mode: str = "RGB") -> Image.Image:
     return Image.open(io.BytesIO(source["bytes"])).convert(mode)
 
 
-def main(checkpoint: Path) -> None:
-    """Build the demo checkpoint in the empty folder `checkpoint` and write the goldens beside this file."""
-    random_weights.write(checkpoint, parameter_shapes)
+def main(folder: Path) -> None:
+    """Lay both checkpoints out in the empty folder and write their goldens beside this file."""
     draw_with_numpy()
     torch.set_grad_enabled(False)
     # More threads than that only wait for each other on models this small.
@@ -173,21 +178,35 @@ def main(checkpoint: Path) -> None:
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
+    for name in ("random", "demo"):
+        checkpoint = folder / name
+        checkpoint.mkdir()
+        if name == "random":
+            random_weights.write(checkpoint, parameter_shapes)
+        else:
+            trained_weights.write(checkpoint)
+        rows = pq.read_table(MANIFEST).to_pylist()
+        _make(checkpoint, [row for row in rows if name == "random" or row["id"] in FOR_DEMO], FOLDER / name)
+
+
+def _make(checkpoint: Path, rows: Sequence[Row], target: Path) -> None:
+    """Write images, latents and what they were made with."""
+    (target / "images").mkdir(parents=True, exist_ok=True)
     reference = Reference(checkpoint)
     latents: dict[str, Any] = {}
-    for row in pq.read_table(FOLDER / "requests.parquet").to_pylist():
+    for row in rows:
         for k in range(row["num_images"]):
             name = f"{row['id']}-{k}"
             latents[name], pixels = reference.make(row, k)
-            Image.fromarray(pixels).save(FOLDER / "images" / f"{name}.png", optimize=True)
+            Image.fromarray(pixels).save(target / "images" / f"{name}.png", optimize=True)
             print(f"{name}: pixels {pixels.mean():.0f} ± {pixels.std():.0f}", flush=True)
-    np.savez_compressed(FOLDER / "latents.npz", **latents)
+    np.savez_compressed(target / "latents.npz", **latents)
     made_with = {
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__}
         | {"transformers": transformers.__version__},
         "weights": digests(checkpoint),
     }
-    (FOLDER / "made_with.json").write_text(json.dumps(made_with, indent=2) + "\n")
+    (target / "made_with.json").write_text(json.dumps(made_with, indent=2) + "\n")
 
 
 if __name__ == "__main__":

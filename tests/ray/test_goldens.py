@@ -30,7 +30,7 @@ from tests.goldens.compare import (
 )
 from tests.goldens.weights import digests
 from tests.ray.conftest import Job
-from workers.checkpoints.random_weights import REVISION
+from workers.checkpoints.locations import own_revision
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
@@ -42,7 +42,7 @@ FOR_GRAPHS = ("negative", "img2img-negative", "interpolate-two-texts")
 
 
 def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch_size: int, *more: str) -> Path:
-    options = ("--device", "cpu", "--dump-latents", "--batch-size", str(batch_size), *more)
+    options = ("--device", "cpu", "--checkpoint", "random", "--dump-latents", "--batch-size", str(batch_size), *more)
     job = Job(manifests[0], folder, environment, options)
     ended = job.run(folder / "out", "--manifest", *map(str, manifests))
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -120,7 +120,7 @@ def test_the_goldens_are_pictures_that_differ_from_each_other() -> None:
 
 
 def test_the_goldens_were_made_with_the_weights_that_the_job_uses(checkpoint_of_the_job: Path) -> None:
-    assert digests(checkpoint_of_the_job) == json.loads((FOLDER / "made_with.json").read_text())["weights"]
+    assert digests(checkpoint_of_the_job) == json.loads((FOLDER / "random" / "made_with.json").read_text())["weights"]
 
 
 def test_each_documents_snippet_gives_the_image_of_the_plain_pipelines(by_four: Path, plain: Any) -> None:
@@ -144,8 +144,8 @@ def test_dumped_latents_lie_beside_every_image_of_a_shard(by_four: Path) -> None
 
 @pytest.fixture(scope="module")
 def checkpoint_of_the_job(one_by_one: Path, clean_environment: dict[str, str]) -> Path:
-    """The demo checkpoint that the job built, or found, in its cache."""
-    (folder,) = Path(clean_environment["KANDINSKY_BATCH_CACHE"]).glob(f"demo-r{REVISION}")
+    """The checkpoint that the job built, or found, in its cache."""
+    (folder,) = Path(clean_environment["KANDINSKY_BATCH_CACHE"]).glob(own_revision("random"))
     return folder
 
 

@@ -1,8 +1,9 @@
 """Finding a checkpoint: the driver's quick check, and the folder that a node's actors load from.
 
-A checkpoint is three repositories as the Hugging Face Hub lays them out, in one of four places:
+A checkpoint is three repositories as the Hugging Face Hub lays them out, in one of five places:
 
-    demo                        the small one that each node builds once into its cache folder
+    demo                        a small trained one in this package, which each node lays out once in its cache folder
+    random                      the same architecture with random weights, built there; for tests and measurements
     /data/kandinsky             a folder that every node sees
     s3://bucket/kandinsky       any storage that fsspec knows (url_store.py)
     kandinsky-community/        an owner on the Hugging Face Hub, or OWNER@REVISION/ (hub_store.py)
@@ -29,14 +30,16 @@ from filelock import FileLock
 
 from manifests import storage
 from manifests.errors import CheckpointError, StorageError, UsageError, first_line
-from workers.checkpoints import hub_store, random_weights, repository_files
+from workers.checkpoints import hub_store, random_weights, repository_files, trained_weights
 from workers.checkpoints.hub_store import HubStore
 from workers.checkpoints.repository_files import Listed
 from workers.checkpoints.url_store import UrlStore
 
 _logger = logging.getLogger(__name__)
 
-DEMO = "demo"
+DEMO, RANDOM = "demo", "random"
+#: Checkpoints that come with this package.
+OWN = (DEMO, RANDOM)
 PRIOR, DECODER, INPAINT = "kandinsky-2-1-prior", "kandinsky-2-1", "kandinsky-2-1-inpaint"
 #: Components that each repository must hold.
 COMPONENTS = {
@@ -59,7 +62,7 @@ def check(checkpoint: str, tasks: Iterable[str]) -> None:
     Raises:
         CheckpointError: a repository or component is missing, or a file is cut off; the text says which and where.
     """
-    if checkpoint == DEMO:
+    if checkpoint in OWN:
         return
     store = _store(checkpoint)
     for name in repositories(tasks):
@@ -77,18 +80,18 @@ def check(checkpoint: str, tasks: Iterable[str]) -> None:
 
 
 def condition_size(checkpoint: str) -> int:
-    """Edge in pixels of the square that the prior's image encoder sees; 224 for the real checkpoint and for `demo`.
+    """Edge in pixels of the square that the prior's image encoder sees; 224 for the real checkpoint.
 
     Raises:
         CheckpointError: the processor's settings are not CLIP's (shortest edge resized, then a centre crop).
         StorageError: the place of the checkpoint cannot be reached.
     """
     name = "image_processor/preprocessor_config.json"
-    if checkpoint == DEMO:
+    if checkpoint == RANDOM:
         return 224
     store = _store(checkpoint)
     try:
-        text = (Path(checkpoint) / PRIOR / name).read_bytes() if store is None else _read(store, checkpoint, name)
+        text = (_folder(checkpoint) / PRIOR / name).read_bytes() if store is None else _read(store, checkpoint, name)
     except FileNotFoundError:
         return 224
     settings = json.loads(text)
@@ -107,7 +110,7 @@ def prior_content(checkpoint: str) -> Path | Mapping[str, Listed]:
     """What tells one prior from another: its folder on this machine, or what its place says of the files in it.
 
     Args:
-        checkpoint: a folder, a URL or a prefix of the Hub.
+        checkpoint: `demo`, a folder, a URL or a prefix of the Hub.
 
     Raises:
         CheckpointError: there is no such prior.
@@ -115,7 +118,7 @@ def prior_content(checkpoint: str) -> Path | Mapping[str, Listed]:
     """
     store = _store(checkpoint)
     if store is None:
-        return Path(checkpoint) / PRIOR
+        return _folder(checkpoint) / PRIOR
     try:
         return store.listed(PRIOR)
     except StorageError:
@@ -133,7 +136,7 @@ def prior_setting(checkpoint: str, component: str, name: str) -> Any:
     """
     store, file = _store(checkpoint), f"{component}/config.json"
     try:
-        text = (Path(checkpoint) / PRIOR / file).read_bytes() if store is None else _read(store, checkpoint, file)
+        text = (_folder(checkpoint) / PRIOR / file).read_bytes() if store is None else _read(store, checkpoint, file)
         return json.loads(text).get(name)
     except (OSError, ValueError, AttributeError):
         # Whoever loads the model says what is wrong with it.
@@ -164,16 +167,16 @@ def local_folder(
     """Folder on this node with the repositories; the first process of a node that asks fetches or builds them.
 
     Args:
-        checkpoint: `demo`, a folder, a URL or a prefix of the Hub.
-        shapes: see `random_weights.ParameterShapes`; called only to build.
-        wanted: repositories that must be there; `demo` has them all.
+        checkpoint: `demo`, `random`, a folder, a URL or a prefix of the Hub.
+        shapes: see `random_weights.ParameterShapes`; called only to build `random`.
+        wanted: repositories that must be there; our own checkpoints have them all.
 
     Raises:
         CheckpointError: something is missing or damaged that fetching again does not mend.
         StorageError: nothing is here, and the place of the checkpoint cannot be reached.
     """
-    if checkpoint == DEMO:
-        return _demo_folder(shapes)
+    if checkpoint in OWN:
+        return _own_folder(checkpoint, shapes)
     store = _store(checkpoint)
     root = Path(checkpoint) if store is None else _copies(checkpoint)
     for name in wanted:
@@ -183,8 +186,15 @@ def local_folder(
     return root
 
 
+def _folder(checkpoint: str) -> Path:
+    """Where the prior of a checkpoint that need not be fetched lies."""
+    return trained_weights.FOLDER if checkpoint == DEMO else Path(checkpoint)
+
+
 def _store(checkpoint: str) -> UrlStore | HubStore | None:
-    """Where to fetch a checkpoint from; None for a folder."""
+    """Where to fetch a checkpoint from; None for a folder and for `demo`."""
+    if checkpoint == DEMO:
+        return None
     if storage.is_remote(checkpoint):
         return UrlStore(checkpoint)
     prefix = hub_store.parse(checkpoint)
@@ -268,17 +278,25 @@ def _link(link: Path, target: Path) -> None:
     new.replace(link)
 
 
-def _demo_folder(shapes: random_weights.ParameterShapes) -> Path:
-    folder = cache_folder() / f"demo-r{random_weights.REVISION}"
+def own_revision(checkpoint: str) -> str:
+    """What tells one build of `demo` or `random` from another."""
+    return f"{checkpoint}-{trained_weights.revision() if checkpoint == DEMO else random_weights.REVISION}"
+
+
+def _own_folder(checkpoint: str, shapes: random_weights.ParameterShapes) -> Path:
+    folder = cache_folder() / own_revision(checkpoint)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Several actors of a node start at once: one builds, the others wait; a killed build leaves no half folder.
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
+            partial = Path(tempfile.mkdtemp(prefix=f".{checkpoint}-", dir=folder.parent))
             try:
-                random_weights.write(partial, shapes)
+                if checkpoint == DEMO:
+                    trained_weights.write(partial)
+                else:
+                    random_weights.write(partial, shapes)
                 partial.chmod(0o755)
                 partial.rename(folder)
             finally:

@@ -1,9 +1,9 @@
-"""The demo checkpoint: Kandinsky 2.1 in small, with random weights, laid out as on the Hugging Face Hub.
+"""The checkpoint `random`: Kandinsky 2.1 in small, with random weights, laid out as on the Hugging Face Hub.
 
 Three folders (`kandinsky-2-1-prior`, `kandinsky-2-1`, `kandinsky-2-1-inpaint`) with the true block types and
 conditioning paths, 9 million parameters where the real ones have billions. Each parameter is drawn from a generator
 seeded with its name, so every machine builds the same bytes, and is stored under its Hugging Face name, which both
-mindone and PyTorch diffusers read. Its images are abstract textures: it proves the line, not the art.
+mindone and PyTorch diffusers read. Its images are abstract textures: for tests and measurements, not for looking at.
 """
 
 from __future__ import annotations

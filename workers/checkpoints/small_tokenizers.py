@@ -1,4 +1,4 @@
-"""Tokenizers of the demo checkpoint: CLIP's byte-pair encoding and XLM-R's unigram pieces, with small vocabularies.
+"""Tokenizers of the checkpoint `random`: CLIP's byte-pair encoding and XLM-R's unigram pieces, with small vocabularies.
 
 Any text can be encoded: CLIP's falls back to bytes, XLM-R's to single characters and then <unk>. Common words are one
 token each, so that prompts reach about as far into the 77 tokens as with the real vocabularies.

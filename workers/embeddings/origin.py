@@ -18,7 +18,7 @@ from typing import Any
 
 from manifests.embeddings.keys import Origin
 from workers.checkpoints import random_weights
-from workers.checkpoints.locations import COMPONENTS, DEMO, PRIOR, prior_content, prior_setting
+from workers.checkpoints.locations import COMPONENTS, PRIOR, RANDOM, own_revision, prior_content, prior_setting
 from workers.checkpoints.repository_files import Listed
 from workers.device import device
 from workers.device.device import DeviceKind
@@ -41,12 +41,12 @@ def prior_origin(checkpoint: str, kind: DeviceKind) -> Origin:
     """What the prior of a checkpoint makes on such a device.
 
     Args:
-        checkpoint: `demo`, or a folder, URL or prefix of the Hub that `checkpoints.check` has approved.
+        checkpoint: `demo`, `random`, or a folder, URL or prefix of the Hub that `checkpoints.check` has approved.
         kind: decides the dtype.
     """
     dtype = device.number_type(kind)
-    if checkpoint == DEMO:
-        name = f"demo-r{random_weights.REVISION}"
+    if checkpoint == RANDOM:
+        name = own_revision(checkpoint)
         return Origin(hashlib.sha256(name.encode()).hexdigest()[:32], dtype, random_weights.EMBEDDING)
     content = prior_content(checkpoint)
     fingerprint = _fingerprint(content) if isinstance(content, Path) else _listed_fingerprint(content)

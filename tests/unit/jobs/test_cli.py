@@ -231,6 +231,7 @@ def test_urls_are_left_alone(url: str) -> None:
     ("given", "kept"),
     [
         ("demo", "demo"),
+        ("random", "random"),
         ("weights/", "{here}/weights"),
         ("./weights", "{here}/weights"),
         ("file:///data/weights/", "/data/weights"),

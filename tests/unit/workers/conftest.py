@@ -1,4 +1,4 @@
-"""Real models for the tests of the device code: the demo checkpoint on MindSpore's CPU backend, loaded once."""
+"""Real models for the tests of the device code: small ones with random weights on the CPU backend, loaded once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def kandinsky() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def checkpoint(kandinsky: ModuleType) -> Path:
-    return local_folder("demo", kandinsky.parameter_shapes)
+    return local_folder("random", kandinsky.parameter_shapes)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def make_batch(
         "prior_guidance_scale": 1.0,
         "strength": strength,
         "prompt_truncated": False,
-        "checkpoint": "demo",
+        "checkpoint": "random",
     }
     if task == "inpaint":
         plain["mask_polarity"] = "white"

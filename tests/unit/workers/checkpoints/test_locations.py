@@ -1,4 +1,4 @@
-"""The driver's check of a checkpoint, and the demo one that a node builds."""
+"""The driver's check of a checkpoint, and our own ones that a node lays out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from manifests.errors import CheckpointError, UsageError
-from workers.checkpoints import locations, random_weights
+from workers.checkpoints import locations, random_weights, trained_weights
 from workers.checkpoints.locations import check, condition_size, local_folder
 
 
@@ -25,8 +27,9 @@ def layout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_demo_checkpoint_always_passes() -> None:
-    check("demo", ["text2img", "inpaint"])
+@pytest.mark.parametrize("own", ["demo", "random"])
+def test_our_own_checkpoints_always_pass(own: str) -> None:
+    check(own, ["text2img", "inpaint"])
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -72,25 +75,45 @@ def test_a_build_that_fails_leaves_nothing_and_the_next_one_succeeds(
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        local_folder("demo", broken)
+        local_folder("random", broken)
     assert not [name for name in os.listdir(tmp_path) if not name.endswith(".lock")]
-    folder = local_folder("demo", lambda _name, _config: {"weight": (2, 2)})
+    folder = local_folder("random", lambda _name, _config: {"weight": (2, 2)})
     assert (folder / locations.PRIOR / "model_index.json").exists()
 
     # A folder that is there is never built again.
-    assert local_folder("demo", broken) == folder
+    assert local_folder("random", broken) == folder
 
 
-def test_the_demo_checkpoint_has_the_layout_that_the_check_asks_for(tmp_path: Path) -> None:
-    random_weights.write(tmp_path, lambda _name, _config: {"weight": (2, 2)})
-    check(str(tmp_path), ["text2img", "inpaint"])
-    assert condition_size(str(tmp_path)) == condition_size("demo")
+@pytest.mark.parametrize("own", ["demo", "random"])
+def test_our_own_checkpoints_have_the_layout_that_the_check_asks_for(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KANDINSKY_BATCH_CACHE", str(tmp_path))
+    folder = local_folder(own, lambda _name, _config: {"weight": (2, 2)})
+    check(str(folder), ["text2img", "inpaint"])
+    assert condition_size(str(folder)) == condition_size(own)
+
+
+def test_the_demo_checkpoint_is_small_in_half_precision_and_its_two_unets_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KANDINSKY_BATCH_CACHE", str(tmp_path))
+    packed = [path for path in trained_weights.FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in packed) < 20e6
+    folder = local_folder("demo", lambda _name, _config: {})
+    text, inpaint = (
+        load_file(folder / name / "unet" / "diffusion_pytorch_model.safetensors")
+        for name in (locations.DECODER, locations.INPAINT)
+    )
+    assert {value.dtype for value in (text | inpaint).values()} == {np.dtype(np.float16)}
+    assert text["conv_in.weight"].shape[1] == 4
+    assert np.array_equal(text.pop("conv_in.weight"), inpaint.pop("conv_in.weight")[:, :4])
+    assert text.keys() == inpaint.keys()
+    assert all(np.array_equal(value, inpaint[name]) for name, value in text.items())
 
 
 @pytest.mark.models
-def test_the_demo_checkpoint_is_the_same_bytes_each_time(
-    kandinsky: ModuleType, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_random_weights_are_the_same_bytes_each_time(kandinsky: ModuleType, checkpoint: Path, tmp_path: Path) -> None:
     def digests(folder: Path) -> dict[str, str]:
         files = [path for path in folder.rglob("*") if path.is_file()]
         return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

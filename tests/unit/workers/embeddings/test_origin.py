@@ -64,6 +64,7 @@ def test_a_copy_has_the_same_fingerprint_and_any_change_another(folder: Path, tm
         changed(folder, "tokenizer/vocab.json", b"{}", tmp_path),
         changed(folder, "prior/config.json", b'{"embedding_dim": 32, "x": 1}', tmp_path),
         prior_origin("demo", "cpu").checkpoint,
+        prior_origin("random", "cpu").checkpoint,
     ]
     assert len({origin.checkpoint, *others}) == len(others) + 1
 
