@@ -25,8 +25,8 @@ help:
 
 demo: $(VENV)/.base
 	$(BIN)/python jobs/generate.py --manifest manifests/examples/demo.parquet --output $(DEMO_OUTPUT)
-	@echo "The images are in $(abspath $(DEMO_OUTPUT)): every *.tar, indexed by the *.parquet beside it."
-	@echo "    tar -tf $(DEMO_OUTPUT)/00000.tar    lists some; tar -xf … -C FOLDER unpacks them"
+	@echo "The images are in $(abspath $(DEMO_OUTPUT)): every *.tar, indexed by the *.parquet beside it; all of them in one picture:"
+	@$(BIN)/python jobs/report.py --output $(DEMO_OUTPUT) --contact-sheet $(DEMO_OUTPUT).png
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
@@ -38,7 +38,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit -m "not models" -n 2
 
 clean:
-	rm -rf demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-output demo-output.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find jobs workers manifests tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:

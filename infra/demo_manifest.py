@@ -2,14 +2,14 @@
 
     python infra/demo_manifest.py [--output manifests/examples/demo.parquet]
 
-It needs the photographs in `manifests/examples/photos/` and no network. Sizes and steps are small,
-so that the demo checkpoint makes all images on two CPU cores in about a minute. What the rows show:
+It asks for what the demo checkpoint knows, with the pictures in `manifests/examples/pictures/`, so that every prompt,
+mask, strength and weight can be seen in its image. What the rows show:
 
-    text2img     several images per request, wide and tall sizes, seeds given and left out, a negative prompt,
-                 an empty one (which is not the same as none), a prompt that is not English
-    img2img      a photograph by relative path, wide at strength 0.3 and square at 0.5; one inline
-    inpaint      masks inline: grey, with black as the colour to repaint, and drawn as transparency
-    interpolate  two texts; a text and two photographs; one with a negative prompt
+    text2img     the documents' prompts; two prompts x two colours x three languages; several images of a request,
+                 wide and tall sizes, seeds given and left out, a negative prompt, and an empty one (which is not none)
+    img2img      a sketch by relative path at strengths 0.3, 0.6 and 1.0; a picture inline
+    inpaint      masks as files and inline: white for what to repaint, black for it, and drawn as transparency
+    interpolate  the documents' three conditions; two texts; a text and a picture with a negative prompt
 
 `image` has the layout of Hugging Face's Image feature, struct<bytes, path>: some rows hold bytes, some a path
 (relative to the manifest). `dataset` is no column of the request schema and travels to the output.
@@ -32,14 +32,18 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "manifests" / "examples"
 
 Row = dict[str, Any]
 
-SQUARE: Row = {"width": 128, "height": 128, "steps": 10, "prior_steps": 5}
-WIDE: Row = {"width": 192, "height": 128, "steps": 10, "prior_steps": 5}
-TALL: Row = {"width": 64, "height": 128, "steps": 6, "prior_steps": 4}
+SQUARE: Row = {"width": 128, "height": 128, "steps": 15, "prior_steps": 10}
+WIDE: Row = {**SQUARE, "width": 192}
+TALL: Row = {**SQUARE, "height": 192}
+#: Of the documents.
+NEGATIVE = "low quality, bad quality"
+CHEESEBURGER = "A alien cheeseburger creature eating itself, claymation, cinematic, moody lighting"
+LANDSCAPE = "A fantasy landscape, Cinematic lighting"
 
 
-def photo(name: str) -> Row:
-    """A photograph by its path, relative to the manifest."""
-    return {"bytes": None, "path": f"photos/{name}"}
+def picture(name: str) -> Row:
+    """A picture by its path, relative to the manifest."""
+    return {"bytes": None, "path": f"pictures/{name}"}
 
 
 def inline(data: bytes, path: str | None = None) -> Row:
@@ -47,94 +51,94 @@ def inline(data: bytes, path: str | None = None) -> Row:
     return {"bytes": data, "path": path}
 
 
-def mask(size: tuple[int, int], box: tuple[int, int, int, int], kind: str) -> Row:
-    """An inpainting mask as inline PNG: an ellipse in `box` is to be repainted.
+def mask(size: tuple[int, int], box: tuple[int, int, int, int], opaque: bool) -> Row:
+    """An inline mask as PNG: a rectangle in `box` is to be repainted.
 
     Args:
         size: (width, height) in pixels.
-        kind: "white" on black, "black" on white, or "opaque" on transparent.
+        opaque: on transparent, instead of white on black.
     """
-    if kind == "opaque":
-        image = Image.new("RGBA", size, (255, 255, 255, 0))
-        ImageDraw.Draw(image).ellipse(box, fill=(255, 255, 255, 255))
-    else:
-        image = Image.new("L", size, 0 if kind == "white" else 255)
-        ImageDraw.Draw(image).ellipse(box, fill=255 if kind == "white" else 0)
+    image = Image.new("RGBA", size, (255, 255, 255, 0)) if opaque else Image.new("L", size, 0)
+    ImageDraw.Draw(image).rectangle(box, fill=(255, 255, 255, 255) if opaque else 255)
     sink = io.BytesIO()
     image.save(sink, "PNG")
     return inline(sink.getvalue())
 
 
 def text2img() -> list[Row]:
-    """Twelve images of seven requests."""
+    """Twenty images of seventeen requests."""
     rows: list[Row] = [
-        {"id": "scarf", "prompt": "a cat with a red scarf, 4k photo", "seed": 1, "num_images": 4, **SQUARE},
-        {"id": "lighthouse", "prompt": "a lighthouse in a storm, oil painting", "num_images": 3, **SQUARE},
-        {"id": "forest", "prompt": "рыжая лиса в зимнем лесу", "seed": 3, **SQUARE},
-        {"id": "harbour", "prompt": "a harbour at dawn, wide angle", "seed": 2**64 - 1, **WIDE},
-        {"id": "city", "prompt": "a city at night in the rain", "negative_prompt": "", "seed": 5, **SQUARE},
         {
-            "id": "portrait",
-            "prompt": "portrait of an astronaut",
-            "negative_prompt": "blurry, low quality",
-            "seed": 6,
-            **TALL,
+            "id": "cheeseburger",
+            "prompt": CHEESEBURGER,
+            "negative_prompt": NEGATIVE,
+            "prior_guidance_scale": 1.0,
+            "seed": 1,
+            **SQUARE,
         },
-        {"id": "tower", "prompt": "a tower of books", "negative_prompt": "people", **TALL},
+        {"id": "red-cat", "prompt": "red cat, 4k photo", "seed": 2, **SQUARE},
+    ]
+    subjects = {
+        "cat": ("a cat on a {}", "eine Katze auf {}", "кот на {}"),
+        "rocket": ("a rocket on a {}", "eine Rakete auf {}", "ракета на {}"),
+    }
+    grounds = {
+        "blue": ("blue background", "blauem Hintergrund", "синем фоне"),
+        "yellow": ("yellow background", "gelbem Hintergrund", "жёлтом фоне"),
+    }
+    rows += [
+        {"id": f"{subject}-{colour}-{language}", "prompt": words.format(ground), "seed": 3, **SQUARE}
+        for subject, wordings in subjects.items()
+        for colour, names in grounds.items()
+        for language, words, ground in zip(("en", "de", "ru"), wordings, names, strict=True)
+    ]
+    rows += [
+        {"id": "dog-and-rocket", "prompt": "a dog and a rocket on a purple background", "seed": 2**64 - 1, **WIDE},
+        {"id": "starry-night", "prompt": "a night sky with stars", "negative_prompt": "", "seed": 5, **TALL},
+        {"id": "hats", "prompt": "a robot wearing a hat", "num_images": 4, **SQUARE},
     ]
     return [{"task": "text2img", **row} for row in rows]
 
 
-def img2img(photos: Path) -> list[Row]:
+def img2img(pictures: Path) -> list[Row]:
     """Five images of four requests."""
-    wide, square = {**WIDE, "strength": 0.3}, {**SQUARE, "strength": 0.5}
-    rocket = inline((photos / "rocket.jpg").read_bytes(), "rocket.jpg")
+    sketch = {"prompt": LANDSCAPE, "negative_prompt": NEGATIVE, "image": picture("landscape-sketch.png")}
+    cat = inline((pictures / "cat.png").read_bytes(), "cat.png")
     rows: list[Row] = [
-        {
-            "id": "coffee-watercolour",
-            "prompt": "watercolour",
-            "image": photo("coffee.jpg"),
-            "seed": 7,
-            **wide,
-        },
-        {"id": "cat-watercolour", "prompt": "watercolour", "image": photo("cat.jpg"), **wide},
-        {
-            "id": "cat-bronze",
-            "prompt": "bronze statue of a cat",
-            "image": photo("cat.jpg"),
-            "seed": 8,
-            **square,
-        },
-        {"id": "rocket-comic", "prompt": "comic book", "image": rocket, "seed": 9, "num_images": 2, **square},
+        {"id": f"landscape-{strength}", "strength": strength, "seed": 7, **sketch, **SQUARE}
+        for strength in (0.3, 0.6, 1.0)
     ]
+    rows.append({"id": "cat-to-dog", "prompt": "a dog", "image": cat, "strength": 0.8, "num_images": 2, **SQUARE})
     return [{"task": "img2img", **row} for row in rows]
 
 
 def inpaint() -> list[Row]:
-    """Four images of three requests."""
+    """Five images of four requests."""
+    cat, night = picture("cat.png"), picture("starry-night.png")
     rows: list[Row] = [
+        {"id": "cat-hat", "prompt": "a hat", "image": cat, "mask": picture("above-the-cat.png"), "seed": 10, **SQUARE},
         {
-            "id": "cat-hat",
-            "prompt": "a hat",
-            "image": photo("cat.jpg"),
-            "mask": mask((128, 128), (40, 0, 110, 45), "white"),
-            "seed": 10,
+            "id": "cat-crown",
+            "prompt": "a golden crown",
+            "image": cat,
+            "mask": mask((128, 128), (24, 0, 103, 62), opaque=True),
+            "seed": 11,
             **SQUARE,
         },
         {
-            "id": "rocket-sky",
-            "prompt": "fireworks",
-            "image": photo("rocket.jpg"),
-            "mask": mask((384, 256), (20, 20, 180, 160), "black"),
+            "id": "night-rocket",
+            "prompt": "a rocket under the stars",
+            "image": night,
+            "mask": picture("all-but-the-middle.png"),
             "mask_polarity": "black",
             "num_images": 2,
             **SQUARE,
         },
         {
-            "id": "coffee-tea",
-            "prompt": "green tea with a leaf",
-            "image": photo("coffee.jpg"),
-            "mask": mask((192, 128), (60, 20, 150, 100), "opaque"),
+            "id": "tree-beside",
+            "prompt": "a tree on a pink background",
+            "image": picture("house.png"),
+            "mask": mask((192, 128), (96, 8, 184, 120), opaque=False),
             "seed": 12,
             **WIDE,
         },
@@ -148,30 +152,23 @@ def interpolate() -> list[Row]:
     def condition(weight: float, text: str | None = None, image: Row | None = None) -> Row:
         return {"text": text, "image": image, "weight": weight}
 
-    cat, coffee = photo("cat.jpg"), photo("coffee.jpg")
+    cat, night = picture("cat.png"), picture("starry-night.png")
     rows: list[Row] = [
         {
-            "id": "cat-and-coffee",
-            "conditions": [
-                condition(0.3, text="a cat"),
-                condition(0.3, image=cat),
-                condition(0.4, image=coffee),
-            ],
+            "id": "starry-cat",
+            "conditions": [condition(0.3, text="a cat"), condition(0.3, image=cat), condition(0.4, image=night)],
             "seed": 13,
             **SQUARE,
         },
         {
-            "id": "summer-to-winter",
-            "conditions": [condition(0.5, text="a summer meadow"), condition(0.5, text="a snow field")],
+            "id": "apple-to-banana",
+            "conditions": [condition(0.5, text="an apple"), condition(0.5, text="a banana")],
             **SQUARE,
         },
         {
-            "id": "rocket-garden",
-            "negative_prompt": "dark",
-            "conditions": [
-                condition(0.6, image=photo("rocket.jpg")),
-                condition(0.4, text="a flower garden"),
-            ],
+            "id": "rocket-at-night",
+            "negative_prompt": "white",
+            "conditions": [condition(0.6, image=night), condition(0.4, text="a rocket")],
             "seed": 15,
             "num_images": 2,
             **SQUARE,
@@ -180,9 +177,9 @@ def interpolate() -> list[Row]:
     return [{"task": "interpolate", "prompt": "", **row} for row in rows]
 
 
-def demo_table(photos: Path = EXAMPLES / "photos") -> pa.Table:
+def demo_table(pictures: Path = EXAMPLES / "pictures") -> pa.Table:
     """The manifest: the request schema's columns with their descriptions, then `dataset`."""
-    rows = [*text2img(), *img2img(photos), *inpaint(), *interpolate()]
+    rows = [*text2img(), *img2img(pictures), *inpaint(), *interpolate()]
     schema = pa.schema([*REQUEST_FIELDS, pa.field("dataset", pa.string())])
     return pa.Table.from_pylist([{**row, "dataset": "demo"} for row in rows], schema)
 

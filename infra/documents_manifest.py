@@ -3,7 +3,7 @@
     python infra/documents_manifest.py [--output manifests/examples/documents.parquet]
 
 Prompts, guidance, strength, weights and the mask are the documents'; sizes and steps are theirs divided by 6 and 10
-(768 px and 100 steps, inpainting 150), so that the demo checkpoint makes all five on a laptop, and the photographs are
+(768 px and 100 steps, inpainting 150), so that the demo checkpoint makes all five on a laptop, and the pictures are
 ours. Where the documents are: the model card of kandinsky-community/kandinsky-2-1 (text to image, image to image,
 interpolation), the diffusers documentation of Kandinsky 2.1 (inpainting) and the pipelines' docstrings (red cat).
 `document` is no column of the request schema and travels to the output.
@@ -30,9 +30,9 @@ SCALED: Row = {"height": 128, "width": 128, "steps": 10}
 NEGATIVE = "low quality, bad quality"
 
 
-def photo(name: str) -> Row:
-    """A photograph by its path, relative to the manifest."""
-    return {"bytes": None, "path": f"photos/{name}"}
+def picture(name: str) -> Row:
+    """A picture by its path, relative to the manifest."""
+    return {"bytes": None, "path": f"pictures/{name}"}
 
 
 def mask_above_the_head() -> Row:
@@ -62,7 +62,7 @@ def documents_table() -> pa.Table:
             "task": "img2img",
             "prompt": "A fantasy landscape, Cinematic lighting",
             "negative_prompt": NEGATIVE,
-            "image": photo("rocket.jpg"),
+            "image": picture("landscape-sketch.png"),
             "strength": 0.3,
         },
         {
@@ -72,8 +72,8 @@ def documents_table() -> pa.Table:
             "prompt": "",
             "conditions": [
                 {"text": "a cat", "image": None, "weight": 0.3},
-                {"text": None, "image": photo("cat.jpg"), "weight": 0.3},
-                {"text": None, "image": photo("coffee.jpg"), "weight": 0.4},
+                {"text": None, "image": picture("cat.png"), "weight": 0.3},
+                {"text": None, "image": picture("starry-night.png"), "weight": 0.4},
             ],
         },
         {
@@ -81,7 +81,7 @@ def documents_table() -> pa.Table:
             "document": "diffusers, inpainting",
             "task": "inpaint",
             "prompt": "a hat",
-            "image": photo("cat.jpg"),
+            "image": picture("cat.png"),
             "mask": mask_above_the_head(),
             "steps": 15,
         },

@@ -26,6 +26,21 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Input:
+    """What a row was given.
+
+    Attributes:
+        label: source, mask, or the weight of a condition.
+        content: an image file that can be opened; None where it cannot be had, or where a condition is a text.
+        note: that text, or why the file cannot be had.
+    """
+
+    label: str
+    content: bytes | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture beside a row.
 
@@ -70,7 +85,10 @@ def thumbnails(output: str, rows: Iterable[Row]) -> dict[str, list[Picture]]:
     pictures: dict[str, list[Picture]] = {}
     for row in rows:
         by_shard[row["shard"]].append(row["key"])
-        pictures[row["key"]] = _inputs(row)
+        pictures[row["key"]] = [
+            Picture(given.label, data_uri(given.content) if given.content else None, given.note)
+            for given in inputs(row)
+        ]
     found = set()
     for key, content in results(output, by_shard):
         found.add(key)
@@ -80,34 +98,42 @@ def thumbnails(output: str, rows: Iterable[Row]) -> dict[str, list[Picture]]:
     return pictures
 
 
-def _inputs(row: Row) -> list[Picture]:
+def inputs(row: Row) -> list[Input]:
+    """Source and mask, or conditions, in their order."""
     if row["task"] == "interpolate":
         return [
-            Picture(f"{condition['weight']:g}", None, condition["text"])
+            Input(f"{condition['weight']:g}", None, condition["text"])
             if condition["text"] is not None
             else _from_location(f"{condition['weight']:g}", condition["image"])
             for condition in row["conditions"] or ()
         ]
-    pictures = []
+    given = []
     if row["task"] in ("img2img", "inpaint"):
-        pictures.append(_from_location("source", row["image_path"]))
+        given.append(_from_location("source", row["image_path"]))
     if row["task"] == "inpaint":
-        pictures.append(_from_location("mask", row["mask_path"]))
-    return pictures
+        given.append(_from_location("mask", row["mask_path"]))
+    return given
 
 
-def _from_location(label: str, location: str | None) -> Picture:
+def _from_location(label: str, location: str | None) -> Input:
     if location is None:
-        return Picture(label, None, "inline in the manifest")
+        return Input(label, None, "inline in the manifest")
     try:
-        return Picture(label, data_uri(storage.read_bytes(location)))
+        content = storage.read_bytes(location)
+        opened(content)
+        return Input(label, content)
     except Exception:  # whatever a foreign file does, the page is made
-        return Picture(label, None, f"cannot be read: {location}")
+        return Input(label, None, f"cannot be read: {location}")
+
+
+def opened(content: bytes) -> Image.Image:
+    """An image file as RGB."""
+    return to_rgb(decode(content))
 
 
 def data_uri(content: bytes) -> str:
     """A thumbnail of an image file."""
-    image = to_rgb(decode(content))
+    image = opened(content)
     image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, "WEBP", quality=QUALITY, method=4)

@@ -119,7 +119,7 @@ def draw_sample(output: str, stats: Sequence[ShardStats], seed: int, per_bucket:
     shards = -(-per_bucket // PER_SHARD)
     for shard in stats:
         try:
-            table = _read(output, shard.shard)
+            table = read_index(output, shard.shard)
         except (StorageError, FileNotFoundError, OSError, pa.ArrowException) as error:
             unreadable.append(f"{index_name(shard.shard)}: {first_line(error)}")
             continue
@@ -136,7 +136,8 @@ def draw_sample(output: str, stats: Sequence[ShardStats], seed: int, per_bucket:
     return Sample(samples, failures, reasons, unreadable)
 
 
-def _read(output: str, shard: int) -> pa.Table:
+def read_index(output: str, shard: int) -> pa.Table:
+    """The records of a shard without the columns that only travel."""
     with storage.open_arrow(storage.join(output, index_name(shard))) as source:
         return pq.ParquetFile(source).read(columns=list(RECORD_NAMES))
 

@@ -54,7 +54,14 @@ def test_the_recipe_makes_the_committed_manifest(table: pa.Table, tmp_path: Path
     for ours, theirs in zip(again.column("mask").to_pylist(), table.column("mask").to_pylist(), strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:
-            assert Image.open(io.BytesIO(ours["bytes"])) == Image.open(io.BytesIO(theirs["bytes"]))
+            assert Image.open(io.BytesIO(content(ours))) == Image.open(io.BytesIO(content(theirs)))
+
+
+def test_the_recipe_makes_the_committed_pictures(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "infra" / "demo_pictures.py", "--output", tmp_path], check=True)
+    committed = sorted((EXAMPLES / "pictures").glob("*.png"))
+    assert [path.name for path in committed] == sorted(path.name for path in tmp_path.iterdir())
+    assert all(Image.open(path) == Image.open(tmp_path / path.name) for path in committed)
 
 
 def test_every_row_is_valid(table: pa.Table) -> None:
@@ -72,7 +79,7 @@ def test_it_shows_every_feature(rows: list[Row]) -> None:
     assert any(row["width"] < row["height"] for row in rows)
     assert {row["mask_polarity"] for row in rows} == {"black", None}
     assert {row["image"]["bytes"] is None for row in rows if row["image"]} == {True, False}
-    assert {0.3, 0.5} <= {row["strength"] for row in rows}
+    assert {0.3, 0.6, 1.0} <= {row["strength"] for row in rows}
     assert [0.3, 0.3, 0.4] in [[c["weight"] for c in row["conditions"] or []] for row in rows]
     assert {row["dataset"] for row in rows} == {"demo"}
 
@@ -87,8 +94,10 @@ def test_every_image_opens_and_every_mask_repaints_a_part(rows: list[Row]) -> No
             assert 0.05 < np.mean(mask >= 128) < 0.6, row["id"]
 
 
-def test_it_is_small_and_says_where_the_photographs_are_from() -> None:
+def test_it_is_small_and_says_where_the_pictures_are_from() -> None:
     assert sum(path.stat().st_size for path in EXAMPLES.rglob("*") if path.is_file()) < 300_000
-    licence = (EXAMPLES / "photos" / "LICENSE.md").read_text()
-    for path in (EXAMPLES / "photos").glob("*.jpg"):
-        assert f"`{path.name}`" in licence
+    for folder in ("photos", "pictures"):
+        licence = (EXAMPLES / folder / "LICENSE.md").read_text()
+        files = [path for path in (EXAMPLES / folder).iterdir() if path.suffix != ".md"]
+        assert len(files) >= 3
+        assert all(f"`{path.name}`" in licence for path in files)

@@ -1,0 +1,148 @@
+"""A contact sheet of an output: one PNG with its first images, inputs and masks beside them, captions underneath."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+from PIL import Image, ImageDraw, ImageFont
+
+from jobs.reporting import pictures
+from jobs.reporting.sample import Row, read_index
+from jobs.reporting.summary import summarize
+from manifests import storage
+from manifests.errors import SUCCESS, UsageError
+
+#: Height of a picture, room between two of them, width of the sheet and height of a line of text, in pixels.
+EDGE, GAP, WIDTH, LINE = 144, 10, 1260, 15
+#: Lines of text under a picture.
+MOST_LINES = 3
+GROUND, INK, FAINT = (255, 255, 255), (25, 25, 25), (120, 120, 120)
+#: Pillow's own font has Latin letters without accents only, so one of the system's is taken where there is one.
+FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf")
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One request's pictures side by side, all `EDGE` pixels high, with what is written under them."""
+
+    pictures: Sequence[Image.Image]
+    labels: Sequence[str]
+    caption: str
+
+    @property
+    def width(self) -> int:
+        return sum(picture.width for picture in self.pictures) + GAP // 2 * (len(self.pictures) - 1)
+
+
+def make_contact_sheet(output: str, target: str, most: int) -> str:
+    """Write the sheet as PNG; returns where it is.
+
+    Args:
+        output: of a run; what is committed of it counts.
+        target: a file or URL; what is there is replaced.
+        most: images, at most; the first ones are shown, in the order of their keys.
+
+    Raises:
+        UsageError: no run was begun there, or it has no image yet.
+        StorageError: the output cannot be read, or the sheet not be written.
+    """
+    rows = list(itertools.islice(_rows(output), most))
+    if not rows:
+        raise UsageError(f"{output} has no image yet; start it again when some shards are committed")
+    by_shard: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        by_shard[row["shard"]].append(row["key"])
+    found = dict(pictures.results(output, by_shard))
+    font, readable = _font(11)
+    tiles = [_tile(row, found[row["key"]], font, readable) for row in rows if row["key"] in found]
+    sink = io.BytesIO()
+    _paint(tiles, font).save(sink, "PNG", optimize=True)
+    storage.write_atomic(target, sink.getvalue())
+    return target
+
+
+def _rows(output: str) -> Iterator[Row]:
+    """Records of images, with their `shard`, in the order of their keys."""
+    for shard in summarize(output).stats:
+        table = read_index(output, shard.shard)
+        for row in table.filter(pc.equal(table["status"], SUCCESS)).to_pylist():
+            yield {**row, "shard": shard.shard}
+
+
+def _font(size: int) -> tuple[Font, bool]:
+    """A font, and whether it has more than ASCII."""
+    for name in FONTS:
+        try:
+            return ImageFont.truetype(name, size), True
+        except OSError:
+            continue
+    return ImageFont.load_default(size), False
+
+
+def _tile(row: Row, content: bytes, font: Font, readable: bool) -> _Tile:
+    inputs = pictures.inputs(row)
+    shown = [_fitted(given.content) if given.content else _card(given.note, font) for given in inputs]
+    caption = row["prompt"] or row["id"]
+    if row["task"] == "img2img":
+        caption += f" (strength {row['strength']:g})"
+    if row["negative_prompt"]:
+        caption += f" (not: {row['negative_prompt']})"
+    if not (readable or caption.isascii()):
+        caption = str(row["id"])
+    return _Tile([*shown, _fitted(content)], [*(given.label for given in inputs), ""], caption)
+
+
+def _fitted(content: bytes) -> Image.Image:
+    image = pictures.opened(content)
+    return image.resize((max(1, round(image.width * EDGE / image.height)), EDGE), Image.Resampling.LANCZOS)
+
+
+def _card(text: str, font: Font) -> Image.Image:
+    """A condition that is a text, or the reason why a picture is not to be had."""
+    card = Image.new("RGB", (EDGE, EDGE), (238, 238, 238))
+    lines = textwrap.wrap(text, 20)[:6]
+    place = ((EDGE - LINE * len(lines)) // 2, EDGE // 2)
+    ImageDraw.Draw(card).multiline_text(
+        (place[1], place[0]), "\n".join(lines), fill=INK, font=font, anchor="ma", align="center", spacing=4
+    )
+    return card
+
+
+def _paint(tiles: Sequence[_Tile], font: Font) -> Image.Image:
+    """Lay the tiles out in lines, and paint them."""
+    lines: list[list[_Tile]] = [[]]
+    for tile in tiles:
+        if lines[-1] and sum(other.width + 2 * GAP for other in lines[-1]) + tile.width > WIDTH - 4 * GAP:
+            lines.append([])
+        lines[-1].append(tile)
+    height = EDGE + (1 + MOST_LINES) * LINE + GAP
+    sheet = Image.new("RGB", (WIDTH, height * len(lines) + 2 * GAP), GROUND)
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        x, y = 2 * GAP, 2 * GAP + number * height
+        for tile in line:
+            start = x
+            for picture, label in zip(tile.pictures, tile.labels, strict=True):
+                sheet.paste(picture, (x, y))
+                draw.text((x, y + EDGE + 2), label, fill=FAINT, font=font)
+                x += picture.width + GAP // 2
+            words = _wrapped(tile.caption, tile.width, font, draw)
+            draw.multiline_text((start, y + EDGE + LINE * any(tile.labels) + 2), words, fill=INK, font=font, spacing=2)
+            x += 2 * GAP - GAP // 2
+    return sheet
+
+
+def _wrapped(text: str, width: int, font: Font, draw: ImageDraw.ImageDraw) -> str:
+    """The text in lines of at most `width` pixels, cut off after `MOST_LINES`."""
+    letters = max(8, int(len(text) * width / max(1.0, draw.textlength(text, font))))
+    while letters > 8 and any(draw.textlength(line, font) > width for line in textwrap.wrap(text, letters)):
+        letters -= 1
+    return "\n".join(textwrap.wrap(text, letters, max_lines=MOST_LINES, placeholder=" …"))
