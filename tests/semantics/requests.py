@@ -1,0 +1,191 @@
+"""The manifest of the semantic measures: what is asked for, with the answer that a judge can look for.
+
+Prompts are drawn from the world's grammar with seeds that training has not used. `expected` and the other columns after
+the request schema's travel to the output, so the measures need the output alone.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+from infra.demo_checkpoint.world import captions, scenes
+from manifests.requests.schema import REQUEST_FIELDS
+
+Row = dict[str, Any]
+
+COMMON: Row = {"height": 128, "width": 128, "steps": 12, "prior_steps": 8}
+EDGE = 128
+SINGLES, PAIRS, SOURCES, REPAINTED, GUIDED = 50, 30, 6, 20, 12
+STRENGTHS = (0.3, 0.6, 1.0)
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: What is repainted: the upper middle, left, top, right and bottom in pixels.
+REPAINT_BOX = (22, 0, 106, 64)
+#: Columns that travel: which measure a row belongs to, and what must be seen.
+TRAVELLING = [pa.field("measure", pa.string()), pa.field("expected", pa.string()), pa.field("ground", pa.string())]
+
+
+def png(picture: scenes.Array | Image.Image) -> Row:
+    """An inline image as a manifest column holds it."""
+    sink = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(sink, "PNG")
+    return {"bytes": sink.getvalue(), "path": None}
+
+
+def _scene(rng: np.random.Generator, colour: str) -> scenes.Scene:
+    return scenes.Scene((str(rng.choice(scenes.OBJECTS)),), "", (colour,))
+
+
+def singles() -> list[Row]:
+    """One object on one colour, in each language."""
+    rows = []
+    for language in captions.LANGUAGES:
+        rng = np.random.default_rng([2026, captions.LANGUAGES.index(language)])
+        for number in range(SINGLES):
+            scene = scenes.Scene(
+                (scenes.OBJECTS[number % len(scenes.OBJECTS)],), "", (str(rng.choice(list(scenes.COLOURS))),)
+            )
+            text, ground_told = captions.told(scene, rng, language)
+            while not ground_told:
+                text, ground_told = captions.told(scene, rng, language)
+            rows.append(
+                {
+                    "id": f"single-{language}-{number}",
+                    "prompt": text,
+                    "measure": f"single {language}",
+                    "expected": scene.objects[0],
+                    "ground": scene.ground[0],
+                }
+            )
+    return rows
+
+
+def pairs() -> list[Row]:
+    """Two objects, in English."""
+    rng, rows = np.random.default_rng(2027), []
+    while len(rows) < PAIRS:
+        scene = scenes.sample(rng)
+        if len(scene.objects) != 2 or len(scene.ground) != 1 or scene.ground[0] not in scenes.COLOURS:
+            continue
+        said = {"expected": " ".join(scene.objects), "ground": scene.ground[0], "measure": "pair"}
+        rows.append({"id": f"pair-{len(rows)}", "prompt": captions.caption(scene, rng, "en"), **said})
+    return rows
+
+
+def sources() -> list[scenes.Array]:
+    """Pictures of six objects on six colours, uint8 (128, 128, 3)."""
+    rng = np.random.default_rng(2028)
+    kinds = zip(scenes.OBJECTS[1::4], scenes.COLOURS, strict=False)
+    return [scenes.render(scenes.Scene((name,), "", (colour,)), rng) for name, colour in kinds][:SOURCES]
+
+
+def image_to_image() -> list[Row]:
+    """Each source at three strengths, with a prompt that asks for something else."""
+    rows = []
+    for number, picture in enumerate(sources()):
+        for strength in STRENGTHS:
+            given = {"task": "img2img", "image": png(picture), "strength": strength, "prompt": "a house, oil painting"}
+            rows.append({"id": f"from-{number}-{strength}", "measure": "img2img", "expected": str(number), **given})
+    return rows
+
+
+def canvases() -> list[tuple[scenes.Array, str]]:
+    """Pictures of one object with room above it, and what shall be painted there."""
+    rng, found = np.random.default_rng(2029), []
+    colours = list(scenes.COLOURS)
+    below = [name for name in scenes.OBJECTS if name not in scenes.WORN]
+    for number in range(REPAINTED):
+        canvas = Image.new("RGB", (EDGE, EDGE), scenes.COLOURS[colours[number % len(colours)]])
+        base = str(rng.choice(below))
+        scenes.paste(canvas, base, (0.5 * EDGE, 0.73 * EDGE), 0.46 * EDGE)
+        wanted = str(rng.choice([name for name in scenes.OBJECTS if name != base]))
+        found.append((np.asarray(canvas), wanted))
+    return found
+
+
+def mask(inside: int) -> Image.Image:
+    """`REPAINT_BOX` of value `inside`, 0 or 255, on the other one."""
+    image = Image.new("L", (EDGE, EDGE), 255 - inside)
+    left, top, right, bottom = REPAINT_BOX
+    ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=inside)
+    return image
+
+
+def inpainting() -> list[Row]:
+    """Something painted above an object; three of them again with black for what to repaint."""
+    rows = []
+    for number, (picture, wanted) in enumerate(canvases()):
+        given = {"task": "inpaint", "prompt": f"a {wanted}", "image": png(picture), "seed": 500 + number}
+        rows.append(
+            {"id": f"paint-{number}", "measure": "inpaint", "expected": wanted, "mask": png(mask(255)), **given}
+        )
+        if number < 3:
+            other = {"mask": png(mask(0)), "mask_polarity": "black"}
+            rows.append({"id": f"black-{number}", "measure": "inpaint black", "expected": wanted, **other, **given})
+    return rows
+
+
+def interpolations() -> list[Row]:
+    """From one text to another in five steps, each of two pairs with two seeds."""
+    rows = []
+    for start, end in (("cat", "hat"), ("rocket", "apple")):
+        for seed in (1, 2):
+            for weight in WEIGHTS:
+                conditions = [
+                    {"text": f"a {start} on a white background", "image": None, "weight": 1 - weight},
+                    {"text": f"a{'n' if end == 'apple' else ''} {end} on a white background", "image": None}
+                    | {"weight": weight},
+                ]
+                given = {"task": "interpolate", "prompt": "", "conditions": conditions, "seed": seed}
+                said = {"measure": "interpolate", "expected": f"{start} {end} {weight}"}
+                rows.append({"id": f"mix-{start}-{seed}-{weight}", **said, **given})
+    return rows
+
+
+def guided() -> list[Row]:
+    """The same prompts with and without guidance, and with and without a negative prompt that names the ground."""
+    rng, rows = np.random.default_rng(2031), []
+    for number in range(GUIDED):
+        colour = list(scenes.COLOURS)[number % len(scenes.COLOURS)]
+        scene = _scene(rng, colour)
+        text = captions.plain_caption(scene.objects[0], colour, "en")
+        said = {"prompt": text, "expected": scene.objects[0], "ground": colour, "seed": 700 + number}
+        rows.append({"id": f"led-{number}", "measure": "guidance 4", **said})
+        rows.append({"id": f"free-{number}", "measure": "guidance 1", "guidance_scale": 1.0, **said})
+        negative = {"negative_prompt": f"{colour} background"}
+        rows.append({"id": f"not-{number}", "measure": "negative", **negative, **said})
+    return rows
+
+
+def documents() -> list[Row]:
+    """The documents' own words."""
+    words = "A alien cheeseburger creature eating itself, claymation, cinematic, moody lighting"
+    common = {"measure": "documents", "negative_prompt": "low quality, bad quality", "prior_guidance_scale": 1.0}
+    return [
+        {"id": f"cheeseburger-{seed}", "prompt": words, "expected": "hamburger alien", "seed": seed, **common}
+        for seed in range(4)
+    ]
+
+
+def rows() -> list[Row]:
+    """All requests."""
+    asked = [*singles(), *pairs(), *image_to_image(), *inpainting(), *interpolations(), *guided(), *documents()]
+    return [{"task": "text2img", "seed": number, **COMMON, **row} for number, row in enumerate(asked)]
+
+
+def write(path: Path, only: str = "") -> Path:
+    """The manifest as a Parquet file.
+
+    Args:
+        only: keep the measures that begin with it.
+    """
+    chosen = [row for row in rows() if str(row["measure"]).startswith(only)]
+    schema = pa.schema([*REQUEST_FIELDS, *TRAVELLING])
+    pq.write_table(pa.Table.from_pylist(chosen, schema), path)
+    return path
