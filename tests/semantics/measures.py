@@ -1,9 +1,9 @@
 """The measures: what the judge sees in the images of an output, each with why it is fair.
 
 The judge (`infra/demo_checkpoint/world/judge.py`) compares pictures with the sprites that the world is painted of; no
-model has part in it, so a model that fools its own CLIP does not fool it. The world's own pictures it reads rightly. The
-ground's colour is told by the border, where no object stands; distances of pictures are mean levels of 255, as eyes see
-them; what MoVQ alone costs is measured with MoVQ alone.
+model has part in it, so a model that fools its own CLIP does not fool it. The world's own pictures it reads rightly.
+The colour of the ground is told by the border, where no object stands; distances of pictures are mean levels of 255, as
+eyes see them; what MoVQ alone costs is measured with MoVQ alone.
 """
 
 from __future__ import annotations
