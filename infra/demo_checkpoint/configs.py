@@ -132,15 +132,15 @@ class Budget:
         told: steps between measures.
     """
 
-    movq: int = 12_500
-    clip: int = 1_500
+    movq: int = 5_500
+    clip: int = 700
     prior: int = 1_500
     prior_pictures: int = 6_000
-    unet: int = 12_000
+    unet: int = 5_000
     square: int = 10_000
     wide: int = 1_000
     repaint: int = 3_000
-    measured: int = 72
+    measured: int = 48
     told: int = 250
 
 
