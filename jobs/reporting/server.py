@@ -12,6 +12,7 @@ elsewhere in the same browser cannot ask it.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -72,9 +73,16 @@ def make_server(output: str, port: int) -> ThreadingHTTPServer:
         pages = catalog
 
     try:
-        return ThreadingHTTPServer((ADDRESS, port), Handler)
+        return _Server((ADDRESS, port), Handler)
     except (OSError, OverflowError) as error:
         raise UsageError(f"option --port: {port} cannot be taken ({error}); give another, or 0 for any") from error
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A browser that goes to another page hangs up on the pictures of this one.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
