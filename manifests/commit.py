@@ -31,6 +31,21 @@ _PART_NAME = re.compile(r"^(\d{5,})\.arrow$")
 _FOLDER_NAME = re.compile(r"^(\d{5,})/?$")
 
 
+#: Failures of one batch that its receipt tells of, and letters of each reason.
+TOLD_FAILURES, TOLD_LETTERS = 3, 300
+
+
+class RowFailure(BaseModel):
+    """A failed sample: which, and why, as in the index but at most `TOLD_LETTERS` long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest_row: int | None
+    id: str
+    status: str
+    message: str
+
+
 class Receipt(BaseModel):
     """What the driver learns about a staged batch.
 
@@ -43,6 +58,7 @@ class Receipt(BaseModel):
         bucket: what its samples share; None for rows that failed validation.
         seconds: how long each guarded stage worked on it.
         embedded: samples that the prior embedded for it; the others' embeddings were known, or they failed before.
+        failures: its first failed samples, at most `TOLD_FAILURES`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +72,7 @@ class Receipt(BaseModel):
     bucket: Bucket | None = None
     seconds: Mapping[str, float] = Field(default_factory=dict)
     embedded: int = 0
+    failures: tuple[RowFailure, ...] = ()
 
 
 class FileStats(BaseModel):

@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from pydantic import ValidationError
 
+from jobs.monitoring.pace import duration
 from jobs.reporting.pictures import Picture
 from jobs.reporting.sample import BucketSample, Sample
 from jobs.reporting.summary import Summary
-from jobs.run.progress import duration
 from manifests.config import RunConfig
 
 #: Both extend `page.html.j2`.

@@ -6,6 +6,7 @@ import contextlib
 import platform
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -28,13 +29,15 @@ from jobs.engine.pipeline import (
 )
 from jobs.engine.pools import npus
 from jobs.engine.store_lookup import check_known
+from jobs.monitoring.facts import INVALID
+from jobs.monitoring.pace import duration
+from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome
 from jobs.run.parallel_planning import plan_job
 from jobs.run.prior_stage import PriorReport, run_prior_stage
 from jobs.run.prior_stage import describe as describe_prior_stage
-from jobs.run.progress import RunProgress, duration
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
 from manifests.commit import Receipt, sealed_shards, staged_parts
@@ -204,15 +207,15 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
-        sealer = Sealer(config, ledger.batches)
+        progress.plan_shards(len(ledger.batches), ledger.sealed)
+        sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)
-        total = sum(planned.shards[number].rows for number in ledger.batches)
-        progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
+        progress.start_tasks(_totals(planned, ledger, config.batch_size))
         try:
             memory = remembered(config, device.kind)
             attempts = start_attempts()
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.detail, stop.look, memory)
+            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.pools, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
@@ -255,7 +258,7 @@ def _run_pipeline(
         try:
             for receipt in run_pipeline(setup, windows_left(planned, ledger)):
                 progress.phase("making images")
-                progress.add(receipt.successes, receipt.count - receipt.successes)
+                progress.received(receipt)
                 done.add(receipt)
                 if ledger.record(receipt):
                     sealer.add(receipt.shard)
@@ -279,12 +282,12 @@ def _run_pipeline(
 def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Try the failed rows again."""
     progress.phase(f"trying {failed.count} failed rows again")
-    progress.start(failed.count, 0)
+    progress.start(failed.count)
     stop.wait_for(setup.pools.decoder.most)
     run_folder.unfinish(setup.config)
 
     def on_receipt(receipt: Receipt) -> bool:
-        progress.add(receipt.successes, receipt.count - receipt.successes)
+        progress.received(receipt)
         done.add(receipt)
         return stop.came()
 
@@ -308,14 +311,27 @@ def _incomplete(
     )
 
 
-def _rows_left(planned: Plan, ledger: Ledger, batch_size: int) -> int:
-    """Rows still to make; of a shard under way an estimate, because its batches differ in size."""
-    left = 0
+def _totals(planned: Plan, ledger: Ledger, batch_size: int) -> dict[str, tuple[int, int]]:
+    """By task, rows in all and rows made before; of a shard under way an estimate, because its batches differ in size.
+
+    Rows that failed validation have a count of their own.
+    """
+    total: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     for number in ledger.batches:
         shard = planned.shards[number]
         batches = ledger.missing_of([number]).count
-        left += shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
-    return left
+        left = shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
+        # The rejected rows of a shard come last.
+        made = min(shard.samples, shard.rows - left)
+        for name, rows, before in (
+            (shard.task or INVALID, shard.samples, made),
+            (INVALID, shard.rejected, shard.rows - left - made),
+        ):
+            if rows:
+                total[name] += rows
+                done[name] += before
+    return {name: (total[name], done[name]) for name in sorted(total, key=lambda name: (name == INVALID, name))}
 
 
 def _versions() -> dict[str, str]:

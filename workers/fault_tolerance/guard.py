@@ -139,7 +139,7 @@ class Guard:
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         if not orders.alone:
-            self._ask("compiling", worker)
+            self._ask("compiling", self.stage, worker)
             with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
                 compile_shape()
 
