@@ -29,10 +29,12 @@ class Screen:
     Attributes:
         facts: of the run.
         title: for its frame; the phase, where there is none.
+        remarks: lines that stay as long as there is room for a frame.
     """
 
     facts: RunFacts
     title: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = (options.height or options.size.height) - 1
@@ -66,7 +68,7 @@ class Screen:
     def _frame(self, body: Sequence[RenderableType]) -> Panel:
         facts = self.facts
         return Panel(
-            Group(*body),
+            Group(*body, *(Text(remark, overflow="ellipsis") for remark in self.remarks)),
             title=Text(self.title or facts.phase, style="bold", overflow="ellipsis"),
             title_align="left",
             subtitle=Text(duration(facts.seconds), style="dim"),

@@ -12,6 +12,9 @@ from manifests.commit import RowFailure
 #: Names of counts that are no task: rows that failed validation, and images where nobody told tasks apart.
 INVALID, IMAGES = "invalid", "images"
 
+#: Failures that are kept to be shown.
+NEWEST = 5
+
 
 @dataclass(frozen=True)
 class PoolState:
@@ -126,4 +129,5 @@ class RunFacts(_Facts):
         return sum(count.failed for count in self.counts)
 
 
+#: By name, how many images there are, and how many of them were there before.
 Totals = Mapping[str, tuple[int, int]]

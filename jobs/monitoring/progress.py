@@ -21,6 +21,7 @@ from jobs.monitoring.display import Screen
 from jobs.monitoring.facts import IMAGES, PoolState, Totals
 from jobs.monitoring.lines import brief, details
 from jobs.monitoring.pace import duration
+from jobs.monitoring.status_file import StatusFile
 from jobs.monitoring.tracker import Tracker
 from jobs.terminal import lasting
 from manifests.commit import Receipt
@@ -103,7 +104,7 @@ class RunProgress:
         self._tracker.start(totals)
         self._counts = True
         total, done = (sum(each[position] for each in totals.values()) for position in (0, 1))
-        if done:
+        if 0 < done < total:
             self._say(f"going on from {done} of {total} images")
 
     def add(self, written: int, failed: int) -> None:
@@ -121,6 +122,14 @@ class RunProgress:
     def sealed(self, shard: int) -> None:
         """A shard is committed."""
         self._tracker.sealed(shard)
+
+    def published(self, output: str, share: tuple[int, int], check: Callable[[], None]) -> StatusFile:
+        """A context that renews the output's status file.
+
+        Args:
+            check: raises where the output is another job's by now.
+        """
+        return StatusFile(output, share, self._tracker.facts, self.note, check)
 
     def finish(self) -> None:
         """All images are done; what was there before may have been an estimate."""

@@ -10,12 +10,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from jobs.monitoring.facts import IMAGES, INVALID, Count, PoolFacts, PoolState, RunFacts, Totals
+from jobs.monitoring.facts import IMAGES, INVALID, NEWEST, Count, PoolFacts, PoolState, RunFacts, Totals
 from jobs.monitoring.pace import Pace
 from manifests.commit import Receipt, RowFailure
-
-#: Failures that are kept to be shown.
-NEWEST = 5
 
 
 class CallShare:

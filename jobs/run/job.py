@@ -145,7 +145,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
-            return run(config, planned, progress, stop, began)
+            with progress.published(config.output, config.share, lease.check):
+                return run(config, planned, progress, stop, began)
 
 
 def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
@@ -155,6 +156,8 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     finish_reseals(config.output, numbers)
     batches = {number: planned.shards[number].batches for number in numbers}
     ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
+    progress.plan_shards(len(ledger.batches), ledger.sealed)
+    progress.start_tasks(_totals(planned, ledger, config.batch_size))
     done = _Done()
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or ledger.to_seal or failed.count:
@@ -207,11 +210,9 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
-        progress.plan_shards(len(ledger.batches), ledger.sealed)
         sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)
-        progress.start_tasks(_totals(planned, ledger, config.batch_size))
         try:
             memory = remembered(config, device.kind)
             attempts = start_attempts()
