@@ -15,7 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.monitoring.facts import INVALID, Count, RunFacts
-from jobs.monitoring.lines import actor_words, brief, briefest, failure_words, left_words, rate_words, share_words
+from jobs.monitoring.lines import (
+    actor_words,
+    brief,
+    briefest,
+    failure_words,
+    left_words,
+    lost_words,
+    rate_words,
+    share_words,
+)
 from jobs.monitoring.pace import duration
 
 #: From so many columns on the pools stand beside the tasks; below the other, only one line is shown.
@@ -141,6 +150,8 @@ def _totals(facts: RunFacts) -> RenderableType:
         grid.add_row("left", left_words(facts.left))
     if facts.shards:
         grid.add_row("shards", f"{facts.sealed:,} of {facts.shards:,} sealed")
+    if facts.lost:
+        grid.add_row("lost", Text(lost_words(facts), style="yellow"))
     return grid
 
 

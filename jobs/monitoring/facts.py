@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.commit import RowFailure
 
@@ -38,6 +38,21 @@ class PoolState:
     waiting: int
     call_seconds: float
     finished: bool = False
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What the engine tells every second.
+
+    Attributes:
+        pools: in the order of the pipeline.
+        lost: processes that were lost, by cause.
+        batches_again: batches that are made again because of it.
+    """
+
+    pools: Sequence[PoolState]
+    lost: Mapping[str, int] = field(default_factory=dict)
+    batches_again: int = 0
 
 
 class _Facts(BaseModel):
@@ -99,6 +114,8 @@ class RunFacts(_Facts):
         pools: in the order of the pipeline; empty before there are any.
         sealed, shards: of its shards, those that are committed, and all.
         failures: the newest ones, the newest first.
+        lost: worker processes that were lost, by cause.
+        batches_again: batches that were, or are to be, made again because of it.
     """
 
     phase: str
@@ -112,6 +129,8 @@ class RunFacts(_Facts):
     sealed: int = 0
     shards: int = 0
     failures: tuple[RowFailure, ...] = ()
+    lost: Mapping[str, int] = Field(default_factory=dict)
+    batches_again: int = 0
 
     @property
     def total(self) -> int:

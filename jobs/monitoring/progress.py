@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from jobs.monitoring.display import Screen
-from jobs.monitoring.facts import IMAGES, PoolState, Totals
+from jobs.monitoring.facts import IMAGES, EngineState, Totals
 from jobs.monitoring.lines import brief, details
 from jobs.monitoring.pace import duration
 from jobs.monitoring.status_file import StatusFile
@@ -87,9 +87,9 @@ class RunProgress:
         if self._tracker.phase(text) and self._live is None:
             self._say(text)
 
-    def pools(self, pools: Sequence[PoolState]) -> None:
-        """How the pools are, until it is said again."""
-        self._tracker.pools(pools)
+    def engine(self, state: EngineState) -> None:
+        """How the engine is, until it is said again."""
+        self._tracker.engine(state)
 
     def note(self, text: str) -> None:
         """A line that stays."""

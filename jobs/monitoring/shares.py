@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 from jobs.monitoring.facts import INVALID, NEWEST, Count, PoolFacts, RunFacts, TimeLeft
@@ -31,6 +32,8 @@ def together(parts: Sequence[RunFacts]) -> RunFacts:
         pools=_pools_together([pool for part in parts for pool in part.pools]),
         sealed=sum(part.sealed for part in parts),
         shards=sum(part.shards for part in parts),
+        lost=sum((Counter(part.lost) for part in parts), Counter()),
+        batches_again=sum(part.batches_again for part in parts),
         failures=tuple(failure for failure in turns if failure is not None)[:NEWEST],
     )
 

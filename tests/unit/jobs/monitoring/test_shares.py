@@ -27,6 +27,7 @@ def test_counts_rates_shards_and_pools_add_up_and_the_slowest_share_is_waited_fo
     decoder = whole.pools[1]
     assert (decoder.size, decoder.up, decoder.waiting, decoder.in_calls) == (16, 14, 28, pytest.approx(0.973))
     assert whole.pools[0].finished
+    assert (whole.lost, whole.batches_again) == ({"out of memory": 4, "hung": 2}, 6)
     assert whole.failures == facts().failures
 
 
