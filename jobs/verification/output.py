@@ -7,14 +7,12 @@ and raises nothing.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from jobs.run import run_folder
 from jobs.verification.findings import Finding, ShardReport, Verdict
@@ -23,7 +21,7 @@ from jobs.verification.tar import check_tar
 from manifests import storage
 from manifests.commit import PARTS_FOLDER, member_suffixes, read_stats, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import StorageError, UsageError
+from manifests.errors import StorageError
 from manifests.planning.plan import Plan, batches_of, plan
 from workers.stages.reseal import RESEAL_FOLDER, RETRY_FOLDER
 
@@ -43,8 +41,8 @@ def verify(config: RunConfig) -> Verdict:
         UsageError: there is no run in the output, or the manifest cannot be read.
         StorageError: the output cannot be listed.
     """
-    stored = _stored(config.output, "plan.json")
-    config = _with_settings(config, _stored(config.output, "config.json"))
+    _, stored = run_folder.begun(config.output)
+    config = run_folder.settings(config.output, manifest=config.manifest)
     planned = plan(config, run_folder.ends_of(config))
     verdict = Verdict(requests=planned.requests, shards=len(planned.shards))
     if stored.get("fingerprint") != planned.fingerprint:
@@ -119,27 +117,3 @@ def _check_folder(output: str, planned: Plan, unfinished: bool) -> Iterator[Find
         yield Finding("_SUCCESS", "_SUCCESS", "is there although the output is not right")
     if "_SUCCESS" not in names:
         yield Finding("_SUCCESS", "_SUCCESS", "is missing: the run did not end; start the job again")
-
-
-def _stored(output: str, name: str) -> dict[str, object]:
-    url = storage.join(output, "_run", name)
-    try:
-        content: dict[str, object] = json.loads(storage.read_bytes(url))
-    except FileNotFoundError:
-        raise UsageError(f"{output} has no _run/{name}, so no run was begun there; check --output") from None
-    except ValueError as error:
-        raise UsageError(f"{url} cannot be read: {error}") from error
-    return content
-
-
-def _with_settings(config: RunConfig, stored: dict[str, object]) -> RunConfig:
-    """The settings that the output was made with, on the locations that were given."""
-    try:
-        return RunConfig.model_validate(
-            {**stored, "manifest": config.manifest, "output": config.output, "append": False}
-        )
-    except ValidationError as error:
-        detail = error.errors()[0]
-        raise UsageError(
-            f"{config.output}/_run/config.json is not of this version: {detail['loc'][0]}: {detail['msg']}"
-        ) from error
