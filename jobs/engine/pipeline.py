@@ -287,12 +287,13 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
 
     def look_up(topology: Any) -> None:
         news = ray.get(setup.attempts.news.remote())
+        # First, because what ends the run below may be what came of it.
+        setup.notify_state(engine_state(setup.pools, topology, news))
+        _tell_losses(setup, news)
         setup.look(sum(count for stage, count in news.working.items() if stage != INPUTS))
         watch.check()
         if news.trouble is not None:
             raise news.trouble
-        setup.notify_state(engine_state(setup.pools, topology, news))
-        _tell_losses(setup, news)
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))

@@ -74,6 +74,7 @@ class RunProgress:
     ) -> None:
         self._ended.set()
         if self._live is not None:
+            self._tracker.phase("done" if error is None else "ended early")
             # What has counted nothing leaves nothing behind.
             self._live.transient = not self._counts
             self._live.stop()

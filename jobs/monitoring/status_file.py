@@ -13,7 +13,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.monitoring.facts import RunFacts
 from manifests import storage
-from manifests.errors import first_line
+from manifests.errors import KandinskyBatchError, first_line
 
 FOLDER = "_run"
 
@@ -30,6 +31,9 @@ EVERY_S, EVERY_REMOTE_S = 5.0, 30.0
 
 #: Seconds that the last write may try again: the run's own end waits for it.
 LAST_WRITE_S = 10.0
+
+#: Files read at the same time; on an object store each is one round trip.
+READERS = 16
 
 _NAME = re.compile(r"^status(?:-(\d{5})-of-(\d{5}))?\.json$")
 
@@ -115,6 +119,9 @@ class StatusFile:
     def _write(self, state: Literal["running", "done", "ended early"], reason: str, patience_s: float) -> None:
         try:
             self._check()
+        except KandinskyBatchError:
+            return
+        try:
             status = Status(
                 state=state,
                 reason=reason,
@@ -141,20 +148,21 @@ def read_statuses(output: str) -> list[Status]:
 
     A file that cannot be read, of another version say, is none.
     """
+    names = filter(_NAME.match, storage.list_names(storage.join(output, FOLDER)))
     found: dict[int, list[Status]] = {}
-    for name in storage.list_names(storage.join(output, FOLDER)):
-        if _NAME.match(name):
-            for status in _read(storage.join(output, FOLDER, name)):
+    with ThreadPoolExecutor(READERS) as pool:
+        for status in pool.map(lambda name: _read(storage.join(output, FOLDER, name)), names):
+            if status is not None:
                 found.setdefault(status.share[1], []).append(status)
     newest = max(found.values(), key=lambda group: max(status.updated for status in group), default=[])
     return sorted(newest, key=lambda status: status.share)
 
 
-def _read(url: str) -> Iterator[Status]:
+def _read(url: str) -> Status | None:
     try:
-        yield Status.model_validate_json(storage.read_bytes(url))
+        return Status.model_validate_json(storage.read_bytes(url))
     except (FileNotFoundError, ValidationError):
-        return
+        return None
 
 
 def _name(share: tuple[int, int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -16,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from jobs.monitoring.facts import IMAGES, Count, RunFacts
 from jobs.monitoring.pace import duration
 from jobs.monitoring.shares import together
-from jobs.monitoring.status_file import Status, read_statuses
+from jobs.monitoring.status_file import READERS, Status, read_statuses
 from jobs.run import run_folder
-from jobs.run.lease import STALE_S, holder_of
+from jobs.run.lease import STALE_S, Holder, holder_of
 from manifests.errors import UsageError
 
 State = Literal["running", "done", "ended early", "died"]
@@ -84,7 +85,9 @@ class Watcher:
         statuses = read_statuses(self._output)
         if not statuses:
             return self._without_status()
-        shares = [self._judge(status) for status in statuses]
+        with ThreadPoolExecutor(READERS) as pool:
+            holders = list(pool.map(lambda status: holder_of(self._output, status.share), statuses))
+        shares = [self._judge(status, holder) for status, holder in zip(statuses, holders, strict=True)]
         states = {share.state for share in shares}
         state = next(each for each in _WORST_FIRST if each in states)
         missing = statuses[0].share[1] - len(shares)
@@ -96,11 +99,10 @@ class Watcher:
             output=self._output, state=state, words=words, shares=tuple(shares), missing=missing, facts=facts
         )
 
-    def _judge(self, status: Status) -> ShareState:
+    def _judge(self, status: Status, holder: Holder | None) -> ShareState:
         if status.state != "running":
             words = f"ended early: {status.reason}" if status.reason else status.state
             return ShareState(state=status.state, words=words, status=status)
-        holder = holder_of(self._output, status.share)
         lives = None if holder is None or holder.pid != status.pid else holder.lives
         silent_s = self._silent_s(status)
         if lives or (lives is None and holder is not None and silent_s < STALE_S):
@@ -109,7 +111,7 @@ class Watcher:
             # Its lease goes with its end, and so it may have said more meanwhile.
             for later in read_statuses(self._output):
                 if later.share == status.share and later.state != "running":
-                    return self._judge(later)
+                    return self._judge(later, None)
         why = f"no sign of life for {duration(silent_s)}" if lives is None and holder else "its process is gone"
         words = f"died while {status.facts.phase}: {why}; the same command goes on from there"
         return ShareState(state="died", words=words, status=status)

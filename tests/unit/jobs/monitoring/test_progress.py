@@ -102,7 +102,8 @@ def test_on_a_terminal_one_display_stays_with_the_last_facts_and_notes_above_it(
         progress.engine(LOADING)
         progress.add(3, 1)
     text = terminal.written()
-    last = text[text.rindex("making images") :]
+    last = text[text.rindex("╭─") :]
+    assert " done " in last.splitlines()[0]
     assert "0 of 2 up, 2 loading" in last
     assert "100%" in last
     assert "device: cpu" in text

@@ -93,12 +93,14 @@ def test_a_job_that_has_lost_its_output_to_another_writes_nothing(output: str) -
         if lost:
             raise StorageError("taken over")
 
-    with StatusFile(output, WHOLE, facts, lambda words: None, check):
+    told: list[str] = []
+    with StatusFile(output, WHOLE, facts, told.append, check):
         seen(output, 0)
         lost = True
         time.sleep(0.1)
         (before,) = read_statuses(output)
     assert read_statuses(output) == [before]
+    assert told == [], "the run itself meets that, and tells"
 
 
 def test_what_is_no_status_of_this_version_is_none(tmp_path: Path) -> None:
