@@ -17,6 +17,7 @@ from jobs.reporting.sample import Row, read_index
 from jobs.reporting.summary import summarize
 from manifests import storage
 from manifests.errors import SUCCESS, UsageError
+from workers.stages.pixels import decode, to_rgb
 
 #: Height of a picture, room between two of them, width of the sheet and height of a line of text, in pixels.
 EDGE, GAP, WIDTH, LINE = 144, 10, 1260, 15
@@ -88,8 +89,8 @@ def _font(size: int) -> tuple[Font, bool]:
 
 
 def _tile(row: Row, content: bytes, font: Font, readable: bool) -> _Tile:
-    inputs = pictures.inputs(row)
-    shown = [_fitted(given.content) if given.content else _card(given.note, font) for given in inputs]
+    inputs = pictures.sources(row)
+    shown = [_input(source, font) for source in inputs]
     caption = row["prompt"] or row["id"]
     if row["task"] == "img2img":
         caption += f" (strength {row['strength']:g})"
@@ -97,11 +98,21 @@ def _tile(row: Row, content: bytes, font: Font, readable: bool) -> _Tile:
         caption += f" (not: {row['negative_prompt']})"
     if not (readable or caption.isascii()):
         caption = str(row["id"])
-    return _Tile([*shown, _fitted(content)], [*(given.label for given in inputs), ""], caption)
+    return _Tile([*shown, _fitted(content)], [*(source.label for source in inputs), ""], caption)
+
+
+def _input(source: pictures.Source, font: Font) -> Image.Image:
+    """An input as it was given, or a card with its text or with why it cannot be shown."""
+    if source.location is None:
+        return _card(source.note, font)
+    try:
+        return _fitted(storage.read_bytes(source.location))
+    except Exception:  # whatever a foreign file does, the sheet is made
+        return _card(f"cannot be read: {source.location}", font)
 
 
 def _fitted(content: bytes) -> Image.Image:
-    image = pictures.opened(content)
+    image = to_rgb(decode(content))
     return image.resize((max(1, round(image.width * EDGE / image.height)), EDGE), Image.Resampling.LANCZOS)
 
 
