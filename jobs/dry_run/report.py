@@ -11,11 +11,12 @@ from jobs.cost.step_times import StepTimes
 from jobs.dry_run.input_check import InputCheck
 from jobs.limits import disk_space
 from jobs.limits.disk_space import DiskSpace
+from jobs.limits.failed_rows import FailureLimit, rejected_rows
 from jobs.run import run_folder
 from manifests.batch import Bucket
 from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import UsageError
+from manifests.errors import TooManyFailedError, UsageError
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import Sources
 from manifests.planning.window_summary import Problem
@@ -167,7 +168,7 @@ def dry_run(
         unusable=inputs.unusable if inputs else None,
         done=done,
         disk=disk,
-        refused=_refusal(config, planned, disk),
+        refused=_refusal(config, planned, done, disk),
         estimate=total(costs, planned.buckets, times[1], times[0]) if times is not None and costs else None,
     )
 
@@ -190,11 +191,15 @@ def _done(config: RunConfig, planned: Plan) -> Done:
     )
 
 
-def _refusal(config: RunConfig, planned: Plan, disk: DiskSpace | None) -> str | None:
+def _refusal(config: RunConfig, planned: Plan, done: Done, disk: DiskSpace | None) -> str | None:
     try:
         locations.check(config.checkpoint, planned.samples_by_task)
         run_folder.check(config, planned)
         disk_space.refuse(disk)
-    except UsageError as error:
+        if done.sealed < done.shards:
+            numbers = share_of(planned, config.share)
+            rows = sum(planned.shards[number].rows for number in numbers)
+            FailureLimit(config, rows, rejected_rows(planned, numbers)).check()
+    except (UsageError, TooManyFailedError) as error:
         return str(error)
     return None

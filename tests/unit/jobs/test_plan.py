@@ -141,6 +141,14 @@ def test_a_manifest_without_a_usable_row_ends_with_2(tmp_path: Path, run_plan: S
     assert "none of the 3 rows can be made" in said
 
 
+def test_more_rejected_rows_than_may_fail_are_told_as_the_run_would(tmp_path: Path, run_plan: Script) -> None:
+    manifest = write(tmp_path / "m.parquet", task=["text2img", "?", "?"], prompt=["x"] * 3)
+    assert run_plan(manifest, tmp_path / "out", "--max-failed", "2")[0] == 3
+    code, _, said = run_plan(manifest, tmp_path / "out", "--max-failed", "1")
+    assert code == 2
+    assert "nothing can run: 2 of 3 images have failed, and --max-failed 1 lets no more than 1: " in said
+
+
 def test_a_disk_that_will_not_hold_the_output_is_told(
     tmp_path: Path, run_plan: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
