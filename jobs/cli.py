@@ -283,7 +283,7 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
     update: dict[str, Any] = {
         "manifest": tuple(_absolute(path) for path in config.manifest),
         "output": _absolute(config.output),
-        "checkpoint": _checkpoint(config.checkpoint),
+        "checkpoint": one_spelling(config.checkpoint),
     }
     if config.embeddings not in (None, NO_EMBEDDINGS):
         update["embeddings"] = _absolute(str(config.embeddings))
@@ -310,7 +310,7 @@ def _absolute(location: str) -> str:
     return location if storage.is_remote(location) else os.path.abspath(storage.local_path(location))
 
 
-def _checkpoint(name: str) -> str:
+def one_spelling(name: str) -> str:
     """A checkpoint's name in the one spelling that a run keeps: going on asks whether it is the same."""
     prefix = hub_store.parse(name)
     if name == "demo":

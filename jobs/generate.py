@@ -22,7 +22,7 @@ sys.path[:] = [
 ]
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, parse_config, run_script  # noqa: E402
-from jobs.run.progress import RunProgress  # noqa: E402
+from jobs.monitoring.progress import RunProgress  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError, first_line  # noqa: E402
 

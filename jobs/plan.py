@@ -31,9 +31,10 @@ from jobs.cost.step_times import StepTimes  # noqa: E402
 from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
 from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
 from jobs.limits.disk_space import in_units  # noqa: E402
+from jobs.monitoring.pace import duration  # noqa: E402
+from jobs.monitoring.progress import RunProgress  # noqa: E402
 from jobs.run import run_folder  # noqa: E402
 from jobs.run.parallel_planning import plan_job  # noqa: E402
-from jobs.run.progress import RunProgress, duration  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.planning.plan import Plan  # noqa: E402
@@ -92,7 +93,7 @@ def _check_inputs(config: RunConfig, planned: Plan, progress: RunProgress) -> In
     # The tokenizers are the checkpoint's.
     locations.check(config.checkpoint, planned.samples_by_task)
     progress.phase("checking inputs of")
-    progress.start(planned.samples, 0)
+    progress.start(planned.samples)
     return check_inputs(config, planned, lambda images: progress.add(images, 0))
 
 

@@ -103,7 +103,7 @@ def _share(words: str) -> tuple[int, int]:
 def _repair(config: RunConfig, verdict: Verdict, console: Console) -> None:
     """Mend what can be mended, and tell."""
     # Ray takes a second or two to import, and a check does without.
-    from jobs.run.progress import RunProgress
+    from jobs.monitoring.progress import RunProgress
     from jobs.verification.make_again import make_again
     from jobs.verification.rebuild import Mending
     from jobs.verification.repair import repair

@@ -56,6 +56,21 @@ class FailureKind(BaseModel):
     example: str
 
 
+#: Failures of one batch that its receipt tells of, and letters of each reason.
+TOLD_FAILURES, TOLD_LETTERS = 3, 300
+
+
+class RowFailure(BaseModel):
+    """A failed sample: which, and why, as in the index but at most `TOLD_LETTERS` long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest_row: int | None
+    id: str
+    status: str
+    message: str
+
+
 class Receipt(BaseModel):
     """What the driver learns about a staged batch.
 
@@ -64,11 +79,12 @@ class Receipt(BaseModel):
         count: samples of the batch, successful and failed.
         successes: those with an image.
         failed_by_status: number of failed samples per status, statuses in alphabetical order.
-        failures: the same by their reasons.
+        failure_kinds: the same by their reasons.
         bytes: size of the staged part.
         bucket: what its samples share; None for rows that failed validation.
         seconds: how long each guarded stage worked on it.
         embedded: samples that the prior embedded for it; the others' embeddings were known, or they failed before.
+        failures: its first failed samples, at most `TOLD_FAILURES`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,11 +94,12 @@ class Receipt(BaseModel):
     count: int
     successes: int
     failed_by_status: Mapping[str, int]
-    failures: tuple[FailureKind, ...] = ()
+    failure_kinds: tuple[FailureKind, ...] = ()
     bytes: int
     bucket: Bucket | None = None
     seconds: Mapping[str, float] = Field(default_factory=dict)
     embedded: int = 0
+    failures: tuple[RowFailure, ...] = ()
 
 
 class FileStats(BaseModel):

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.nodes import nodes_environment
 from tests.once import Once
+from tests.s3_server import S3Server
 from workers.device.device import PROCESS_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -45,6 +47,18 @@ LONG = ("faults", "ray", "models")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first, so that no process is left with one at the end while the others have nothing to do."""
     items.sort(key=lambda item: next((i for i, kind in enumerate(LONG) if item.get_closest_marker(kind)), len(LONG)))
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """An S3 server with one empty bucket, `bucket`, that fsspec reaches in this process as `s3://`."""
+    server = S3Server()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield server
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from jobs.cost.step_times import StepTimes, Stopwatch
 from jobs.engine.cluster import cluster, engine_log, reason
 from jobs.engine.pipeline import EngineStoppedError, Setup, run_pipeline
 from jobs.engine.pools import npus, size_pools
-from jobs.run.progress import RunProgress
+from jobs.monitoring.progress import RunProgress
 from manifests import storage
 from manifests.batch import Batch, Bucket
 from manifests.config import NO_EMBEDDINGS, RunConfig
@@ -57,7 +57,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
         pools = size_pools(config, device.kind, nodes)
         progress.note(f"device: {device.kind} ({device.reason})")
         progress.phase("timing batches:")
-        progress.start(images, 0)
+        progress.start(images)
         pools_alone, memory = size_pools(alone, device.kind, nodes), remembered(alone, device.kind)
         setup = Setup(
             alone,
@@ -65,13 +65,13 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             planned.tasks,
             start_attempts(),
             progress.note,
-            progress.detail,
+            progress.pools,
             lambda working: None,
             memory,
         )
         try:
             for receipt in run_pipeline(setup, work):
-                progress.add(receipt.successes, receipt.count - receipt.successes)
+                progress.received(receipt)
                 watch.add(receipt)
         except EngineStoppedError as error:
             raise IncompleteRunError(f"no batch could be timed: {error}") from error

@@ -127,7 +127,7 @@ class LookUp(ExecutionCallback):
     class along to workers, so what it does is kept here and stays here.
     """
 
-    ask: ClassVar[Callable[[], None] | None] = None
+    ask: ClassVar[Callable[[Any], None] | None] = None
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -136,7 +136,7 @@ class LookUp(ExecutionCallback):
         """Called many times a second."""
         if LookUp.ask is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + LOOK_UP_S
-            LookUp.ask()
+            LookUp.ask(executor._topology)
 
 
 def nodes() -> list[Node]:
@@ -183,13 +183,13 @@ def _alive() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
-def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[], None], most_decoders: int) -> None:
+def set_up_ray_data(slowest_batch_s: float, look_up: Callable[[Any], None], most_decoders: int) -> None:
     """Set what Ray Data shall do with this job's blocks and with faults.
 
     Args:
         slowest_batch_s: seconds that no batch exceeds in one stage.
         most_decoders: actors that the decoder pool may have when the prior is done.
-        look_up: called every second while a pipeline runs; what it raises ends it.
+        look_up: called every second while a pipeline runs, with its operators and their states; what it raises ends it.
     """
     context = DataContext.get_current()
     # One row is one batch: any two rows are above this size, so blocks are never put together.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ray.data._internal.execution.backpressure_policy import (
@@ -64,6 +64,36 @@ class GrowDecoder(ExecutionCallback):
 
 #: Ray Data's own rules and ours.
 BACKPRESSURE = (ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, RunAhead])
+
+
+@dataclass(frozen=True)
+class PoolLoad:
+    """One pool, as Ray Data has it.
+
+    Attributes:
+        size: most actors that it may have now.
+        up: actors that live and are ready.
+        waiting: batches that wait for one of them, in the engine or at an actor.
+        finished: it has done all its work.
+    """
+
+    size: int
+    up: int
+    waiting: int
+    finished: bool
+
+
+def pool_loads(topology: Any) -> list[PoolLoad]:
+    """How the pools are, in the order of the pipeline; costs next to nothing."""
+    return [
+        PoolLoad(
+            size=pool.max_size(),
+            up=pool.num_alive_actors(),
+            waiting=topology[op].total_enqueued_input_blocks() + pool.num_tasks_in_flight() - pool.num_active_actors(),
+            finished=op.has_completed(),
+        )
+        for op, pool in actor_pools(topology)
+    ]
 
 
 def actor_pools(topology: Any) -> Iterator[tuple[Any, Any]]:

@@ -130,13 +130,19 @@ class Sealer:
     Args:
         batches: of each shard what the task must know about its batches: how many, or which.
         task: `seal`, or another with its arguments.
+        tell: hears of each shard that is sealed.
     """
 
     def __init__(
-        self, config: RunConfig, batches: Mapping[int, Any], task: Callable[..., object] | None = None
+        self,
+        config: RunConfig,
+        batches: Mapping[int, Any],
+        task: Callable[..., object] | None = None,
+        tell: Callable[[int], None] = lambda shard: None,
     ) -> None:
         self._config = config
         self._batches = batches
+        self._tell = tell
         self._waiting: deque[int] = deque()
         self._running: dict[Any, int] = {}
         self._errors: list[KandinskyBatchError] = []
@@ -157,8 +163,7 @@ class Sealer:
         if self._running:
             ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout)
             for reference in ended:
-                del self._running[reference]
-                self._collect(reference)
+                self._collect(reference, self._running.pop(reference))
             refused = next((error for error in self._errors if isinstance(error, StorageError)), None)
             if refused is not None:
                 raise refused
@@ -179,9 +184,10 @@ class Sealer:
         if self._errors:
             raise self._errors[0]
 
-    def _collect(self, reference: Any) -> None:
+    def _collect(self, reference: Any, shard: int) -> None:
         try:
             ray.get(reference)
+            self._tell(shard)
         except ray.exceptions.RayTaskError as error:
             # Ray's error carries the remote traceback as its text; the person wants the reason.
             cause = error.cause if isinstance(error.cause, KandinskyBatchError) else None

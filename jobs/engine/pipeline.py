@@ -25,10 +25,12 @@ from ray.data.datasource import Datasource, ReadTask
 
 from jobs.engine.broken_devices import TakenOut
 from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
+from jobs.engine.elastic import pool_loads
 from jobs.engine.ledger import Ledger, Wanted
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
+from jobs.monitoring.facts import PoolState
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -73,7 +75,7 @@ class Setup:
         tasks: those of the plan, sorted.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
         notify: hears what a person should know while the run goes on.
-        notify_pools: hears every second what the pools do before they can make batches, "" where that is nothing.
+        notify_pools: hears every second how the pools are.
         look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
             what it raises ends the run.
         memory: the embedding store, if there is one.
@@ -87,7 +89,7 @@ class Setup:
     tasks: tuple[str, ...]
     attempts: Any
     notify: Callable[[str], None]
-    notify_pools: Callable[[str], None]
+    notify_pools: Callable[[Sequence[PoolState]], None]
     look: Callable[[int], None]
     memory: Memory
     trust_index: bool = True
@@ -263,17 +265,17 @@ def blocks_of(dataset: Any) -> Iterator[pa.Table]:
         raise EngineStoppedError(reason(str(error) or repr(error))) from error
 
 
-def _look_up(setup: Setup) -> Callable[[], None]:
+def _look_up(setup: Setup) -> Callable[[Any], None]:
     """Asks the attempts actor whether the run must end or a device be done without."""
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
-    def look_up() -> None:
+    def look_up(topology: Any) -> None:
         news = ray.get(setup.attempts.news.remote())
         setup.look(sum(count for stage, count in news.working.items() if stage != INPUTS))
         watch.check()
         if news.trouble is not None:
             raise news.trouble
-        setup.notify_pools(_pools_in_words(news))
+        setup.notify_pools(_pool_states(setup, topology, news))
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
@@ -281,10 +283,24 @@ def _look_up(setup: Setup) -> Callable[[], None]:
     return look_up
 
 
-def _pools_in_words(news: News) -> str:
-    """What actors do that a person waits for: loading models, compiling shapes."""
-    doings = {"loading": news.loading, "compiling": news.compiling}
-    return ", ".join(f"{count} {doing}" for doing, count in doings.items() if count)
+def _pool_states(setup: Setup, topology: Any, news: News) -> list[PoolState]:
+    """What Ray Data and the attempts actor know of the pools."""
+    sizes = {"prior": setup.pools.prior, "decoder": setup.pools.decoder}
+    # `--stage prior` and `--stage decode` have one pool, and so has a pipeline whose embeddings are all known.
+    names = [name for name, size in sizes.items() if size.most]
+    return [
+        PoolState(
+            name=name,
+            size=load.size,
+            up=load.up,
+            loading=news.loading.get(name, 0),
+            compiling=news.compiling.get(name, 0),
+            waiting=load.waiting,
+            call_seconds=news.seconds.get(name, 0.0),
+            finished=load.finished,
+        )
+        for name, load in zip(names, pool_loads(topology), strict=False)
+    ]
 
 
 @dataclass(eq=False)

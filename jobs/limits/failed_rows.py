@@ -74,11 +74,11 @@ class FailureLimit:
         # The rows that the plan rejects were counted before. They come first, because nothing has to be done for them,
         # and so say nothing of the others.
         if receipt.bucket is not None:
-            self.count(receipt.failures, receipt.successes)
+            self.count(receipt.failure_kinds, receipt.successes)
 
     def add_retried(self, receipt: Receipt) -> None:
         """Count a batch that was tried again. It says nothing of other rows either: all of its rows failed before."""
-        self._note(receipt.failures)
+        self._note(receipt.failure_kinds)
 
     def count(self, failures: Sequence[FailureKind], successes: int) -> None:
         """Count rows of this start that ended."""

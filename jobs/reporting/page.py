@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from pydantic import ValidationError
 
+from jobs.monitoring.pace import duration
 from jobs.reporting.pictures import Picture
 from jobs.reporting.sample import BucketSample, Sample
 from jobs.reporting.summary import Summary
-from jobs.run.progress import duration
 from manifests.config import RunConfig
 
 TEMPLATE = "report.html.j2"
@@ -59,7 +59,7 @@ def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Pic
         summary=summary,
         command=command(summary.settings),
         facts=facts(summary),
-        buckets=[_bucket(bucket, pictures) for bucket in sample.buckets if bucket.rows],
+        buckets=[_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows],
         hidden=sum(not bucket.rows for bucket in sample.buckets),
         times=bars(step_times(summary)),
         reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
@@ -128,7 +128,12 @@ def bars(lines: Sequence[tuple[str, float, str]]) -> list[dict[str, Any]]:
     return [{"label": label, "share": round(100 * value / longest, 1), "words": words} for label, value, words in lines]
 
 
-def _bucket(bucket: BucketSample, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
+def redo_command(output: str, key: str) -> str:
+    """The command that makes one image again."""
+    return shlex.join(["python", "jobs/redo.py", "--output", output, "--key", key])
+
+
+def _bucket(output: str, bucket: BucketSample, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
     return {
         "name": bucket.name,
         "task": bucket.values[0],
@@ -140,6 +145,7 @@ def _bucket(bucket: BucketSample, pictures: Mapping[str, Sequence[Picture]]) -> 
                 "caption": row["caption"] or "",
                 "words": f"{row['key']} {row['id']} {row['caption']}".lower(),
                 "pictures": pictures[row["key"]],
+                "command": redo_command(output, row["key"]),
                 "details": [(label, _shown(row[column])) for column, label in SHOWN if row[column] is not None],
             }
             for row in bucket.rows

@@ -11,7 +11,6 @@ from typing import Any
 from jobs.run import run_folder
 from jobs.run.outcome import READERS
 from manifests.commit import ShardStats, read_stats, sealed_shards
-from manifests.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,7 @@ def summarize(output: str) -> Summary:
         UsageError: no run was begun there, or a file of it cannot be read.
         StorageError: the output cannot be read.
     """
-    settings, planned = run_folder.read(output, "config.json"), run_folder.read(output, "plan.json")
-    if settings is None or planned is None:
-        raise UsageError(f"{output} has no {run_folder.FOLDER}/plan.json, so no run was begun there; check --output")
+    settings, planned = run_folder.begun(output)
     times = run_folder.read(output, run_folder.TIMES) or {}
     with ThreadPoolExecutor(READERS) as pool:
         stats = list(pool.map(lambda shard: read_stats(output, shard), sorted(sealed_shards(output))))

@@ -1,1 +1,1 @@
-"""One run: its lease, its files, its signals, its progress and its outcome."""
+"""One run: its lease, its files, its signals and its outcome."""

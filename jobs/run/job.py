@@ -6,6 +6,7 @@ import contextlib
 import platform
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -30,13 +31,15 @@ from jobs.engine.pools import npus
 from jobs.engine.store_lookup import check_known
 from jobs.limits import disk_space
 from jobs.limits.failed_rows import FailureLimit
+from jobs.monitoring.facts import INVALID
+from jobs.monitoring.pace import duration
+from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome, failures_before, staged_failures
 from jobs.run.parallel_planning import plan_job
 from jobs.run.prior_stage import PriorReport, run_prior_stage
 from jobs.run.prior_stage import describe as describe_prior_stage
-from jobs.run.progress import RunProgress, duration
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
 from manifests.commit import Receipt, sealed_shards, staged_parts
@@ -164,7 +167,8 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or failed.count:
         done.limit.check()
-        left = _rows_left(planned, ledger, config.batch_size, images_only=True)
+        totals = _totals(planned, ledger, config.batch_size)
+        left = sum(rows - made for name, (rows, made) in totals.items() if name != INVALID)
         disk_space.check(config, planned, left, run_folder.known_times(config), progress.note)
     if ledger.missing or ledger.to_seal or failed.count:
         _make_missing(config, planned, ledger, failed, progress, done, stop)
@@ -216,15 +220,15 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
-        sealer = Sealer(config, ledger.batches)
+        progress.plan_shards(len(ledger.batches), ledger.sealed)
+        sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)
-        total = sum(planned.shards[number].rows for number in ledger.batches)
-        progress.start(total, total - _rows_left(planned, ledger, config.batch_size))
+        progress.start_tasks(_totals(planned, ledger, config.batch_size))
         try:
             memory = remembered(config, device.kind)
             attempts = start_attempts()
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.detail, stop.look, memory)
+            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.pools, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
@@ -269,7 +273,7 @@ def _run_pipeline(
         try:
             for receipt in run_pipeline(setup, windows_left(planned, ledger)):
                 progress.phase("making images")
-                progress.add(receipt.successes, receipt.count - receipt.successes)
+                progress.received(receipt)
                 done.add(receipt)
                 if ledger.is_missing(receipt.shard, receipt.batch):
                     done.limit.add(receipt)
@@ -295,14 +299,14 @@ def _run_pipeline(
 def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Try the failed rows again."""
     progress.phase(f"trying {failed.count} failed rows again")
-    progress.start(failed.count, 0)
+    progress.start(failed.count)
     stop.wait_for(setup.pools.decoder.most)
     run_folder.unfinish(setup.config)
 
     tried: set[tuple[int, int]] = set()
 
     def on_receipt(receipt: Receipt) -> bool:
-        progress.add(receipt.successes, receipt.count - receipt.successes)
+        progress.received(receipt)
         done.add(receipt)
         if (receipt.shard, receipt.batch) not in tried:
             tried.add((receipt.shard, receipt.batch))
@@ -332,19 +336,27 @@ def _incomplete(
     )
 
 
-def _rows_left(planned: Plan, ledger: Ledger, batch_size: int, images_only: bool = False) -> int:
-    """Rows still to make; of a shard under way an estimate, because its batches differ in size.
+def _totals(planned: Plan, ledger: Ledger, batch_size: int) -> dict[str, tuple[int, int]]:
+    """By task, rows in all and rows made before; of a shard under way an estimate, because its batches differ in size.
 
-    Args:
-        images_only: without rows that the plan rejects.
+    Rows that failed validation have a count of their own.
     """
-    left = 0
+    total: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     for number in ledger.batches:
         shard = planned.shards[number]
-        rows = shard.samples if images_only else shard.rows
         batches = ledger.missing_of([number]).count
-        left += rows if batches == shard.batches else min(rows, batches * batch_size)
-    return left
+        left = shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
+        # The rejected rows of a shard come last.
+        made = min(shard.samples, shard.rows - left)
+        for name, rows, before in (
+            (shard.task or INVALID, shard.samples, made),
+            (INVALID, shard.rejected, shard.rows - left - made),
+        ):
+            if rows:
+                total[name] += rows
+                done[name] += before
+    return {name: (total[name], done[name]) for name in sorted(total, key=lambda name: (name == INVALID, name))}
 
 
 def _versions() -> dict[str, str]:

@@ -37,8 +37,9 @@ from jobs.engine.pipeline import (
 from jobs.engine.pools import npus, size_pools
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.limits.failed_rows import FailureLimit
+from jobs.monitoring.pace import duration
+from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
-from jobs.run.progress import RunProgress, duration
 from jobs.run.signals import Stop, StopNowError
 from manifests.batch import Batch
 from manifests.commit import FailureKind
@@ -114,7 +115,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
         pools = size_pools(config, device.kind, found)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory = remembered(config, device.kind)
-        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.detail, stop.look, memory)
+        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.pools, stop.look, memory)
         progress.phase("asking the store")
         first = split_work(config, work, memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)

@@ -212,6 +212,37 @@ def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict
     )
 
 
+def begun(output: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run was begun with at an output: the settings of the last start, and the record of the plan.
+
+    Raises:
+        UsageError: no run was begun there.
+    """
+    stored, planned = read(output, "config.json"), read(output, "plan.json")
+    if stored is None or planned is None:
+        raise UsageError(f"{output} has no {FOLDER}/plan.json, so no run was begun there; check --output")
+    return stored, planned
+
+
+def settings(output: str, **given: Any) -> RunConfig:
+    """The settings of the last start at an output.
+
+    Args:
+        given: fields that are to be otherwise.
+
+    Raises:
+        UsageError: no run was begun there, or another version has written them.
+    """
+    stored, _ = begun(output)
+    try:
+        return RunConfig.model_validate({**stored, "output": output, "append": False, **given})
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise UsageError(
+            f"{output}/{FOLDER}/config.json is not of this version: {detail['loc'][0]}: {detail['msg']}"
+        ) from error
+
+
 def is_finished(output: str) -> bool:
     """True where every planned row is written or failed."""
     return storage.exists(storage.join(output, SUCCESS_NAME))

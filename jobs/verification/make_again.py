@@ -6,7 +6,7 @@ from jobs.cost.device_split import split_devices
 from jobs.engine.cluster import cluster, engine_log, reason
 from jobs.engine.pipeline import EngineStoppedError, Setup
 from jobs.engine.pools import npus
-from jobs.run.progress import RunProgress
+from jobs.monitoring.progress import RunProgress
 from jobs.run.retry_errors import FailedRows, make_rows
 from jobs.run.signals import Stop, StopNowError
 from manifests.commit import Receipt
@@ -37,14 +37,14 @@ def make_again(config: RunConfig, planned: Plan, rows: FailedRows, root: str, pr
         pools = split_devices(config, planned, device.kind, nodes, None, progress.note)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory, attempts = remembered(config, device.kind), start_attempts()
-        setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.detail, stop.look, memory)
+        setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.pools, stop.look, memory)
 
         def on_batch(receipt: Receipt, _whole: bool) -> bool:
-            progress.add(receipt.successes, receipt.count - receipt.successes)
+            progress.received(receipt)
             return stop.came()
 
         progress.phase("making images again")
-        progress.start(rows.count, 0)
+        progress.start(rows.count)
         stop.wait_for(pools.decoder.most)
         missing, why = 0, ""
         try:

@@ -7,7 +7,6 @@ and raises nothing.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,6 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from jobs.run import run_folder
 from jobs.verification.findings import Finding, ShardReport, Verdict
@@ -26,7 +24,7 @@ from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import PARTS_FOLDER, member_suffixes, read_stats, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import StorageError, UsageError
+from manifests.errors import StorageError
 from manifests.planning.plan import Plan, batches_of, plan, share_of
 from workers.stages.reseal import RESEAL_FOLDER, RETRY_FOLDER
 
@@ -45,8 +43,8 @@ def planned_output(config: RunConfig) -> tuple[RunConfig, Plan, bool]:
     Raises:
         UsageError: there is no run in the output, or the manifest cannot be read.
     """
-    stored = _stored(config.output, "plan.json")
-    config = _with_settings(config, _stored(config.output, "config.json"))
+    _, stored = run_folder.begun(config.output)
+    config = run_folder.settings(config.output, manifest=config.manifest)
     planned = plan(config, run_folder.ends_of(config))
     return config, planned, stored.get("fingerprint") == planned.fingerprint
 
@@ -162,27 +160,3 @@ def _check_folder(output: str, planned: Plan, unfinished: bool) -> Iterator[Find
         yield Finding("_SUCCESS", "_SUCCESS", "is there although the output is not right")
     if "_SUCCESS" not in names:
         yield Finding("_SUCCESS", "_SUCCESS", "is missing: the run did not end; start the job again")
-
-
-def _stored(output: str, name: str) -> dict[str, object]:
-    url = storage.join(output, "_run", name)
-    try:
-        content: dict[str, object] = json.loads(storage.read_bytes(url))
-    except FileNotFoundError:
-        raise UsageError(f"{output} has no _run/{name}, so no run was begun there; check --output") from None
-    except ValueError as error:
-        raise UsageError(f"{url} cannot be read: {error}") from error
-    return content
-
-
-def _with_settings(config: RunConfig, stored: dict[str, object]) -> RunConfig:
-    """The settings that the output was made with, on the locations that were given."""
-    try:
-        return RunConfig.model_validate(
-            {**stored, "manifest": config.manifest, "output": config.output, "append": False}
-        )
-    except ValidationError as error:
-        detail = error.errors()[0]
-        raise UsageError(
-            f"{config.output}/_run/config.json is not of this version: {detail['loc'][0]}: {detail['msg']}"
-        ) from error

@@ -246,5 +246,16 @@ def key_of(shard: int, row: int, shard_size: int) -> str:
     Rejected rows may lie beyond the width that samples need; eight more digits keep their keys apart from
     those of any other shard, whatever its number.
     """
-    width = max(4, len(str(shard_size - 1)))
+    width = _row_digits(shard_size)
     return f"{shard:05d}{row:0{width if row < 10**width else width + 8}d}"
+
+
+def shards_of(key: str, shard_size: int) -> list[int]:
+    """Shards that may hold a key, the likelier one first; none where it is not a key of an output of such shards."""
+    width = _row_digits(shard_size)
+    heads = [key[:-digits] for digits in (width, width + 8)] if key.isascii() and key.isdigit() else []
+    return [int(head) for head in heads if len(head) == 5 or (len(head) > 5 and head[0] != "0")]
+
+
+def _row_digits(shard_size: int) -> int:
+    return max(4, len(str(shard_size - 1)))

@@ -4,72 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import fsspec
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from manifests import storage
 from manifests.errors import CheckpointError, StorageError
 from tests.faults.conftest import QuickJob, shard_files
+from tests.s3_server import S3Server
 from workers.checkpoints import random_weights
 from workers.checkpoints.locations import DECODER, check, local_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
-
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-class S3Server:
-    """moto's S3 on a port of its own, which can be told to fail."""
-
-    def __init__(self) -> None:
-        self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.requests = 0
-        self.refused = 0
-        #: Every so-many-th request fails; 0 for none.
-        self.every = 0
-        #: Seconds from the next request on in which every request fails.
-        self.down_for = 0.0
-        self._down_until = 0.0
-
-    def _answer(self, environ: Any, start_response: Any) -> Any:
-        self.requests += 1
-        if self.down_for:
-            self._down_until, self.down_for = time.monotonic() + self.down_for, 0.0
-        if time.monotonic() < self._down_until or (self.every and self.requests % self.every == 0):
-            self.refused += 1
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Service Unavailable", [("Content-Type", "application/xml"), ("Content-Length", "0")])
-            return [b""]
-        return self._moto(environ, start_response)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    server = S3Server()
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.url}.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=server.url, region_name="us-east-1").create_bucket(Bucket="bucket")
-    fsspec.filesystem("s3").clear_instance_cache()
-    yield server
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.close()
 
 
 def test_the_real_client_survives_a_store_that_is_down_for_a_while(s3: S3Server) -> None:
@@ -108,7 +55,7 @@ def test_a_whole_job_on_an_object_store_that_fails_every_fifth_request(
     s3: S3Server, quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     # A cluster of its own: the shared one's workers have no keys for this store.
-    environment = {**quick_job.environment, **KEYS, "AWS_ENDPOINT_URL": s3.url, "RAY_ADDRESS": "local"}
+    environment = {**quick_job.environment, **s3.environment, "RAY_ADDRESS": "local"}
     job = QuickJob(quick_job.manifest, quick_job.folder, environment)
     s3.every = 5
     ended = job.run("s3://bucket/runs/out")

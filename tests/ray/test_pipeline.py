@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from manifests.commit import sealed_shards, staged_parts
-from tests.ray.conftest import SMALL, Job
+from tests.ray.conftest import ROOT, SMALL, Job, images_of
+from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
@@ -83,6 +87,20 @@ def test_the_person_is_told_what_failed_and_where_the_output_is(finished: tuple[
     assert "planning" in ended.stderr
     # Nothing but the run's own lines: no library talks in between.
     assert [line for line in ended.stderr.splitlines() if not line.startswith("[")] == []
+
+
+def test_an_image_is_made_again_from_its_record_without_ray(
+    finished: tuple[Path, Ended], clean_environment: dict[str, str], tmp_path: Path
+) -> None:
+    output, _ = finished
+    (key,) = [row["key"] for (name, image), row in index_rows(output).items() if (name, image) == ("text-0", 1)]
+    script = [sys.executable, str(ROOT / "jobs" / "redo.py"), "--output", str(output), "--key", key, "--device", "cpu"]
+    ended = subprocess.run(script, cwd=tmp_path, env=clean_environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "identical: its pixels are those of the stored image" in ended.stdout
+    assert np.array_equal(np.asarray(Image.open(tmp_path / f"{key}.png")), images_of(output)[key])
+    weights = [device["weights"] for device in json.loads((output / "_run" / "run.json").read_text())["devices"]]
+    assert {name for each in weights for name in each} == {PRIOR, DECODER, INPAINT}
 
 
 def test_starting_again_finds_nothing_to_do_and_ends_the_same(mixed_job: Job, finished: tuple[Path, Ended]) -> None:

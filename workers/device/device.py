@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 from manifests.config import RunConfig
@@ -63,6 +65,13 @@ def choose_device(config: RunConfig, npus: int) -> DeviceChoice:
     return DeviceChoice("cpu", "no node of the cluster offers the resource NPU")
 
 
+def device_here(wanted: Literal["auto", "ascend", "cpu"]) -> DeviceKind:
+    """Decide for a process of this machine that has no cluster to ask: Ascend where the driver shows a card."""
+    if wanted == "auto":
+        return "ascend" if any(Path("/dev").glob("davinci[0-9]*")) else "cpu"
+    return wanted
+
+
 #: Of a shared card's memory: the prior's weights are a third of the decoder's, and CANN keeps some for each process.
 MEMORY_SHARES: Mapping[str, float] = {"prior": 0.3, "decoder": 0.6}
 
@@ -91,10 +100,11 @@ VISIBLE_NPUS = "ASCEND_RT_VISIBLE_DEVICES"
 
 
 def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None) -> None:
-    """Make this process's MindSpore use the device; must come before mindone is imported, and only once.
+    """Make this process's MindSpore use the device; must come before mindone is imported, with one kind only.
 
-    On CPU the kernels that the backend lacks are supplied. On Ascend the process must be a Ray actor that Ray has
-    given one NPU. mindone's model families are imported as they are asked for from now on.
+    On CPU the kernels that the backend lacks are supplied. On Ascend a process of Ray must be an actor that Ray has
+    given one NPU; one outside of Ray takes the first that it sees. mindone's model families are imported as they are
+    asked for from now on.
 
     Args:
         kind: of the device.
@@ -109,7 +119,7 @@ def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None
     # the order in which batches come: the graph of another shape or model would be run.
     os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
     if kind == "ascend":
-        npu = pinned_npu(assigned_npus(), os.environ.get(VISIBLE_NPUS))
+        npu = _own_npu()
         # Compiled operators are kept from one actor to the next on the same card, and for each stage by itself: two
         # processes that share a card must not write one folder.
         folder = cache_folder() / "ascend" / f"npu-{npu}-{stage}"
@@ -127,8 +137,19 @@ def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None
     lazy_mindone.install()
 
 
+def _own_npu() -> str:
+    """Which card device 0 is, as the node counts them."""
+    import ray
+
+    visible = os.environ.get(VISIBLE_NPUS)
+    if not ray.is_initialized():
+        return (visible or "0").split(",")[0]
+    return pinned_npu(assigned_npus(), visible)
+
+
+@functools.cache
 def use_card(options: DeviceOptions) -> None:
-    """Ask MindSpore for the one card that this process sees. Each of these settings can be made once."""
+    """Ask MindSpore for the first card that this process sees. Each of these settings can be made once."""
     import mindspore as ms
 
     ms.set_device("Ascend", 0)
@@ -176,7 +197,7 @@ def report() -> dict[str, Any]:
     if ms is None or ms.get_context("device_target") != "Ascend":
         return found
     card = ms.hal.get_device_properties(0)
-    npu = assigned_npus()[0]
+    npu = _own_npu()
     return {**found, "npu": npu, "chip": card.name, "memory_gib": round(card.total_memory / 2**30, 1)}
 
 

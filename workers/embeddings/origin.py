@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,17 @@ def prior_origin(checkpoint: str, kind: DeviceKind) -> Origin:
         name = f"demo-r{random_weights.REVISION}"
         return Origin(hashlib.sha256(name.encode()).hexdigest()[:32], dtype, random_weights.EMBEDDING)
     content = prior_content(checkpoint)
-    fingerprint = _fingerprint(content) if isinstance(content, Path) else _listed_fingerprint(content)
+    fingerprint = _fingerprint(content, PRIOR) if isinstance(content, Path) else _listed_fingerprint(content)
     return Origin(fingerprint, dtype, int(prior_setting(checkpoint, "prior", "embedding_dim") or _DEFAULT_WIDTH))
+
+
+def fingerprints(folder: Path, repositories: Sequence[str]) -> dict[str, str]:
+    """Repository -> what it is, as one hash; the same for the same files, wherever the checkpoint came from.
+
+    Args:
+        folder: on this machine, that holds the repositories.
+    """
+    return {name: _fingerprint(folder / name, name) for name in repositories}
 
 
 def _listed_fingerprint(files: Mapping[str, Listed]) -> str:
@@ -59,10 +68,10 @@ def _listed_fingerprint(files: Mapping[str, Listed]) -> str:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, repository: str) -> str:
     digest = hashlib.sha256()
     files = [folder / "model_index.json"]
-    for component in (*COMPONENTS[PRIOR], "image_processor"):
+    for component in (*COMPONENTS[repository], "image_processor"):
         files += sorted(path for path in (folder / component).rglob("*") if path.is_file())
     for path in files:
         if path.name.startswith(".") or not path.exists():

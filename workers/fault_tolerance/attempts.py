@@ -20,6 +20,7 @@ What is blamed on whom:
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,16 +104,18 @@ class News:
     Attributes:
         trouble: why the run must end now, if it must.
         broken: the devices that were taken out.
-        loading: how many actors load their model.
-        compiling: how many actors compile a new shape.
+        loading: how many actors load their model, by stage.
+        compiling: how many actors compile a new shape, by stage.
         working: batches that are being worked on, by stage.
+        seconds: spent on batches so far, those that are being worked on too, by stage.
     """
 
     trouble: KandinskyBatchError | None
     broken: list[Broken]
-    loading: int
-    compiling: int
+    loading: Mapping[str, int]
+    compiling: Mapping[str, int]
     working: Mapping[str, int]
+    seconds: Mapping[str, float]
 
 
 @dataclass
@@ -120,6 +123,8 @@ class _Record:
     """What is known of one batch in one stage; dropped as soon as the batch has passed."""
 
     deaths: int = 0
+    #: When the holder took it up.
+    since: float = 0.0
     killed: dict[int, str] = field(default_factory=dict)
     holder: Worker | None = None
     #: The row that is tried alone, or the probe; None is the whole batch.
@@ -135,6 +140,7 @@ class Attempts:
         lost_nodes: tells the ids of nodes that are gone.
         last_words: tells what the engine knows about the end of a process, "" where it knows nothing.
         source: what the script has imported, which all processes must have; None compares nothing.
+        clock: tells seconds.
     """
 
     def __init__(
@@ -142,8 +148,10 @@ class Attempts:
         lost_nodes: Callable[[], set[str]],
         last_words: Callable[[str], str],
         source: tuple[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lost_nodes = lost_nodes
+        self._clock = clock
         self._source = source
         self._engines_words = last_words
         self._records: dict[Place, _Record] = {}
@@ -155,7 +163,9 @@ class Attempts:
         #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
         self._start_failures: Counter[str] = Counter()
-        self._compiling: set[str] = set()
+        #: Stages of the actors that do.
+        self._compiling: dict[str, str] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._compilations: list[dict[str, Any]] = []
         self._trouble: KandinskyBatchError | None = None
@@ -167,13 +177,13 @@ class Attempts:
         if (words := self._other_source(worker)) is not None:
             return Orders(taken_out=words)
         record = self._records.setdefault(place, _Record())
-        self._compiling.discard(worker.actor)
+        self._compiling.pop(worker.actor, None)
         self._notice_death(place, record, worker)
         if worker.device in self._out:
             # Whatever was blamed on its rows was blamed on them here.
             self._records.pop(place, None)
             return Orders(taken_out=self._out[worker.device].words)
-        record.holder, record.trial = worker, None
+        record.holder, record.trial, record.since = worker, None, self._clock()
         alone = record.deaths >= WHOLE_ATTEMPTS
         return Orders(can_probe and alone and worker.device not in record.probed, alone, dict(record.killed))
 
@@ -192,7 +202,9 @@ class Attempts:
 
     def end(self, place: Place) -> None:
         """The batch is done with, one way or the other."""
-        self._records.pop(place, None)
+        record = self._records.pop(place, None)
+        if record is not None and record.holder is not None:
+            self._seconds[place[0]] += self._clock() - record.since
 
     def say(self, worker_id: str, words: str) -> None:
         """A process that is about to end itself says why."""
@@ -252,9 +264,9 @@ class Attempts:
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
 
-    def compiling(self, worker: Worker) -> None:
+    def compiling(self, stage: str, worker: Worker) -> None:
         """An actor begins to compile a new shape; it has done so when it takes up a batch."""
-        self._compiling.add(worker.actor)
+        self._compiling[worker.actor] = stage
 
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
         """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/kandinsky/graph.py)."""
@@ -286,9 +298,16 @@ class Attempts:
 
     def news(self) -> News:
         """How things are."""
-        loading = sum(len(actors) for actors in self._starting.values())
-        working = Counter(place[0] for place, record in self._records.items() if record.holder is not None)
-        return News(self._trouble, list(self._out.values()), loading, len(self._compiling), working)
+        loading = {stage: len(actors) for stage, actors in self._starting.items() if actors}
+        working: Counter[str] = Counter()
+        seconds = defaultdict(float, self._seconds)
+        for place, record in self._records.items():
+            if record.holder is not None:
+                working[place[0]] += 1
+                if record.holder.actor not in self._compiling:
+                    seconds[place[0]] += self._clock() - record.since
+        compiling = Counter(self._compiling.values())
+        return News(self._trouble, list(self._out.values()), loading, compiling, working, dict(seconds))
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""

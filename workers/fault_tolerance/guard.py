@@ -139,7 +139,7 @@ class Guard:
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         if not orders.alone:
-            self._ask("compiling", worker)
+            self._ask("compiling", self.stage, worker)
             with contextlib.suppress(Exception), self._watched(worker, START_LIMIT_S):
                 compile_shape()
 
@@ -149,10 +149,14 @@ class Guard:
             self._ask("compiled", self.stage, this_worker(self.stage), compilations)
 
     @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Around the loading of a model: what goes wrong is told to the driver, which nobody else would tell."""
+    def starting(self) -> Iterator[dict[str, Any]]:
+        """Around the loading of a model: what goes wrong is told to the driver, which nobody else would tell.
+
+        What is put into the mapping becomes part of the run's record of this device.
+        """
+        facts: dict[str, Any] = {}
         if self.attempts is None:
-            yield
+            yield facts
             return
         worker = this_worker(self.stage)
         taken_out = self._ask("starting", self.stage, worker)
@@ -160,11 +164,11 @@ class Guard:
             _hold(taken_out)
         try:
             with self._watched(worker, START_LIMIT_S):
-                yield
+                yield facts
         except Exception as error:
             self._ask("start_failed", self.stage, worker, _one_line(error), isinstance(error, UsageError))
             raise
-        self._ask("ready", self.stage, worker, device.report())
+        self._ask("ready", self.stage, worker, {**device.report(), **facts})
 
     def _one_by_one(
         self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool

@@ -15,6 +15,7 @@ from manifests.config import RunConfig
 from manifests.errors import RowError
 from workers.checkpoints.locations import local_folder, repositories
 from workers.device import device
+from workers.embeddings.origin import fingerprints
 from workers.embeddings.storing import only_new
 from workers.fault_tolerance.guard import PROBE_BUCKET, Guard
 from workers.fault_tolerance.isolation import call_or_isolate
@@ -47,13 +48,16 @@ class Decoder:
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
+
+    Attributes:
+        weights: repositories of the tasks -> their fingerprints (workers/embeddings/origin.py).
     """
 
     def __init__(
         self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None, tasks: Sequence[str] = ()
     ) -> None:
         self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
-        with self._guard.starting():
+        with self._guard.starting() as facts:
             device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
             from workers.kandinsky import graph, pipelines
 
@@ -64,6 +68,7 @@ class Decoder:
             # The first one is the prior's.
             wanted = repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
+            self.weights = facts["weights"] = fingerprints(folder, wanted)
             self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
             for task in tasks[:1]:
                 self._model.load(task)
@@ -74,7 +79,8 @@ class Decoder:
         bucket = batch.bucket
         if bucket is not None and batch.pending:
             if not self._model.is_loaded(bucket.task):
-                with self._guard.starting():
+                with self._guard.starting() as facts:
+                    facts["weights"] = self.weights
                     self._model.load(bucket.task)
             width = batch.samples.schema.field("image_embeds").type.list_size
             self._warm_up.before(batch, bucket.shape, lambda: self._blank(bucket, width))

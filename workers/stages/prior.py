@@ -15,6 +15,7 @@ from manifests.errors import RowError
 from workers.checkpoints.locations import PRIOR, condition_size, local_folder
 from workers.device import device
 from workers.embeddings.lookup import filled, given_rows, to_embed
+from workers.embeddings.origin import fingerprints
 from workers.fault_tolerance.guard import PROBE_BUCKET, Guard
 from workers.fault_tolerance.isolation import call_or_isolate
 from workers.kandinsky.batch_shape import rows_per_call
@@ -34,11 +35,14 @@ class Prior:
         config: `checkpoint`, `batch_size` and `graph` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
+
+    Attributes:
+        weights: the prior's repository -> its fingerprint (workers/embeddings/origin.py).
     """
 
     def __init__(self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None) -> None:
         self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
-        with self._guard.starting():
+        with self._guard.starting() as facts:
             device.take(kind, "prior", device.DeviceOptions.of(config, "prior"))
             from workers.kandinsky import graph, pipelines
 
@@ -48,6 +52,7 @@ class Prior:
             self._batch_size = config.batch_size
             self._dtype = np.dtype(device.number_type(kind))
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
+            self.weights = facts["weights"] = fingerprints(folder, [PRIOR])
             self._condition_size = condition_size(str(folder))
             self._model = pipelines.PriorModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
 

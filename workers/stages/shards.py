@@ -18,11 +18,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests import commit, storage
 from manifests.batch import Batch
-from manifests.commit import FailureKind, FileStats, Receipt, ShardStats
+from manifests.commit import TOLD_FAILURES, TOLD_LETTERS, FailureKind, FileStats, Receipt, RowFailure, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, RowError, StorageError
 from manifests.records import RECORD_FIELDS, RECORD_NAMES, WORKING_NAMES
@@ -64,11 +65,26 @@ def write_part(batch: Batch, output_url: str) -> Receipt:
         count=table.num_rows,
         successes=table.num_rows - sum(failed.values()),
         failed_by_status=dict(sorted(failed.items())),
-        failures=commit.failure_kinds(table),
+        failure_kinds=commit.failure_kinds(table) if failed else (),
         bytes=len(data),
         bucket=batch.bucket,
         seconds=batch.seconds,
         embedded=newly_embedded(batch.samples),
+        failures=_first_failures(table) if failed else (),
+    )
+
+
+def _first_failures(table: pa.Table) -> tuple[RowFailure, ...]:
+    """The first failed rows of a part, for whoever watches the run."""
+    failed = table.filter(pc.not_equal(table.column("status"), SUCCESS)).slice(0, TOLD_FAILURES)
+    return tuple(
+        RowFailure(
+            manifest_row=row["manifest_row"],
+            id=row["id"][:TOLD_LETTERS],
+            status=row["status"],
+            message=(row["error_message"] or "")[:TOLD_LETTERS],
+        )
+        for row in failed.select(["manifest_row", "id", "status", "error_message"]).to_pylist()
     )
 
 

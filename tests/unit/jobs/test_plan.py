@@ -14,7 +14,6 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from jobs import plan as script
@@ -25,6 +24,7 @@ from manifests.batch import Bucket
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.errors import UsageError
+from tests.s3_server import S3Server
 from tests.unit import finished_run
 
 POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(2, 2), 2, 1.0, 1.0, 1)
@@ -257,29 +257,15 @@ def test_inputs_are_looked_at_as_the_run_would(tmp_path: Path, run_plan: Script)
     assert f"image ({tmp_path}/missing.png) does not exist; correct the path" in table
 
 
-def test_a_manifest_of_200_files_and_one_on_s3(
-    tmp_path: Path, run_plan: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_of_200_files_and_one_on_s3(tmp_path: Path, run_plan: Script, s3: S3Server) -> None:
     for number in range(200):
         columns = {"id": [f"r{number:03d}-{row}" for row in range(3)], "task": ["text2img"] * 3, "prompt": ["x"] * 3}
         write(tmp_path / f"part-{number:03d}.parquet", **columns, height=["odd" if number == 15 else "64"] * 3)
     here = run_plan.json(f"{tmp_path}/part-*.parquet", tmp_path / "out")
     assert (here["rows"], here["rejected"], here["images"]) == (600, 3, 597)
     few = run_plan.json(f"{tmp_path}/part-01*.parquet", tmp_path / "out")
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    fsspec.filesystem("s3").clear_instance_cache()
-    try:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        s3 = fsspec.filesystem("s3")
-        s3.mkdir("bucket")
-        s3.put([str(path) for path in tmp_path.glob("part-01*")], "bucket/parts/")
-        there = run_plan.json("s3://bucket/parts/part-*.parquet", "s3://bucket/out")
-    finally:
-        fsspec.filesystem("s3").clear_instance_cache()
-        server.stop()
+    fsspec.filesystem("s3").put([str(path) for path in tmp_path.glob("part-01*")], "bucket/parts/")
+    there = run_plan.json("s3://bucket/parts/part-*.parquet", "s3://bucket/out")
     assert there["fingerprint"] == few["fingerprint"]
     assert [(problem["reason"], problem["rows"]) for problem in there["problems"]] == [
         ("is not a multiple of 64 from 64 to 4096", [15, 16, 17])

@@ -17,7 +17,7 @@ TALKS = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from jobs.cli import run_script
-from jobs.run.progress import RunProgress
+from jobs.monitoring.progress import RunProgress
 
 def main():
     with RunProgress() as progress:

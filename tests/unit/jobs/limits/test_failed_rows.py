@@ -43,7 +43,7 @@ def receipt(*failures: FailureKind, successes: int = 0, bucket: Bucket | None = 
         count=count,
         successes=successes,
         failed_by_status=by_status,
-        failures=failures,
+        failure_kinds=failures,
         bytes=1,
         bucket=bucket,
     )

@@ -50,6 +50,12 @@ def test_it_counts_what_is_committed_and_shows_an_image_of_every_kind(output: Pa
     assert len(page) < 100_000
 
 
+def test_every_image_has_the_command_that_makes_it_again(output: Path) -> None:
+    page = words(Path(make_report(str(output))).read_text())
+    for shard in range(4):
+        assert f"python jobs/redo.py --output {output} --key {shard:05d}0000" in page
+
+
 def test_sources_and_masks_that_can_be_read_stand_beside_their_result(output: Path, tmp_path: Path) -> None:
     index = pq.read_table(output / "00002.parquet")
     for column, file in (("image_path", "photo.png"), ("mask_path", "mask.png")):

@@ -18,7 +18,8 @@ class Line:
     def __init__(self, device: str = "npu-0") -> None:
         self.lost: set[str] = set()
         self.words: dict[str, str] = {}
-        self.books = Attempts(lambda: self.lost, lambda worker: self.words.get(worker, ""))
+        self.now = 0.0
+        self.books = Attempts(lambda: self.lost, lambda worker: self.words.get(worker, ""), clock=lambda: self.now)
         self.worker = Worker("0", "actor", "node", device, f"NPU 0 of {device}")
 
     def next(self) -> Worker:
@@ -170,22 +171,37 @@ def test_a_start_that_succeeds_forgives_the_failures_before(line: Line) -> None:
 def test_loading_and_compiling_actors_are_counted_while_they_do(line: Line) -> None:
     other = replace(line.worker, id="w-other", actor="other")
 
-    def counts() -> tuple[int, int]:
+    def counts() -> tuple[dict[str, int], dict[str, int]]:
         news = line.books.news()
-        return news.loading, news.compiling
+        return dict(news.loading), dict(news.compiling)
 
     line.books.starting("prior", line.worker)
     line.books.starting("decoder", other)
-    assert counts() == (2, 0)
+    assert counts() == ({"prior": 1, "decoder": 1}, {})
     for stage, worker in (("prior", line.worker), ("decoder", other)):
         line.books.ready(stage, worker, {})
         line.books.begin((stage, 0, 0), worker, can_probe=True)
-        line.books.compiling(worker)
-    assert counts() == (0, 2)
+        line.books.compiling(stage, worker)
+    assert counts() == ({}, {"prior": 1, "decoder": 1})
     line.books.begin(("prior", 0, 0), line.worker, can_probe=True)
-    assert counts() == (0, 1), "it makes the batch now"
+    assert counts() == ({}, {"decoder": 1}), "it makes the batch now"
     line.books.pipeline_ended()
-    assert counts() == (0, 0)
+    assert counts() == ({}, {})
+
+
+def test_seconds_on_batches_are_counted_while_they_pass_and_without_compiling(line: Line) -> None:
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    line.books.compiling("decoder", line.worker)
+    line.now += 50
+    assert line.books.news().seconds == {}
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    line.now += 8
+    assert line.books.news().seconds == {"decoder": 8}
+    line.books.end(PLACE)
+    line.now += 4
+    line.books.begin(("decoder", 3, 8), line.worker, can_probe=True)
+    line.now += 1
+    assert line.books.news().seconds == {"decoder": 9}
 
 
 def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:

@@ -72,18 +72,27 @@ def test_a_part_is_the_index_plus_the_image(tmp_path: Path) -> None:
     leftover = batch.add("image_embeds", pa.list_(pa.float32(), 2), {0: [1.0, 2.0]}).took("decoder", 1.5)
     receipt = write_part(leftover, str(tmp_path))
     path = tmp_path / "_run" / "parts" / "00003" / "00007.arrow"
-    failures = read_failures(3, 7, str(tmp_path))
-    assert [(one.status, one.count) for one in failures] == [("failed_to_load", 1)]
+    kinds = read_failures(3, 7, str(tmp_path))
+    assert [(one.status, one.count) for one in kinds] == [("failed_to_load", 1)]
+    records = leftover.samples.to_pylist()
     assert receipt == commit.Receipt(
         shard=3,
         batch=7,
         count=2,
         successes=1,
         failed_by_status={"failed_to_load": 1},
-        failures=failures,
+        failure_kinds=kinds,
         bytes=path.stat().st_size,
         bucket=batch.bucket,
         seconds={"decoder": 1.5},
+        failures=(
+            commit.RowFailure(
+                manifest_row=records[1]["manifest_row"],
+                id=records[1]["id"],
+                status="failed_to_load",
+                message=records[1]["error_message"],
+            ),
+        ),
     )
     table = pa.ipc.open_file(path.read_bytes()).read_all()
     assert table.column_names == [*RECORD_NAMES, "dataset", "encoded"]
@@ -93,6 +102,14 @@ def test_a_part_is_the_index_plus_the_image(tmp_path: Path) -> None:
 def test_a_success_without_an_image_is_not_believed(tmp_path: Path) -> None:
     batch = make_batch("text2img", [{}]).drop(["image", "mask", "condition_sources"])
     assert write_part(batch, str(tmp_path)).failed_by_status == {"failed_to_encode": 1}
+
+
+def test_a_receipt_tells_the_first_failures_in_short(tmp_path: Path) -> None:
+    rows = [{}, *({**failed(), "error_message": "x" * 1000} for _ in range(5))]
+    receipt = write_part(finished("text2img", rows), str(tmp_path))
+    assert receipt.failed_by_status == {"failed_to_load": 5}
+    assert len(receipt.failures) == commit.TOLD_FAILURES
+    assert {len(failure.message) for failure in receipt.failures} == {commit.TOLD_LETTERS}
 
 
 def test_listings_ignore_what_is_half_written_or_foreign(tmp_path: Path) -> None:

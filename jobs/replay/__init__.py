@@ -1,0 +1,1 @@
+"""One image made again from its record, in this process and without Ray, and held against the stored one."""

@@ -1,0 +1,36 @@
+"""Facts of a run that is well under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.monitoring.facts import Count, PoolFacts, RunFacts, TimeLeft
+from manifests.commit import RowFailure
+
+
+def facts(**other: Any) -> RunFacts:
+    """All that there may be, or with other values."""
+    given: dict[str, Any] = {
+        "phase": "making images",
+        "detail": "1 loading",
+        "seconds": 725.0,
+        "counts": (
+            Count(name="img2img", total=250, done=120, failed=2),
+            Count(name="text2img", total=12_600, done=6_100, failed=1),
+            Count(name="invalid", total=3, done=3, failed=3),
+        ),
+        "rate": 2.312,
+        "overall_rate": 2.21,
+        "left": TimeLeft(likely=12_000, low=11_000, high=14_000),
+        "pools": (
+            PoolFacts(name="prior", size=1, up=0, loading=0, compiling=0, waiting=0, in_calls=None, finished=True),
+            PoolFacts(name="decoder", size=8, up=7, loading=1, compiling=0, waiting=14, in_calls=0.973, finished=False),
+        ),
+        "sealed": 6,
+        "shards": 14,
+        "failures": tuple(
+            RowFailure(manifest_row=row, id=f"cat-{row}", status="failed_to_load", message=f"no file {row} " + "x" * 90)
+            for row in (132, 131, 7)
+        ),
+    }
+    return RunFacts(**{**given, **other})
