@@ -37,7 +37,7 @@ def make_again(config: RunConfig, planned: Plan, rows: FailedRows, root: str, pr
         pools = split_devices(config, planned, device.kind, nodes, None, progress.note)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory, attempts = remembered(config, device.kind), start_attempts()
-        setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.pools, stop.look, memory)
+        setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.engine, stop.look, memory)
 
         def on_batch(receipt: Receipt, _whole: bool) -> bool:
             progress.received(receipt)

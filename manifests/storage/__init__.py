@@ -24,7 +24,7 @@ from manifests.storage.locations import (
     shortened,
 )
 from manifests.storage.ownership import in_words, others_in, same_place
-from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes
+from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes, read_range
 from manifests.storage.retries import passes, patience
 from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
 
@@ -53,6 +53,7 @@ __all__ = [
     "patience",
     "put_atomic",
     "read_bytes",
+    "read_range",
     "remove",
     "resolve",
     "same_place",
