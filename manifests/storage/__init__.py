@@ -12,7 +12,7 @@ becomes a `StorageError` that names the location and what to do.
 from __future__ import annotations
 
 from manifests.storage.finding import MARKER, Found, find
-from manifests.storage.listing import Entry, exists, list_names, list_tree
+from manifests.storage.listing import Entry, exists, free_bytes, list_names, list_tree
 from manifests.storage.locations import (
     absolute,
     folder_of,
@@ -38,6 +38,7 @@ __all__ = [
     "fetch",
     "find",
     "folder_of",
+    "free_bytes",
     "in_words",
     "is_absolute",
     "is_remote",

@@ -13,7 +13,6 @@ import pytest
 
 from jobs.reporting.page import command
 from jobs.reporting.report import make_report
-from jobs.reporting.sample import general
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import plan
@@ -128,9 +127,3 @@ def test_the_command_repeats_the_settings_that_are_not_the_default() -> None:
     line = command(config.model_dump(mode="json"))
     assert line.startswith("python jobs/generate.py --manifest 'a b.parquet' --output out")
     assert set(line.split(" --")[2:]) == {"output out", "append", "steps 7", "no-report"}
-
-
-def test_reasons_are_counted_by_what_they_share() -> None:
-    messages = ("height: 500 is not a multiple of 64; use 448", "height: 77 is not a multiple of 64; use 64")
-    assert len({general(message) for message in messages}) == 1
-    assert general("image (/a/b (1).png) does not exist; correct it") != general("mask is empty")
