@@ -126,14 +126,18 @@ def parse_config(
 
 
 def parse_command(
-    arguments: Sequence[str] | None, description: str, add_options: Callable[[argparse.ArgumentParser], None]
+    arguments: Sequence[str] | None,
+    description: str,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    fields: Sequence[str] | None = None,
+    title: str | None = None,
 ) -> tuple[RunConfig, argparse.Namespace]:
     """Like `parse_config`, for a script with options of its own; these come back beside the config.
 
     Args:
         add_options: adds them to the parser, in groups of theirs, which `--help` shows first.
     """
-    return _parse(arguments, description, list(RunConfig.model_fields), None, add_options)
+    return _parse(arguments, description, fields or list(RunConfig.model_fields), title, add_options)
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:

@@ -4,8 +4,8 @@
     python jobs/generate.py --manifest requests.parquet --output images
 
 Starting it again with the same manifest and settings goes on where it stopped. Exit code 0: every image was
-written. 3: every request is accounted for, some failed. 1: the run is incomplete. 2: it cannot start so.
-130, 143: it was asked to stop (SIGINT, SIGTERM).
+written. 3: every request is accounted for, some failed. 1: the run is incomplete, or too many rows failed. 2: it
+cannot start so. 130, 143: it was asked to stop (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_s
 from jobs.cost.step_times import StepTimes  # noqa: E402
 from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
 from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
+from jobs.limits.disk_space import in_units  # noqa: E402
 from jobs.monitoring.pace import duration  # noqa: E402
 from jobs.monitoring.progress import RunProgress  # noqa: E402
 from jobs.run import run_folder  # noqa: E402
@@ -127,6 +128,8 @@ def _show_counts(found: DryRun, console: Console) -> None:
         f"{padding}, {found.shards:,} shards",
     )
     _say(console, f"output  {found.output}: {shards}, {done.images_left:,} images left")
+    if found.disk is not None and found.disk.doubt is not None:
+        _say(console, f"disk    {found.disk.doubt}")
 
 
 def _show_buckets(found: DryRun, console: Console) -> None:
@@ -183,19 +186,11 @@ def _cost(found: DryRun) -> str:
     if found.done.images_left < found.images:
         part = found.done.images_left / found.images
         left = f"; {100 * part:.1f} % of it is left, {duration(3600 * cost.hours * part)}"
-    return f"\nestimate: {hours}, {pools}, {_size(cost.bytes)}{left}\n          from {cost.source}{scaled}"
+    return f"\nestimate: {hours}, {pools}, {in_units(cost.bytes)}{left}\n          from {cost.source}{scaled}"
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
 
 
 def main() -> int:

@@ -2,13 +2,17 @@
 """Make the report page of an output: what came of the run, with a sample of its pictures, as one offline HTML file.
 
     python jobs/report.py --output images
+    python jobs/report.py --output images --serve
 
 Works while the run is under way too, on what is committed so far. Writes `_run/report.html`, and the failed requests as
-a manifest of their own, `_run/errors.parquet`; changes nothing else. Exit code 0: it is made. 2: there is no run.
+a manifest of their own, `_run/errors.parquet`; changes nothing else. With --serve nothing is written: a server on this
+machine shows all images of the output page by page, straight from its shards, until Ctrl-C ends it. Exit code 0: it is
+made, or was served. 2: there is no run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -22,6 +26,7 @@ sys.path[:] = [
 
 from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 from jobs.reporting.report import PER_BUCKET, PICTURES, make_report  # noqa: E402
+from jobs.reporting.server import PORT, serve  # noqa: E402
 from manifests import storage  # noqa: E402
 
 
@@ -42,7 +47,16 @@ def main() -> int:
         "--pictures", type=int, default=PICTURES, metavar="N", help="images shown in all (default: %(default)s)"
     )
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="another one shows other images (default: 0)")
+    served = parser.add_argument_group("all images")
+    served.add_argument("--serve", action="store_true", help="serve all images to a browser of this machine")
+    served.add_argument(
+        "--port", type=int, default=PORT, metavar="N", help="of the server; 0 takes a free one (default: %(default)s)"
+    )
     given = parser.parse(None)
+    if given.serve:
+        with contextlib.suppress(KeyboardInterrupt):
+            serve(storage.absolute(given.output), given.port, lambda address: print(address, flush=True))
+        return EXIT_OK
     print(make_report(storage.absolute(given.output), given.per_bucket, given.pictures, given.seed))
     return EXIT_OK
 

@@ -3,12 +3,15 @@
 
     python jobs/verify.py --manifest requests.parquet --output images
 
-Reads the manifest and the output, every byte of it, and nothing else; changes nothing. Exit code 0: all of it is
-right. 1: something is not, and the table says what. 2: the command line, the manifest or the output cannot be used.
+Reads the manifest and the output, every byte of it, and nothing else; changes nothing but with --repair. Exit code 0:
+all of it is right, or is again. 1: something is not, and the table says what. 2: the command line, the manifest or the
+output cannot be used.
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,9 +28,11 @@ import pyarrow as pa  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from jobs.cli import EXIT_INCOMPLETE, EXIT_OK, parse_config, run_script  # noqa: E402
+from jobs.cli import EXIT_INCOMPLETE, EXIT_OK, parse_command, run_script  # noqa: E402
 from jobs.verification.findings import Verdict  # noqa: E402
 from jobs.verification.output import verify  # noqa: E402
+from manifests.config import RunConfig  # noqa: E402
+from manifests.errors import UsageError  # noqa: E402
 
 #: Findings printed; the table counts all of them.
 SHOWN = 30
@@ -71,13 +76,66 @@ def show(verdict: Verdict, console: Console) -> None:
     )
 
 
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("what to do")
+    own.add_argument(
+        "--repair",
+        action="store_true",
+        help="make what is damaged again, on a device where images are lost, prove it by the recorded checksums, and "
+        "replace it; what is right, and what nobody planned, is not touched",
+    )
+    own.add_argument(
+        "--scrub",
+        metavar="N/M",
+        default="1/1",
+        help="read part N of M, every M-th shard: one a night reads all of the output in M nights",
+    )
+
+
+def _share(words: str) -> tuple[int, int]:
+    """Which of how many parts, from 0."""
+    number, _, count = words.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"option --scrub: should be N/M, with N from 1 to M; got {words!r}")
+    return int(number) - 1, int(count)
+
+
+def _repair(config: RunConfig, verdict: Verdict, console: Console) -> None:
+    """Mend what can be mended, and tell."""
+    # Ray takes a second or two to import, and a check does without.
+    from jobs.monitoring.progress import RunProgress
+    from jobs.verification.make_again import make_again
+    from jobs.verification.rebuild import Mending
+    from jobs.verification.repair import repair
+
+    mendings: list[Mending] = []
+    try:
+        with RunProgress() as progress:
+            progress.phase("repairing")
+            # One by one, because the last ones may need a device that is not there.
+            for mending in repair(config, verdict, functools.partial(make_again, progress=progress), progress.note):
+                mendings.append(mending)
+    finally:
+        for mending in sorted(mendings, key=lambda one: one.shard):
+            done = f"mended: {', '.join(mending.mended)}" if mending.mended else "nothing replaced"
+            words = f"NOT mended: {mending.trouble}" if mending.trouble else done
+            console.print(f"shard {mending.shard:05d}: {words}", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> int:
-    """Parse, check, tell."""
-    config = parse_config(None, __doc__ or "", fields=("manifest", "output"), title="what to check")
+    """Parse, check, mend where asked, tell."""
+    config, given = parse_command(None, __doc__ or "", _add_options, ("manifest", "output"), "what to check")
+    share = _share(given.scrub)
     # Threads of Arrow on top of ours would only take memory.
     pa.set_cpu_count(1)
-    verdict = verify(config)
-    show(verdict, Console())
+    console = Console()
+    verdict = verify(config, share)
+    show(verdict, console)
+    if given.repair and verdict.damaged:
+        _repair(config, verdict, console)
+        verdict = verify(config, share, verdict.damaged)
+        console.print("\nwhat was damaged, read again:")
+        show(verdict, console)
     return EXIT_OK if verdict.right else EXIT_INCOMPLETE
 
 

@@ -13,15 +13,18 @@ cannot open an empty one as its first file, and webdataset refuses a worker that
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests import storage
 from manifests.batch import Bucket
 from manifests.config import RunConfig
-from manifests.errors import StorageError
+from manifests.errors import SUCCESS, StorageError, general
 
 #: Where parts are staged, under the output.
 PARTS_FOLDER = "_run/parts"
@@ -29,6 +32,28 @@ PARTS_FOLDER = "_run/parts"
 _STATS_NAME = re.compile(r"^(\d{5,})_stats\.json$")
 _PART_NAME = re.compile(r"^(\d{5,})\.arrow$")
 _FOLDER_NAME = re.compile(r"^(\d{5,})/?$")
+
+
+#: Kinds of failure that are told apart in one batch; a message of its own for every row must not fill a receipt.
+_MOST_KINDS = 20
+
+
+class FailureKind(BaseModel):
+    """Samples that failed in the same way.
+
+    Attributes:
+        status: the stage that they failed in.
+        reason: what their messages have in common (`manifests.errors.general`).
+        count: how many.
+        example: id and message of the first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: str
+    reason: str
+    count: int
+    example: str
 
 
 #: Failures of one batch that its receipt tells of, and letters of each reason.
@@ -54,6 +79,7 @@ class Receipt(BaseModel):
         count: samples of the batch, successful and failed.
         successes: those with an image.
         failed_by_status: number of failed samples per status, statuses in alphabetical order.
+        failure_kinds: the same by their reasons.
         bytes: size of the staged part.
         bucket: what its samples share; None for rows that failed validation.
         seconds: how long each guarded stage worked on it.
@@ -68,6 +94,7 @@ class Receipt(BaseModel):
     count: int
     successes: int
     failed_by_status: Mapping[str, int]
+    failure_kinds: tuple[FailureKind, ...] = ()
     bytes: int
     bucket: Bucket | None = None
     seconds: Mapping[str, float] = Field(default_factory=dict)
@@ -108,6 +135,31 @@ class ShardStats(BaseModel):
     bytes: int
     tar: FileStats | None
     parquet: FileStats
+
+
+#: What `failure_kinds` reads.
+FAILURE_COLUMNS = ("id", "status", "error_message")
+
+
+def failure_kinds(samples: pa.Table) -> tuple[FailureKind, ...]:
+    """How the failed ones of some samples failed.
+
+    Args:
+        samples: FAILURE_COLUMNS of them.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    failed = samples.filter(pc.not_equal(samples.column("status"), SUCCESS))
+    for row_id, status, message in zip(*(failed.column(name).to_pylist() for name in FAILURE_COLUMNS), strict=True):
+        kind = (status, general(message or ""))
+        if kind not in counts and len(counts) >= _MOST_KINDS:
+            kind = (status, "other reasons")
+        counts[kind] += 1
+        examples.setdefault(kind, storage.shortened(f"{row_id}: {message}"))
+    return tuple(
+        FailureKind(status=status, reason=reason, count=count, example=examples[status, reason])
+        for (status, reason), count in counts.items()
+    )
 
 
 def shard_name(shard: int) -> str:

@@ -206,6 +206,17 @@ class RunConfig(BaseModel):
         Option("faults"),
     ] = False
 
+    max_failed: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(\d+|(\d{1,2}(\.\d+)?|100)%)$",
+            description="most images that may fail, N or P% of this job's share, before the run ends; those of earlier "
+            "starts count too, and those that --retry-errors tries again only when they fail again (default: any "
+            "number, unless the first 1,000 of a start all fail for one reason; 100% goes on even then)",
+        ),
+        Option("faults", "N|P%"),
+    ] = None
+
     image_format: Annotated[ImageFormat, Field(description="file format of the images"), Option("output format")] = (
         "png"
     )

@@ -7,6 +7,7 @@
     │   └── DeviceError         a process sees another device than Ray has given it
     ├── StorageError            the output cannot be written or read
     ├── IncompleteRunError      the run ended before every request was accounted for; exit code 1
+    ├── TooManyFailedError      the run ended because too many of its rows failed; exit code 1
     └── RowError                one sample failed; becomes `status` and `error_message` in the index, never an exit
 
 A `RowError` never leaves the stage that met it: stages turn it into data.
@@ -14,6 +15,7 @@ A `RowError` never leaves the stage that met it: stages turn it into data.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 #: What the index column `status` may hold: "success" or the stage that the sample failed in.
@@ -51,6 +53,10 @@ class IncompleteRunError(KandinskyBatchError):
     """The engine stopped although some requests are neither written nor failed."""
 
 
+class TooManyFailedError(KandinskyBatchError):
+    """More rows have failed than the person is ready to lose (jobs/limits/failed_rows.py)."""
+
+
 class RowError(KandinskyBatchError):
     """One sample cannot be made.
 
@@ -63,6 +69,14 @@ class RowError(KandinskyBatchError):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+def general(message: str) -> str:
+    """What many rows share of a message: what stands in quotes and brackets, and numbers, are left out."""
+    kind, before = message.split("; ")[0], ""
+    while kind != before:  # from the innermost bracket on
+        kind, before = re.sub(r"\([^()]*\)", "…", kind), kind
+    return re.sub(r"\d+", "#", re.sub(r"'[^']*'|\"[^\"]*\"", "…", kind))
 
 
 def first_line(error: Exception) -> str:

@@ -9,11 +9,14 @@ from pydantic import BaseModel, ConfigDict
 from jobs.cost.estimate import BucketCost, Estimate, costs_of, total
 from jobs.cost.step_times import StepTimes
 from jobs.dry_run.input_check import InputCheck
+from jobs.limits import disk_space
+from jobs.limits.disk_space import DiskSpace
+from jobs.limits.failed_rows import FailureLimit, rejected_rows
 from jobs.run import run_folder
 from manifests.batch import Bucket
 from manifests.commit import sealed_shards, staged_parts
 from manifests.config import RunConfig
-from manifests.errors import UsageError
+from manifests.errors import TooManyFailedError, UsageError
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import Sources
 from manifests.planning.window_summary import Problem
@@ -69,6 +72,7 @@ class DryRun(BaseModel):
         padding: share of all device slots that no image fills.
         warnings: rows that can be made and may not look as meant.
         unusable: of the rows that can be made, those whose inputs cannot be used after all; None where nobody looked.
+        disk: of the output, and what is left to write; None on object stores and where nothing is left.
         refused: why `generate` would not begin; None where it would.
         estimate: of the whole plan; None where nothing was measured.
     """
@@ -95,6 +99,7 @@ class DryRun(BaseModel):
     warnings: tuple[Problem, ...]
     unusable: int | None
     done: Done
+    disk: DiskSpace | None
     refused: str | None
     estimate: Estimate | None
 
@@ -126,6 +131,8 @@ def dry_run(
     Raises:
         StorageError: the output cannot be listed.
     """
+    done = _done(config, planned)
+    disk = disk_space.look(config, planned, done.images_left, times)
     costs = {} if times is None else costs_of(planned.buckets, times[1], config.batch_size)
     buckets = tuple(
         BucketPlan(
@@ -159,8 +166,9 @@ def dry_run(
         problems=(*planned.problems, *(inputs.problems if inputs else ())),
         warnings=tuple(inputs.warnings) if inputs else (),
         unusable=inputs.unusable if inputs else None,
-        done=_done(config, planned),
-        refused=_refusal(config, planned),
+        done=done,
+        disk=disk,
+        refused=_refusal(config, planned, done, disk),
         estimate=total(costs, planned.buckets, times[1], times[0]) if times is not None and costs else None,
     )
 
@@ -183,10 +191,15 @@ def _done(config: RunConfig, planned: Plan) -> Done:
     )
 
 
-def _refusal(config: RunConfig, planned: Plan) -> str | None:
+def _refusal(config: RunConfig, planned: Plan, done: Done, disk: DiskSpace | None) -> str | None:
     try:
         locations.check(config.checkpoint, planned.samples_by_task)
         run_folder.check(config, planned)
-    except UsageError as error:
+        disk_space.refuse(disk)
+        if done.sealed < done.shards:
+            numbers = share_of(planned, config.share)
+            rows = sum(planned.shards[number].rows for number in numbers)
+            FailureLimit(config, rows, rejected_rows(planned, numbers)).check()
+    except (UsageError, TooManyFailedError) as error:
         return str(error)
     return None

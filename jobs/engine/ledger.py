@@ -76,6 +76,22 @@ class Ledger:
         staged = {shard: frozenset(self._staged.get(shard, ())) for shard in shards if shard not in self._sealed}
         return Missing(staged, sum(self.batches[shard] - len(found) for shard, found in staged.items()))
 
+    def is_missing(self, shard: int, batch: int) -> bool:
+        """True where this batch of a shard of the plan is not staged and not in a sealed shard."""
+        return shard not in self._sealed and batch not in self._staged.get(shard, ())
+
+    @property
+    def staged(self) -> list[tuple[int, int]]:
+        """Shard and batch of what is staged of shards that are not sealed, ascending."""
+        return sorted(
+            (shard, batch) for shard, found in self._staged.items() if shard not in self._sealed for batch in found
+        )
+
+    def drop(self, places: Iterable[tuple[int, int]]) -> None:
+        """Have these staged batches made again; what is staged stays until then."""
+        for shard, batch in places:
+            self._staged[shard].discard(batch)
+
     @property
     def sealed(self) -> frozenset[int]:
         """Shards of the plan that were committed before."""

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.reporting.pictures import results
+from jobs.reporting.catalog import read_row
 from jobs.reporting.sample import BUCKET_COLUMNS
+from jobs.reporting.tar_members import open_members
 from jobs.run import run_folder
 from manifests import storage
-from manifests.commit import index_name, sealed_shards, shard_name
+from manifests.commit import index_name, read_stats, sealed_shards, shard_name
 from manifests.config import RunConfig
-from manifests.errors import SUCCESS, StorageError, UsageError
+from manifests.errors import SUCCESS, UsageError
 from manifests.planning.layout import shards_of
-from manifests.records import RECORD_NAMES
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,8 @@ class Recorded:
         Raises:
             StorageError: it is not in its shard, or the shard cannot be read.
         """
-        key = self.row["key"]
-        for _, content in results(self.output, {self.shard: [key]}):
-            return content
-        raise StorageError(f"{self.output}: shard {shard_name(self.shard)} has no image of {key} that can be read")
+        stats = read_stats(self.output, self.shard)
+        return open_members(self.output, stats, self.config.image_format).read(self.row["key"])
 
 
 def _bucket(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -90,16 +88,9 @@ def find(output: str, key: str) -> Recorded:
     sealed = sealed_shards(output)
     shards = shards_of(key, config.shard_size)
     for shard in shards:
-        if shard in sealed and (row := _row(output, shard, key)) is not None:
+        if shard in sealed and (row := read_row(output, shard, key)) is not None:
             return Recorded(output, shard, row, config, run_folder.read(output, "run.json") or {})
     raise UsageError(f"--key {key}: {_why_not(output, shards, sealed)}")
-
-
-def _row(output: str, shard: int, key: str) -> Mapping[str, Any] | None:
-    with storage.open_arrow(storage.join(output, index_name(shard))) as source:
-        found = pq.read_table(source, columns=list(RECORD_NAMES), filters=[("key", "=", key)])
-    rows: list[Mapping[str, Any]] = found.to_pylist()
-    return rows[0] if rows else None
 
 
 def _why_not(output: str, shards: Sequence[int], sealed: set[int]) -> str:

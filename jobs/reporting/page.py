@@ -1,4 +1,4 @@
-"""The report as one HTML file: everything inline, so that it opens by a double click and without a network."""
+"""The report as one HTML file, everything inline, so that it opens without a network; and the page of the server."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from jobs.reporting.sample import BucketSample, Sample
 from jobs.reporting.summary import Summary
 from manifests.config import RunConfig
 
-TEMPLATE = "report.html.j2"
+#: Both extend `page.html.j2`.
+TEMPLATE, SERVED_TEMPLATE = "report.html.j2", "served.html.j2"
 
 #: Columns of a record that its details show, in this order.
 SHOWN = (
     ("key", "key"),
     ("id", "id"),
     ("image_index", "image"),
+    ("task", "task"),
+    ("width", "width"),
+    ("height", "height"),
     ("prompt", "prompt"),
     ("negative_prompt", "negative prompt"),
     ("seed", "seed"),
@@ -37,6 +41,7 @@ SHOWN = (
     ("mask_path", "mask"),
     ("mask_polarity", "mask polarity"),
     ("sha256", "SHA-256"),
+    ("error_message", "why it failed"),
 )
 
 
@@ -47,6 +52,27 @@ def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Pic
         pictures: key -> pictures of the rows of the sample.
         made_at: seconds since 1970.
     """
+    return _template(TEMPLATE).render(
+        **_head(summary, made_at),
+        buckets=[_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows],
+        hidden=sum(not bucket.rows for bucket in sample.buckets),
+        reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
+        failures=[row for rows in sample.failures.values() for row in rows],
+        unreadable=sample.unreadable,
+    )
+
+
+def render_served(summary: Summary, tasks: Sequence[str], statuses: Sequence[str], made_at: float) -> str:
+    """The page of the server, which asks that for its rows.
+
+    Args:
+        tasks, statuses: to choose from.
+        made_at: seconds since 1970.
+    """
+    return _template(SERVED_TEMPLATE).render(**_head(summary, made_at), tasks=tasks, statuses=statuses)
+
+
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -55,18 +81,18 @@ def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Pic
         lstrip_blocks=True,
     )
     environment.filters.update(count=count, duration=duration, size=size)
-    return environment.get_template(TEMPLATE).render(
-        summary=summary,
-        command=command(summary.settings),
-        facts=facts(summary),
-        buckets=[_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows],
-        hidden=sum(not bucket.rows for bucket in sample.buckets),
-        times=bars(step_times(summary)),
-        reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
-        failures=[row for rows in sample.failures.values() for row in rows],
-        unreadable=sample.unreadable,
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
-    )
+    return environment.get_template(name)
+
+
+def _head(summary: Summary, made_at: float) -> dict[str, Any]:
+    """What both pages show."""
+    return {
+        "summary": summary,
+        "command": command(summary.settings),
+        "facts": facts(summary),
+        "times": bars(step_times(summary)),
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
+    }
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -146,11 +172,16 @@ def _bucket(output: str, bucket: BucketSample, pictures: Mapping[str, Sequence[P
                 "words": f"{row['key']} {row['id']} {row['caption']}".lower(),
                 "pictures": pictures[row["key"]],
                 "command": redo_command(output, row["key"]),
-                "details": [(label, _shown(row[column])) for column, label in SHOWN if row[column] is not None],
+                "details": shown_columns(row),
             }
             for row in bucket.rows
         ],
     }
+
+
+def shown_columns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the details of a row say: label and value."""
+    return [(label, _shown(row[column])) for column, label in SHOWN if row[column] is not None]
 
 
 def _shown(value: Any) -> str:

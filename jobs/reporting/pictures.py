@@ -70,7 +70,7 @@ def thumbnails(output: str, rows: Iterable[Row]) -> dict[str, list[Picture]]:
     pictures: dict[str, list[Picture]] = {}
     for row in rows:
         by_shard[row["shard"]].append(row["key"])
-        pictures[row["key"]] = _inputs(row)
+        pictures[row["key"]] = [_from_source(source) for source in sources(row)]
     found = set()
     for key, content in results(output, by_shard):
         found.add(key)
@@ -80,35 +80,58 @@ def thumbnails(output: str, rows: Iterable[Row]) -> dict[str, list[Picture]]:
     return pictures
 
 
-def _inputs(row: Row) -> list[Picture]:
+@dataclass(frozen=True)
+class Source:
+    """One of a row's inputs, before anybody looks at it.
+
+    Attributes:
+        label: as of a `Picture`.
+        location: of its file; None where it has none.
+        note: why not, or the text of a condition that is no picture.
+    """
+
+    label: str
+    location: str | None
+    note: str = ""
+
+
+def sources(row: Row) -> list[Source]:
+    """The inputs of a row: source and mask, or conditions with their weights."""
+    found: list[tuple[str, str | None, str | None]] = []
     if row["task"] == "interpolate":
-        return [
-            Picture(f"{condition['weight']:g}", None, condition["text"])
-            if condition["text"] is not None
-            else _from_location(f"{condition['weight']:g}", condition["image"])
-            for condition in row["conditions"] or ()
-        ]
-    pictures = []
+        found += [(f"{one['weight']:g}", one["image"], one["text"]) for one in row["conditions"] or ()]
     if row["task"] in ("img2img", "inpaint"):
-        pictures.append(_from_location("source", row["image_path"]))
+        found.append(("source", row["image_path"], None))
     if row["task"] == "inpaint":
-        pictures.append(_from_location("mask", row["mask_path"]))
-    return pictures
+        found.append(("mask", row["mask_path"], None))
+    return [
+        Source(label, location, "" if location else "inline in the manifest" if text is None else text)
+        for label, location, text in found
+    ]
 
 
-def _from_location(label: str, location: str | None) -> Picture:
-    if location is None:
-        return Picture(label, None, "inline in the manifest")
+def _from_source(source: Source) -> Picture:
+    if source.location is None:
+        return Picture(source.label, None, source.note)
     try:
-        return Picture(label, data_uri(storage.read_bytes(location)))
+        return Picture(source.label, data_uri(storage.read_bytes(source.location)))
     except Exception:  # whatever a foreign file does, the page is made
-        return Picture(label, None, f"cannot be read: {location}")
+        return Picture(source.label, None, f"cannot be read: {source.location}")
 
 
 def data_uri(content: bytes) -> str:
-    """A thumbnail of an image file."""
+    """A thumbnail of an image file, as a page holds it."""
+    return "data:image/webp;base64," + base64.b64encode(thumbnail(content)).decode()
+
+
+def thumbnail(content: bytes, edge: int = EDGE) -> bytes:
+    """A small WebP file of an image file, of any format that a manifest may name.
+
+    Raises:
+        UnusableError: it is no image that can be read.
+    """
     image = to_rgb(decode(content))
-    image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
+    image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, "WEBP", quality=QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(sink.getvalue()).decode()
+    return sink.getvalue()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 
 from manifests import storage
 from manifests.commit import ShardStats, index_name
-from manifests.errors import SUCCESS, StorageError, first_line
+from manifests.errors import SUCCESS, StorageError, first_line, general
 from manifests.records import RECORD_NAMES
 from manifests.requests.schema import SETTINGS
 
@@ -171,8 +170,3 @@ def _collect_failures(table: pa.Table, failures: dict[str, list[Row]], reasons: 
         reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else (status, "other reasons")] += 1
         if len(failures[status]) < EXAMPLES:
             failures[status] += table.slice(position, 1).to_pylist()
-
-
-def general(message: str) -> str:
-    """What many rows share of a message: what stands in quotes and brackets, and numbers, are left out."""
-    return re.sub(r"\d+", "#", re.sub(r"\([^)]*\)|'[^']*'|\"[^\"]*\"", "…", message.split("; ")[0]))

@@ -30,12 +30,14 @@ from jobs.engine.pipeline import (
 )
 from jobs.engine.pools import npus
 from jobs.engine.store_lookup import check_known
+from jobs.limits import disk_space
+from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.facts import INVALID
 from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.lease import Lease
-from jobs.run.outcome import count_outcome
+from jobs.run.outcome import count_outcome, failures_before, staged_failures
 from jobs.run.parallel_planning import plan_job
 from jobs.run.prior_stage import PriorReport, run_prior_stage
 from jobs.run.prior_stage import describe as describe_prior_stage
@@ -101,7 +103,8 @@ class RunReport(BaseModel):
 class _Done:
     """What this start did; filled in on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: FailureLimit) -> None:
+        self.limit = limit
         self.made = 0
         self.embedded = 0
         #: When the first and the last batch came, and how much had been made then.
@@ -138,6 +141,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
     Raises:
         UsageError: it cannot start like this; nothing was computed.
         IncompleteRunError: some rows are neither written nor failed; starting again goes on.
+        TooManyFailedError: more rows failed than `--max-failed` lets, or the first thousand in one way.
         StorageError: the output cannot be written or read.
     """
     began = time.monotonic()
@@ -163,10 +167,19 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     finish_reseals(config.output, numbers)
     batches = {number: planned.shards[number].batches for number in numbers}
     ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
+    if config.retry_errors:
+        # Of shards that are not sealed yet they are made with what is missing.
+        ledger.drop(staged_failures(config.output, ledger))
     progress.plan_shards(len(ledger.batches), ledger.sealed)
-    progress.start_tasks(_totals(planned, ledger, config.batch_size))
-    done = _Done()
+    totals = _totals(planned, ledger, config.batch_size)
+    progress.start_tasks(totals)
+    total = sum(planned.shards[number].rows for number in numbers)
+    done = _Done(FailureLimit(config, total, failures_before(config, planned, ledger)))
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
+    if ledger.missing or failed.count:
+        done.limit.check()
+        left = sum(rows - made for name, (rows, made) in totals.items() if name != INVALID)
+        disk_space.check(config, planned, left, run_folder.known_times(config), progress.note)
     if ledger.missing or ledger.to_seal or failed.count:
         _make_missing(config, planned, ledger, failed, progress, done, stop)
     else:
@@ -234,6 +247,8 @@ def _make_missing(
             progress.phase("sealing the last shards")
             sealer.finish(lambda left: stop.look())
             stop.check()
+            if ledger.missing or failed.count:
+                done.limit.check()
             if failed.count and not ledger.missing:
                 _retry(setup, planned, failed, progress, done, stop)
         except StopNowError:
@@ -273,10 +288,12 @@ def _run_pipeline(
                 progress.phase("making images")
                 progress.received(receipt)
                 done.add(receipt)
+                if ledger.is_missing(receipt.shard, receipt.batch):
+                    done.limit.add(receipt)
                 if ledger.record(receipt):
                     sealer.add(receipt.shard)
                 sealer.poll()
-                if stop.came():
+                if stop.came() or (done.limit.too_many and ledger.missing):
                     return setup
             if setup.trust_index and ledger.missing:
                 # What came back as nothing may have been known to the store's index only.
@@ -300,13 +317,21 @@ def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgres
     stop.wait_for(setup.pools.decoder.most)
     run_folder.unfinish(setup.config)
 
+    tried: set[tuple[int, int]] = set()
+
     def on_receipt(receipt: Receipt) -> bool:
         progress.received(receipt)
         done.add(receipt)
-        return stop.came()
+        if (receipt.shard, receipt.batch) not in tried:
+            tried.add((receipt.shard, receipt.batch))
+            done.limit.add_retried(receipt)
+        return stop.came() or done.limit.too_many
 
     try:
         retry(setup, planned, failed, on_receipt)
+    except IncompleteRunError:
+        done.limit.check()
+        raise
     finally:
         # Of an end that was asked for, not of what is missing because of it.
         stop.check()

@@ -1,7 +1,8 @@
-"""What came of a run, counted from the committed files, not from what anybody reported on the way."""
+"""What came of a run so far, counted from the files that it has left, not from what anybody reported on the way."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,14 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.engine.ledger import Ledger
+from jobs.limits.failed_rows import REJECTED, rejected_rows
 from manifests import storage
-from manifests.commit import ShardStats, index_name, read_stats, sealed_shards
+from manifests.commit import FailureKind, ShardStats, index_name, read_stats, sealed_shards
+from manifests.config import RunConfig
 from manifests.errors import SUCCESS, IncompleteRunError
 from manifests.planning.plan import Plan
+from workers.stages.shards import read_failures
 
 #: Stats files read at the same time; on an object store each is one round trip.
 READERS = 16
@@ -68,6 +73,49 @@ def count_outcome(output: str, plan: Plan, numbers: Sequence[int] | None = None)
     for found in stats:
         failed.update(found.failed_by_status)
     return Outcome(sum(found.successes for found in stats), dict(failed), _examples(output, stats))
+
+
+def staged_failures(output: str, ledger: Ledger) -> dict[tuple[int, int], tuple[FailureKind, ...]]:
+    """How rows of staged batches failed, by shard and batch; rows that the plan rejects are not among them.
+
+    Raises:
+        StorageError: a part is damaged.
+    """
+    places = list(ledger.staged)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(lambda place: read_failures(place[0], place[1], output), places))
+    kinds = {
+        place: tuple(one for one in failures if one.status != REJECTED)
+        for place, failures in zip(places, found, strict=True)
+    }
+    return {place: failures for place, failures in kinds.items() if failures}
+
+
+def failures_before(config: RunConfig, planned: Plan, ledger: Ledger) -> list[FailureKind]:
+    """The failed rows that a start finds: what the plan rejects, and, where `--max-failed` asks, what failed earlier.
+
+    Rows that `--retry-errors` tries again are not among them.
+    """
+    found = rejected_rows(planned, ledger.batches.keys() - ledger.sealed)
+    if config.max_failed is None:
+        return found
+    found += itertools.chain.from_iterable(staged_failures(config.output, ledger).values())
+    committed = _committed_failures(config.output, sorted(ledger.sealed))
+    return found + [one for one in committed if not config.retry_errors or one.status == REJECTED]
+
+
+def _committed_failures(output: str, shards: Sequence[int]) -> list[FailureKind]:
+    """How rows of sealed shards failed, by status, with a reason of each."""
+    with ThreadPoolExecutor(READERS) as pool:
+        stats = list(pool.map(lambda number: read_stats(output, number), shards))
+    failed: Counter[str] = Counter()
+    for found in stats:
+        failed.update(found.failed_by_status)
+    examples = _examples(output, stats) if failed else {}
+    return [
+        FailureKind(status=status, reason="", count=count, example=examples[status][0])
+        for status, count in failed.items()
+    ]
 
 
 def _examples(output: str, stats: Sequence[ShardStats]) -> dict[str, list[str]]:

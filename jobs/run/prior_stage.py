@@ -36,14 +36,16 @@ from jobs.engine.pipeline import (
 )
 from jobs.engine.pools import npus, size_pools
 from jobs.engine.store_lookup import WorkSplit, split_work
+from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.signals import Stop, StopNowError
 from manifests.batch import Batch
+from manifests.commit import FailureKind
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
-from manifests.errors import SUCCESS, IncompleteRunError, StorageError, UsageError
+from manifests.errors import SUCCESS, IncompleteRunError, StorageError, UsageError, general
 from manifests.planning.plan import Plan, share_of
 from workers.device.device import choose_device
 from workers.embeddings.lookup import remembered
@@ -95,6 +97,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
     Raises:
         UsageError: there is no store to fill.
         IncompleteRunError: some rows are neither stored nor failed; starting again goes on.
+        TooManyFailedError: more rows failed than `--max-failed` lets, or the first thousand in one way.
         StorageError: the store cannot be written or read.
     """
     store_url = config.embeddings_url
@@ -148,7 +151,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
 
 def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Run the pipeline until what is left is what fails, asking the store each time anew."""
-    before = found.rows_to_embed + 1
+    wanted, before = found.rows, found.rows_to_embed + 1
     while found.with_prior:
         if found.rows_to_embed >= before:
             raise IncompleteRunError(f"{found.rows_to_embed} embeddings were given up on the way")
@@ -156,17 +159,23 @@ def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: 
         progress.phase("starting the pool")
         stop.wait_for(setup.pools.prior.most)
         done.failed.clear()
+        # Of this round alone: nothing is kept of rows that fail here.
+        limit = FailureLimit(setup.config, wanted)
         try:
             for new, failed in _stored(setup, found.with_prior):
                 progress.phase("embedding")
                 progress.add(new, sum(failed.values()))
                 done.embedded += new
+                kinds = []
                 for message, count in failed.items():
                     status, text = message.split(": ", 1)
                     done.failed[status] += count
                     done.examples.setdefault(status, text)
+                    kinds.append(FailureKind(status=status, reason=general(text), count=count, example=text))
+                limit.count(kinds, new)
                 if stop.came():
                     stop.check()
+                limit.check()
         except ClusterShrankError as error:
             setup = after_loss(setup)
             progress.note(f"{error}; going on with {setup.pools.in_words}")

@@ -124,31 +124,49 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[
         IncompleteRunError: some rows could not be tried; their shards stay as they are.
     """
     config = setup.config
-    root = storage.join(config.output, RETRY_FOLDER)
+    sealer = Sealer(config, failed.shards, reseal)
+
+    def on_batch(receipt: Receipt, whole: bool) -> bool:
+        if whole:
+            sealer.add(receipt.shard)
+        sealer.poll()
+        return on_receipt(receipt)
+
+    missing = make_rows(setup, planned, failed, storage.join(config.output, RETRY_FOLDER), on_batch)
+    sealer.finish()
+    if missing:
+        raise IncompleteRunError(f"failed rows of {missing} batches could not be tried again")
+
+
+def make_rows(
+    setup: Setup, planned: Plan, rows: FailedRows, root: str, on_batch: Callable[[Receipt, bool], bool]
+) -> int:
+    """Make these rows again and stage them under a folder of their own.
+
+    Args:
+        root: that folder, which is laid out as an output.
+        on_batch: hears of every batch, and whether all of its shard's are there now; true where the run shall stop.
+
+    Returns:
+        How many batches are missing.
+    """
     # Begun anew: what a killed start tried may have failed for what was mended since. Only of these shards: others
     # may be under way in another job (`--shards`).
-    for shard in failed.shards:
+    for shard in rows.shards:
         storage.remove(parts_url(root, shard), recursive=True)
     # One run of the pipeline only, so it must not leave anything out.
-    separate = replace(setup, config=config.model_copy(update={"output": root}), trust_index=False)
-    sealer = Sealer(config, failed.shards, reseal)
-    left = {shard: set(batches) for shard, batches in failed.shards.items()}
-    while (remaining := failed.only(left)).rows:
+    separate = replace(setup, config=setup.config.model_copy(update={"output": root}), trust_index=False)
+    left = {shard: set(batches) for shard, batches in rows.shards.items()}
+    while (remaining := rows.only(left)).rows:
         try:
             for receipt in run_pipeline(separate, list(remaining.by_window(planned.windows))):
-                if receipt.batch in left[receipt.shard]:
-                    left[receipt.shard].discard(receipt.batch)
-                    if not left[receipt.shard]:
-                        sealer.add(receipt.shard)
-                sealer.poll()
-                if on_receipt(receipt):
+                new = receipt.batch in left[receipt.shard]
+                left[receipt.shard].discard(receipt.batch)
+                if on_batch(receipt, new and not left[receipt.shard]):
                     break
         except ClusterShrankError as error:
             separate = after_loss(separate)
             separate.notify(f"{error}; going on with {separate.pools.in_words}")
             continue
         break
-    sealer.finish()
-    missing = sum(map(len, left.values()))
-    if missing:
-        raise IncompleteRunError(f"failed rows of {missing} batches could not be tried again")
+    return sum(map(len, left.values()))

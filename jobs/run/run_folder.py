@@ -32,7 +32,8 @@ TIMES = "times.json"
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
-    | {"append", "grace", "input_timeout", "into_existing", "retry_errors", "shards", "times_of", "report"}
+    | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
+    | {"shards", "times_of", "report"}
 )
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from typing import IO
+from typing import Protocol
 
 from jobs.verification.findings import ShardReport
 from manifests.commit import FileStats
 
 
+class Readable(Protocol):
+    """What is read from its beginning on."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; all that are left with -1."""
+
+
 class HashingReader:
     """A readable file that hashes and counts what passes through it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self._digest = hashlib.sha256()
         self.bytes = 0

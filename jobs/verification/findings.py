@@ -62,6 +62,7 @@ class Verdict:
         findings: everything that is wrong.
         requests: rows of the manifest; `whole` of them have all their images, `failed` lack one at least.
         images_written, images_failed: rows of the indexes.
+        shards: that were looked at; `damaged` has the numbers of those that something is wrong with.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Verdict:
     images_written: int = 0
     images_failed: int = 0
     shards: int = 0
+    damaged: list[int] = field(default_factory=list)
 
     @property
     def right(self) -> bool:

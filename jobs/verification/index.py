@@ -50,7 +50,7 @@ def check_index(
     except (StorageError, OSError, pa.ArrowException) as error:
         report.add("index", name, f"cannot be read: {first_line(error)}")
         return iter(())
-    _compare_rows(index, planned, name, report)
+    compare_rows(index, planned, name, report)
     failed = np.array([status != SUCCESS for status in index.column("status").to_pylist()], bool)
     report.manifest_rows = index.column("manifest_row").to_numpy()
     report.failed_rows = report.manifest_rows[failed]
@@ -69,7 +69,8 @@ def check_index(
     return _successful_rows(url)
 
 
-def _compare_rows(index: pa.Table, planned: pa.Table, name: str, report: ShardReport) -> None:
+def compare_rows(index: pa.Table, planned: pa.Table, name: str, report: ShardReport) -> None:
+    """Note rows that are missing, doubled, not planned, or not as the manifest asks for them."""
     keys, wanted = index.column("key").to_pylist(), planned.column("key").to_pylist()
     for key, count in Counter(keys).items():
         if count > 1:

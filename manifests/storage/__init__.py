@@ -12,7 +12,7 @@ becomes a `StorageError` that names the location and what to do.
 from __future__ import annotations
 
 from manifests.storage.finding import MARKER, Found, find
-from manifests.storage.listing import Entry, exists, list_names, list_tree
+from manifests.storage.listing import Entry, exists, free_bytes, list_names, list_tree
 from manifests.storage.locations import (
     absolute,
     folder_of,
@@ -24,7 +24,7 @@ from manifests.storage.locations import (
     shortened,
 )
 from manifests.storage.ownership import in_words, others_in, same_place
-from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes
+from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes, read_range
 from manifests.storage.retries import passes, patience
 from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
 
@@ -38,6 +38,7 @@ __all__ = [
     "fetch",
     "find",
     "folder_of",
+    "free_bytes",
     "in_words",
     "is_absolute",
     "is_remote",
@@ -52,6 +53,7 @@ __all__ = [
     "patience",
     "put_atomic",
     "read_bytes",
+    "read_range",
     "remove",
     "resolve",
     "same_place",

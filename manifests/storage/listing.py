@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import posixpath
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from manifests.storage import retries
-from manifests.storage.locations import filesystem
+from manifests.storage.locations import filesystem, is_remote, local_path
 from manifests.storage.writes import is_temporary
 
 
@@ -27,6 +29,19 @@ def exists(url: str) -> bool:
         return True
 
     return retries.request("read", url, attempt)
+
+
+def free_bytes(folder: str) -> int | None:
+    """Free space where a folder is or will be made; None where nobody can say, as on object stores."""
+    if is_remote(folder):
+        return None
+    place = Path(local_path(folder))
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None
 
 
 def list_names(folder: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reading files: whole, opened for Python or for Arrow, or copied to this machine.
+"""Reading files: whole or in ranges, opened for Python or for Arrow, or copied to this machine.
 
 A missing file stays a `FileNotFoundError`, because callers ask for it.
 """
@@ -89,6 +89,21 @@ def read_bytes(url: str) -> bytes:
     def attempt() -> bytes:
         fs, path = filesystem(url)
         return bytes(fs.cat_file(path))
+
+    return retries.request("read", url, attempt)
+
+
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Some bytes of a file, from `start` to `stop` (exclusive), fewer where it ends before.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: the storage refused.
+    """
+
+    def attempt() -> bytes:
+        fs, path = filesystem(url)
+        return bytes(fs.cat_file(path, start=start, end=stop))
 
     return retries.request("read", url, attempt)
 

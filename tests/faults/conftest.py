@@ -60,6 +60,17 @@ class QuickJob:
             text=True,
         )
 
+    def repair(self, output: Path | str) -> subprocess.CompletedProcess[str]:
+        """`verify.py --repair` on the made-up models."""
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), "--manifest", self.manifest, "--output", str(output), "--repair"],
+            cwd=self.folder,
+            env={**self.environment, "QUICK_VERIFY": "1"},
+            capture_output=True,
+            text=True,
+            timeout=RUN_LIMIT_S,
+        )
+
     def verify(self, output: Path | str) -> subprocess.CompletedProcess[str]:
         """Ended with 0 where the output is proved to be right."""
         script = str(ROOT / "jobs" / "verify.py")

@@ -2,7 +2,7 @@
 
 Pixels come from seed and image number, as the noise of the real pipelines does, so images depend on nothing else.
 QUICK_SECONDS is how long a device call takes, QUICK_FAILS which ids fail in it. Where QUICK_GO_ON is set, a decoder
-makes one batch and waits until that file exists before it makes more.
+makes one batch and waits until that file exists before it makes more. With QUICK_VERIFY it is `jobs/verify.py` instead.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import pyarrow as pa
 
 import jobs.engine.ledger
 import jobs.engine.pipeline
+import jobs.generate
+import jobs.verify
 import workers.stages.shards
 from jobs.cli import run_script
-from jobs.generate import main
 from manifests.batch import Batch
 from manifests.errors import RowError
 
@@ -96,4 +97,4 @@ if _SEAL_DIES:
     jobs.engine.ledger.seal = dying_seal
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(jobs.verify.main if "QUICK_VERIFY" in os.environ else jobs.generate.main)

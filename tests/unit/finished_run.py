@@ -52,6 +52,7 @@ def made(batch: Batch, config: RunConfig, broken: Sequence[str] = ()) -> Batch:
         pixels[i] = rng.integers(0, 256, (batch.bucket.height, batch.bucket.width, 3), dtype=np.uint8).tobytes()
     if config.dump_latents:
         batch = batch.add("latents", pa.large_binary(), {i: b"latents of " + p[:8] for i, p in pixels.items()})
+    batch = batch.add("prompt_truncated", pa.bool_(), dict.fromkeys(batch.pending, False))
     batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image", "mask", "condition_sources"])
     return encode_images(batch, config)
 

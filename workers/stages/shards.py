@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from manifests import commit, storage
 from manifests.batch import Batch
-from manifests.commit import TOLD_FAILURES, TOLD_LETTERS, FileStats, Receipt, RowFailure, ShardStats
+from manifests.commit import TOLD_FAILURES, TOLD_LETTERS, FailureKind, FileStats, Receipt, RowFailure, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS, RowError, StorageError
 from manifests.records import RECORD_FIELDS, RECORD_NAMES, WORKING_NAMES
@@ -51,7 +51,7 @@ def write_part(batch: Batch, output_url: str) -> Receipt:
     reason = RowError("failed_to_encode", "no stage made an image of this sample; please report this")
     batch = batch.fail({position: reason for position in batch.pending if not has_image[position]})
 
-    table = _part_table(batch.samples)
+    table = part_table(batch.samples)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -65,6 +65,7 @@ def write_part(batch: Batch, output_url: str) -> Receipt:
         count=table.num_rows,
         successes=table.num_rows - sum(failed.values()),
         failed_by_status=dict(sorted(failed.items())),
+        failure_kinds=commit.failure_kinds(table) if failed else (),
         bytes=len(data),
         bucket=batch.bucket,
         seconds=batch.seconds,
@@ -87,7 +88,7 @@ def _first_failures(table: pa.Table) -> tuple[RowFailure, ...]:
     )
 
 
-def _part_table(samples: pa.Table) -> pa.Table:
+def part_table(samples: pa.Table) -> pa.Table:
     """The index's columns in their order and types, `encoded`, new embeddings; what stages left over is cut off."""
     fields = list(RECORD_FIELDS)
     fields += [f for f in samples.schema if f.name not in RECORD_NAMES and f.name not in WORKING_NAMES]
@@ -170,6 +171,24 @@ def build_shard(shard: int, parts: Iterator[pa.Table], folder: str, config: RunC
     )
 
 
+def read_failures(shard: int, batch: int, output_url: str) -> tuple[FailureKind, ...]:
+    """How samples of a staged part failed; reads nothing but what says it.
+
+    Raises:
+        StorageError: the part is missing or damaged.
+    """
+    url = commit.part_url(output_url, shard, batch)
+    try:
+        with storage.open_arrow(url) as source:
+            schema = pa.ipc.open_file(source).schema
+            wanted = pa.ipc.IpcReadOptions(included_fields=[*map(schema.get_field_index, commit.FAILURE_COLUMNS)])
+            return commit.failure_kinds(pa.ipc.open_file(source, options=wanted).read_all())
+    except FileNotFoundError as error:
+        raise StorageError(f"{url} is not there any more") from error
+    except pa.ArrowInvalid as error:
+        raise _damaged(url, error) from error
+
+
 def read_part(shard: int, batch: int, output_url: str) -> pa.Table:
     """One staged part.
 
@@ -184,7 +203,11 @@ def read_part(shard: int, batch: int, output_url: str) -> pa.Table:
     try:
         return pa.ipc.open_file(pa.BufferReader(data)).read_all()
     except pa.ArrowInvalid as error:
-        raise StorageError(f"{url} is damaged ({error}); remove it and start again to make it anew") from error
+        raise _damaged(url, error) from error
+
+
+def _damaged(url: str, error: pa.ArrowInvalid) -> StorageError:
+    return StorageError(f"{url} is damaged ({error}); remove it and start again to make it anew")
 
 
 @dataclass

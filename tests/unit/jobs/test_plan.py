@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -137,6 +139,40 @@ def test_a_manifest_without_a_usable_row_ends_with_2(tmp_path: Path, run_plan: S
     code, _, said = run_plan(manifest, tmp_path / "out")
     assert code == 2
     assert "none of the 3 rows can be made" in said
+
+
+def test_more_rejected_rows_than_may_fail_are_told_as_the_run_would(tmp_path: Path, run_plan: Script) -> None:
+    manifest = write(tmp_path / "m.parquet", task=["text2img", "?", "?"], prompt=["x"] * 3)
+    assert run_plan(manifest, tmp_path / "out", "--max-failed", "2")[0] == 3
+    code, _, said = run_plan(manifest, tmp_path / "out", "--max-failed", "1")
+    assert code == 2
+    assert "nothing can run: 2 of 3 images have failed, and --max-failed 1 lets no more than 1: " in said
+
+
+def test_a_disk_that_will_not_hold_the_output_is_told(
+    tmp_path: Path, run_plan: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write(tmp_path / "m.parquet", task=["text2img"] * 7, prompt=["x"] * 7)
+    output, other = tmp_path / "out", tmp_path / "other"
+    assert run_plan.json(manifest, output)["disk"]["free"] > 0
+    assert "disk " not in run_plan(manifest, output)[1]
+    assert run_plan.json(manifest, "memory://out")["disk"] is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000))
+    code, table, _ = run_plan(manifest, output)
+    assert code == 0, "a guess refuses nothing"
+    assert (
+        "disk    5 kB are free on the disk of the output, and the 7 images that are left take about 71.7 kB " in table
+    )
+    assert "(a rule of thumb for png; nothing was measured yet)" in table
+    measured(str(other), [1.0])
+    code, table, _ = run_plan(manifest, output, "--times-of", str(other))
+    assert code == 0, "another run may have had other images"
+    assert f"take about 10.5 kB (by the sizes of {other}/_run/times.json)" in table
+    measured(str(output), [1.0])
+    code, _, said = run_plan(manifest, output)
+    assert code == 2
+    assert "7 images that are left take about 10.5 kB" in said
+    assert "free some space, or make a part that fits (--shards 1/3). Nothing is lost" in said
 
 
 def test_the_estimate_is_the_median_of_what_was_measured(tmp_path: Path, run_plan: Script) -> None:

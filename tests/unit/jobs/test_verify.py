@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from jobs.verification.findings import Finding, Verdict
-from jobs.verify import show
+from jobs.verify import main, show
+from manifests.errors import UsageError
 from tests.unit import finished_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,6 +25,13 @@ def test_many_findings_are_counted_and_the_first_shown() -> None:
     assert "and 70 more" in sink.getvalue()
 
 
+@pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_a_part_that_is_none_is_refused(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["verify.py", "--manifest", "m", "--output", "o", "--scrub", words])
+    with pytest.raises(UsageError, match="option --scrub: should be N/M"):
+        main()
+
+
 def test_the_script_exits_with_the_verdict(tmp_path: Path) -> None:
     finished_run.run(finished_run.make_config(tmp_path))
 
@@ -32,9 +41,16 @@ def test_the_script_exits_with_the_verdict(tmp_path: Path) -> None:
 
     options = ("--manifest", "m.parquet", "--output", "out")
     assert start(*options).returncode == 0
-    (tmp_path / "out" / "00000.tar").unlink()
-    ended = start(*options)
+    index = (tmp_path / "out" / "00000.parquet").read_bytes()
+    (tmp_path / "out" / "00000.parquet").unlink()
+    ended = start(*options, "--scrub", "1/2")
     assert ended.returncode == 1
-    assert "tar: 00000.tar: is missing" in ended.stdout
+    assert "index: 00000.parquet: is missing" in ended.stdout
+    ended = start(*options, "--repair")
+    assert ended.returncode == 0, ended.stderr
+    before, after = ended.stdout.split("shard 00000: mended: 00000.parquet\n")
+    assert "NOT right" in before
+    assert "all of it is right" in after
+    assert (tmp_path / "out" / "00000.parquet").read_bytes() == index
     assert start("--manifest", "m.parquet").returncode == 2
     assert "--manifest" in start("--help").stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +13,11 @@ import pytest
 
 from jobs.reporting.page import command
 from jobs.reporting.report import make_report
-from jobs.reporting.sample import general
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import plan
 
 ROOT = Path(__file__).resolve().parents[4]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """A small finished output of all tasks, two of its eight rows failed."""
-    shutil.copytree(ROOT / "tests" / "data" / "output_0_1" / "output", tmp_path / "output")
-    return tmp_path / "output"
 
 
 def words(page: str) -> str:
@@ -137,25 +127,3 @@ def test_the_command_repeats_the_settings_that_are_not_the_default() -> None:
     line = command(config.model_dump(mode="json"))
     assert line.startswith("python jobs/generate.py --manifest 'a b.parquet' --output out")
     assert set(line.split(" --")[2:]) == {"output out", "append", "steps 7", "no-report"}
-
-
-def test_reasons_are_counted_by_what_they_share() -> None:
-    messages = ("height: 500 is not a multiple of 64; use 448", "height: 77 is not a multiple of 64; use 64")
-    assert len({general(message) for message in messages}) == 1
-    assert general("image (/a/b (1).png) does not exist; correct it") != general("mask is empty")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_browser_runs_the_filters(output: Path) -> None:
-    page = Path(make_report(str(output)))
-    # The page is opened with a search already typed, and the browser says what it then shows.
-    typed = page.read_text().replace("\nfilter();", '\nsearch.value = "BLUE cat";\nfilter();', 1)
-    page.write_text(typed)
-    shown = subprocess.run(
-        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-    assert "1 of 6 shown" in shown

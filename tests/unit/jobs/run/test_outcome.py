@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.run.outcome import EXAMPLES, count_outcome
+from jobs.engine.ledger import Ledger
+from jobs.run.outcome import EXAMPLES, count_outcome, failures_before, staged_failures
+from manifests.commit import FailureKind, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError
 from manifests.planning.plan import Plan, batches_of, plan
+from tests.unit import finished_run
 from workers.stages.shards import seal, write_part
 
 
@@ -64,3 +68,37 @@ def test_a_share_is_counted_by_its_own_shards(config: RunConfig, planned: Plan) 
     assert count_outcome(config.output, planned, []).written == 0
     commit(config, planned)
     assert count_outcome(config.output, planned, [0]).failed == {"failed_to_validate": 5}
+
+
+def test_the_failures_of_an_output_are_those_of_shards_parts_and_the_plan(tmp_path: Path) -> None:
+    # Shards of two batches; the last of the first is the rejected row's.
+    config = finished_run.make_config(tmp_path, max_failed="5")
+    planned = plan(config)
+    broken = ("r0", "r3", "r4")
+    for batch in batches_of(config, planned.windows):
+        write_part(finished_run.made(batch, config, broken), config.output)
+    batches = {number: shard.batches for number, shard in enumerate(planned.shards)}
+    parts = staged_parts(config.output)
+    ledger = Ledger(batches, (), parts)
+    staged = failures_before(config, planned, ledger)
+    assert failures(staged) == {"failed_to_validate": 1, "failed_to_generate": 4}
+    assert failures(failures_before(config.model_copy(update={"max_failed": None}), planned, ledger)) == {
+        "failed_to_validate": 1
+    }
+    seal(0, batches[0], config.output, config)
+    ledger = Ledger(batches, {0}, {number: found for number, found in parts.items() if number})
+    assert failures(failures_before(config, planned, ledger)) == failures(staged)
+    examples = {one.example for one in failures_before(config, planned, ledger)}
+    assert {"r0: not finite", "r4: not finite"} <= examples
+    # Those that are tried again are made instead of counted, wherever they lie.
+    again = config.model_copy(update={"retry_errors": True})
+    ledger.drop(staged_failures(config.output, ledger))
+    assert failures(failures_before(again, planned, ledger)) == {"failed_to_validate": 1}
+    assert 0 < ledger.missing < sum(batches.values()) - batches[0]
+
+
+def failures(kinds: list[FailureKind]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for kind in kinds:
+        counted[kind.status] += kind.count
+    return counted

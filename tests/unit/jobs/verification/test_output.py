@@ -41,6 +41,17 @@ def test_missing_files_are_named(config: RunConfig) -> None:
     assert {("tar", "00000.tar"), ("index", "00002.parquet"), ("shards", "shard 00001")} <= found(config)
 
 
+def test_a_part_of_the_output_is_read_by_itself(config: RunConfig) -> None:
+    (Path(config.output) / "00001.tar").unlink()
+    verdicts = [verify(config, (number, 2)) for number in range(2)]
+    assert [verdict.damaged for verdict in verdicts] == [[], [1]]
+    assert [verdict.shards for verdict in verdicts] == [2, 1]
+    assert verdicts[0].right, "the requests of the others are none of it"
+    assert sum(verdict.images_written for verdict in verdicts) == 10
+    assert verify(config, only=[0, 1]).damaged == [1]
+    assert verify(config, (0, 2), only=[1]).shards == 0
+
+
 def test_wrong_counts_in_the_stats_are_found(config: RunConfig) -> None:
     path = Path(config.output) / "00000_stats.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "failed": 3, "bytes": 1}))

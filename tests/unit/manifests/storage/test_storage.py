@@ -44,6 +44,9 @@ def test_what_is_written_is_read_back_and_replaced(root: str) -> None:
         assert file.read(2) == b"tw"
     with storage.open_arrow(url) as file:
         assert file.read() == b"two"
+    storage.write_atomic(url, b"0123456789")
+    assert storage.read_range(url, 2, 5) == b"234"
+    assert storage.read_range(url, 8, 500) == b"89"
     assert storage.exists(url)
     assert storage.list_names(storage.join(root, "deep", "folder")) == ["part.arrow"]
     assert storage.list_names(storage.join(root, "deep")) == ["folder"]
@@ -61,6 +64,8 @@ def test_absent_things_are_absent_and_not_errors(root: str) -> None:
     storage.remove(storage.join(root, "nowhere"))
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(root, "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        storage.read_range(storage.join(root, "nowhere"), 0, 5)
     with pytest.raises(FileNotFoundError):
         storage.open_arrow(storage.join(root, "nowhere"))
     with pytest.raises(FileNotFoundError), storage.open_read(storage.join(root, "nowhere")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from manifests.config import RunConfig
@@ -24,6 +26,22 @@ def test_auto_takes_ascend_where_there_is_any_and_says_why() -> None:
 def test_ascend_that_is_not_there_is_refused_with_what_to_do() -> None:
     with pytest.raises(UsageError, match="no node of the cluster offers the resource NPU; start Ray"):
         choose_device(config(device="ascend"), 0)
+
+
+def test_a_process_without_a_cluster_takes_a_card_where_the_machine_has_one() -> None:
+    assert device.device_here("ascend") == "ascend"
+    assert device.device_here("cpu") == "cpu"
+    assert device.device_here("auto") == ("ascend" if list(Path("/dev").glob("davinci[0-9]*")) else "cpu")
+
+
+def test_outside_of_ray_the_card_is_the_first_that_the_process_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    for visible, npu in ((None, "0"), ("6", "6"), ("5,3", "5")):
+        if visible is not None:
+            monkeypatch.setenv(device.VISIBLE_NPUS, visible)
+        else:
+            monkeypatch.delenv(device.VISIBLE_NPUS, raising=False)
+        assert device._own_npu() == npu
 
 
 def test_a_process_must_see_the_one_npu_that_ray_has_given_it() -> None:

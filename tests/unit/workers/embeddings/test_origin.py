@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from workers.embeddings import origin
-from workers.embeddings.origin import prior_origin
+from workers.embeddings.origin import fingerprints, prior_origin
 
 
 @pytest.fixture
@@ -92,3 +92,16 @@ def test_a_checkpoint_elsewhere_is_told_by_what_its_place_says(folder: Path) -> 
         assert origin.width == 32
         found.append(origin.checkpoint)
     assert len(set(found)) == 2
+
+
+def test_every_repository_of_a_checkpoint_has_a_fingerprint_of_its_own_files(folder: Path, tmp_path: Path) -> None:
+    names = ["kandinsky-2-1-prior", "kandinsky-2-1"]
+    unet = folder / "kandinsky-2-1" / "unet" / "diffusion_pytorch_model.safetensors"
+    unet.parent.mkdir(parents=True)
+    save_file(weights(), unet)
+    before = fingerprints(folder, names)
+    assert before["kandinsky-2-1-prior"] == prior_origin(str(folder), "cpu").checkpoint
+    assert fingerprints(Path(shutil.copytree(folder, tmp_path / "copy")), names) == before
+    save_file({name: one + 1 for name, one in weights().items()}, unet)
+    after = fingerprints(folder, names)
+    assert {name for name in names if after[name] != before[name]} == {"kandinsky-2-1"}

@@ -26,7 +26,7 @@ from manifests.records import RECORD_FIELDS, RECORD_NAMES
 from tests.unit.workers.sample_batches import make_batch
 from workers.stages import shards
 from workers.stages.encode import encode_images
-from workers.stages.shards import seal, write_part
+from workers.stages.shards import read_failures, seal, write_part
 
 CONFIG = RunConfig(manifest=("m.parquet",), output="out")
 
@@ -72,6 +72,8 @@ def test_a_part_is_the_index_plus_the_image(tmp_path: Path) -> None:
     leftover = batch.add("image_embeds", pa.list_(pa.float32(), 2), {0: [1.0, 2.0]}).took("decoder", 1.5)
     receipt = write_part(leftover, str(tmp_path))
     path = tmp_path / "_run" / "parts" / "00003" / "00007.arrow"
+    kinds = read_failures(3, 7, str(tmp_path))
+    assert [(one.status, one.count) for one in kinds] == [("failed_to_load", 1)]
     records = leftover.samples.to_pylist()
     assert receipt == commit.Receipt(
         shard=3,
@@ -79,6 +81,7 @@ def test_a_part_is_the_index_plus_the_image(tmp_path: Path) -> None:
         count=2,
         successes=1,
         failed_by_status={"failed_to_load": 1},
+        failure_kinds=kinds,
         bytes=path.stat().st_size,
         bucket=batch.bucket,
         seconds={"decoder": 1.5},

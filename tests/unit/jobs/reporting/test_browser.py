@@ -1,0 +1,216 @@
+"""The report in a real browser: filters, search, a click, the keyboard, lazy loading, and paging to the last image."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from jobs.reporting.report import make_report
+from tests.unit.jobs.reporting.serving import serving
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+#: A desktop's window, and a phone's.
+WIDE, NARROW = (1200, 900), (400, 700)
+
+#: Longest wait of a person's patience on a busy machine, in milliseconds.
+PATIENCE = 60_000
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Opens an address; a page that reports an error fails its test."""
+    pages, errors = [], []
+
+    def open_page(address: str, size: tuple[int, int] = WIDE, dark: bool = False) -> Page:
+        window = {"width": size[0], "height": size[1]}
+        page = browser.new_page(viewport=window, color_scheme="dark" if dark else "light")
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: errors.append(error))
+        pages.append(page)
+        page.goto(address)
+        page.locator("figure:not([hidden])").first.wait_for()
+        return page
+
+    expect.set_options(timeout=PATIENCE)
+    yield open_page
+    for page in pages:
+        page.close()
+    assert errors == []
+
+
+@pytest.fixture
+def report(output: Path) -> str:
+    """Address of the page as a file."""
+    return Path(make_report(str(output))).as_uri()
+
+
+@pytest.fixture
+def served(output: Path) -> Iterator[str]:
+    """Address of the server's page."""
+    with serving(str(output)) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def large(large_output: str) -> Iterator[str]:
+    """The same of 100,000 rows."""
+    with serving(large_output) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+def figures(page: Page) -> list[str]:
+    """Keys of the rows that are seen."""
+    labels = page.locator("figure:visible button").evaluate_all("all => all.map(one => one.ariaLabel)")
+    return [label.split()[2].rstrip(":") for label in labels]
+
+
+def test_a_search_and_filters_show_what_fits(visit: Open, report: str) -> None:
+    page = visit(report)
+    shown = page.locator("#shown")
+    expect(shown).to_have_text("6 of 6 shown")
+    page.keyboard.press("/")
+    page.keyboard.type("BLUE cat")
+    expect(shown).to_have_text("1 of 6 shown")
+    assert figures(page) == ["000000002"]
+    page.fill("#search", "")
+    page.select_option("#task", "inpaint")
+    expect(shown).to_have_text("1 of 6 shown")
+    assert figures(page) == ["000020000"]
+    assert page.locator(".bucket:visible").count() == 1
+
+
+@pytest.mark.parametrize("address", ["report", "served"])
+def test_a_click_shows_all_settings_and_keys_go_on(
+    visit: Open, address: str, request: pytest.FixtureRequest, output: Path
+) -> None:
+    page = visit(request.getfixturevalue(address))
+    dialog = page.locator("dialog")
+    expect(dialog).to_be_hidden()
+    page.locator("figure button").first.click()
+    expect(dialog).to_be_visible()
+    for words in ("a red fox", "000000000", f"python jobs/redo.py --output {output} --key 000000000"):
+        expect(dialog).to_contain_text(words)
+    assert dialog.evaluate("one => one.scrollTop") == 0
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("--key 000000001")
+    page.keyboard.press("ArrowLeft")
+    expect(dialog).to_contain_text("--key 000000000")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert page.evaluate("document.activeElement.ariaLabel").startswith("Details of 000000000")
+
+
+@pytest.mark.parametrize("address", ["report", "served"])
+def test_it_fits_a_phone_and_follows_light_and_dark(visit: Open, address: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(address)
+    grounds = set()
+    for dark in (False, True):
+        page = visit(url, NARROW, dark)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        page.locator("figure button").first.click()
+        assert page.locator("dialog").evaluate("one => one.scrollWidth - one.clientWidth") <= 0
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
+
+
+def test_the_server_shows_failed_rows_with_their_reasons(visit: Open, served: str) -> None:
+    page = visit(served)
+    expect(page.locator("#shown")).to_have_text("1 to 6 of 6")
+    page.select_option("#status", "failed_to_validate")
+    expect(page.locator("#shown")).to_have_text("1 to 1 of 1")
+    expect(page.locator("figure")).to_contain_text("task: 'nonsense' is not a task")
+    page.select_option("#status", "")
+    expect(page.locator("#shown")).to_have_text("1 to 8 of 8")
+
+
+def test_texts_of_a_prompt_stay_texts_on_the_servers_page(visit: Open, output: Path, served: str) -> None:
+    index = pq.read_table(output / "00000.parquet")
+    place = index.schema.get_field_index("caption")
+    captions = ["<img src=x onerror=alert(1)>", '" onload="x', "</template>", "x"][: index.num_rows]
+    pq.write_table(index.set_column(place, index.schema.field("caption"), [captions]), output / "00000.parquet")
+    page = visit(served)
+    assert page.locator("figcaption").first.text_content() == captions[0]
+    assert page.locator("img[onerror]").count() == 0
+
+
+def test_paging_leads_to_the_last_of_a_hundred_thousand(visit: Open, large: str) -> None:
+    page = visit(large)
+    shown = page.locator("#shown")
+    expect(shown).to_have_text("1 to 60 of 99,800")
+    assert page.locator("#previous").is_disabled()
+    began = time.monotonic()
+    page.click("#last")
+    expect(shown).to_have_text("99,781 to 99,800 of 99,800")
+    took = time.monotonic() - began
+    assert figures(page)[-1] == "000990998"
+    assert page.locator("#next").is_disabled()
+    last = page.locator("figure").last
+    last.scroll_into_view_if_needed()
+    last.locator("button").click()
+    full = page.locator("dialog img")
+    page.wait_for_function("document.querySelector('dialog img').naturalWidth > 0")
+    # The file itself, whose colour says which row it is of.
+    assert full.evaluate("one => [one.naturalWidth, one.naturalHeight]") == [16, 16]
+    colour = full.evaluate(
+        """one => { const canvas = new OffscreenCanvas(1, 1).getContext("2d"); canvas.drawImage(one, 0, 0);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3); }"""
+    )
+    assert colour == [99_998 >> 16 & 255, 99_998 >> 8 & 255, 99_998 & 255]
+    # Of a second, on a quiet machine, this takes a tenth.
+    assert took < 20
+
+
+def test_the_arrow_keys_go_over_the_end_of_a_page(visit: Open, large: str) -> None:
+    page = visit(large)
+    page.locator("figure button").last.click()
+    expect(page.locator("dialog")).to_contain_text("--key 000000059")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("dialog")).to_contain_text("--key 000000060")
+    expect(page.locator("#shown")).to_have_text("61 to 120 of 99,800")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("dialog")).to_contain_text("--key 000000059")
+
+
+def test_a_page_by_its_number_and_words_over_all_images(visit: Open, large: str) -> None:
+    page = visit(large)
+    page.fill("#number", "900")
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown")).to_have_text("53,941 to 54,000 of 99,800")
+    page.reload()
+    expect(page.locator("#number")).to_have_value("900")
+    page.fill("#search", "request-70123")
+    expect(page.locator("#shown")).to_have_text("1 to 1 of 1")
+    assert figures(page) == ["000700123"]
+    page.fill("#search", "no such words")
+    expect(page.locator("#shown")).to_have_text("nothing found")
+
+
+def test_pictures_are_asked_for_when_they_come_into_view(visit: Open, large: str) -> None:
+    asked: list[str] = []
+    page = visit(large, NARROW)
+    page.on("request", lambda request: asked.append(request.url) if "/small/" in request.url else None)
+    page.reload()
+    expect(page.locator("#shown")).to_have_text("1 to 60 of 99,800")
+    page.wait_for_load_state("networkidle")
+    assert 0 < len(asked) < 60
+    page.locator("figure").last.scroll_into_view_if_needed()
+    expect(page.locator("figure img").last).to_have_js_property("complete", True)
+    assert any(url.endswith("/small/000000059/0") for url in asked)
