@@ -13,6 +13,8 @@ import jinja2
 from pydantic import ValidationError
 
 from jobs.monitoring.pace import duration
+from jobs.reporting.catalog import Catalog
+from jobs.reporting.comparison import Against
 from jobs.reporting.pictures import Picture
 from jobs.reporting.sample import BucketSample, Sample
 from jobs.reporting.summary import Summary
@@ -21,7 +23,7 @@ from manifests.config import RunConfig
 #: Both extend `page.html.j2`.
 TEMPLATE, SERVED_TEMPLATE = "report.html.j2", "served.html.j2"
 
-#: Columns of a record that its details show, in this order.
+#: Columns of a record that its details show, in this order; `apart` is there beside another output only.
 SHOWN = (
     ("key", "key"),
     ("id", "id"),
@@ -42,18 +44,26 @@ SHOWN = (
     ("mask_polarity", "mask polarity"),
     ("sha256", "SHA-256"),
     ("error_message", "why it failed"),
+    ("apart", "otherwise there"),
 )
 
 
-def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Picture]], made_at: float) -> str:
+def render(
+    summary: Summary,
+    sample: Sample,
+    pictures: Mapping[str, Sequence[Picture]],
+    made_at: float,
+    against: Against | None = None,
+) -> str:
     """The page.
 
     Args:
         pictures: key -> pictures of the rows of the sample.
         made_at: seconds since 1970.
+        against: the output that stands beside this one.
     """
     return _template(TEMPLATE).render(
-        **_head(summary, made_at),
+        **_head(summary, made_at, against),
         buckets=[_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows],
         hidden=sum(not bucket.rows for bucket in sample.buckets),
         reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
@@ -62,14 +72,10 @@ def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Pic
     )
 
 
-def render_served(summary: Summary, tasks: Sequence[str], statuses: Sequence[str], made_at: float) -> str:
-    """The page of the server, which asks that for its rows.
-
-    Args:
-        tasks, statuses: to choose from.
-        made_at: seconds since 1970.
-    """
-    return _template(SERVED_TEMPLATE).render(**_head(summary, made_at), tasks=tasks, statuses=statuses)
+def render_served(catalog: Catalog, made_at: float, against: Against | None = None) -> str:
+    """The page of the server, which asks that for its rows; arguments as of `render`."""
+    head = _head(catalog.summary, made_at, against)
+    return _template(SERVED_TEMPLATE).render(**head, tasks=catalog.tasks, statuses=catalog.statuses)
 
 
 def _template(name: str) -> jinja2.Template:
@@ -84,10 +90,11 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _head(summary: Summary, made_at: float) -> dict[str, Any]:
+def _head(summary: Summary, made_at: float, against: Against | None) -> dict[str, Any]:
     """What both pages show."""
     return {
         "summary": summary,
+        "against": against,
         "command": command(summary.settings),
         "facts": facts(summary),
         "times": bars(step_times(summary)),
@@ -181,7 +188,7 @@ def _bucket(output: str, bucket: BucketSample, pictures: Mapping[str, Sequence[P
 
 def shown_columns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the details of a row say: label and value."""
-    return [(label, _shown(row[column])) for column, label in SHOWN if row[column] is not None]
+    return [(label, _shown(row[column])) for column, label in SHOWN if row.get(column) is not None]
 
 
 def _shown(value: Any) -> str:
