@@ -65,7 +65,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             planned.tasks,
             start_attempts(),
             progress.note,
-            progress.pools,
+            progress.engine,
             lambda working: None,
             memory,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ray.data._internal.execution.backpressure_policy import (
@@ -19,6 +19,10 @@ from ray.data._internal.execution.backpressure_policy import (
 )
 from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from jobs.engine.pools import Pools
+from jobs.monitoring.facts import EngineState, PoolState
+from workers.fault_tolerance.attempts import News
 
 #: Batches that may be in the prior or behind it and not yet made, per decoder actor: the one it makes, the one that
 #: waits at the actor, and some for the time that the prior is busy with others or starts again. That is also what
@@ -66,34 +70,27 @@ class GrowDecoder(ExecutionCallback):
 BACKPRESSURE = (ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, RunAhead])
 
 
-@dataclass(frozen=True)
-class PoolLoad:
-    """One pool, as Ray Data has it.
-
-    Attributes:
-        size: most actors that it may have now.
-        up: actors that live and are ready.
-        waiting: batches that wait for one of them, in the engine or at an actor.
-        finished: it has done all its work.
-    """
-
-    size: int
-    up: int
-    waiting: int
-    finished: bool
-
-
-def pool_loads(topology: Any) -> list[PoolLoad]:
-    """How the pools are, in the order of the pipeline; costs next to nothing."""
-    return [
-        PoolLoad(
-            size=pool.max_size(),
-            up=pool.num_alive_actors(),
-            waiting=topology[op].total_enqueued_input_blocks() + pool.num_tasks_in_flight() - pool.num_active_actors(),
-            finished=op.has_completed(),
+def engine_state(pools: Pools, topology: Any, news: News) -> EngineState:
+    """What Ray Data and the attempts actor know now; costs next to nothing."""
+    # `--stage prior` and `--stage decode` have one pool, and so has a pipeline whose embeddings are all known.
+    names = [name for name, size in (("prior", pools.prior), ("decoder", pools.decoder)) if size.most]
+    states = []
+    for name, (op, pool) in zip(names, actor_pools(topology), strict=False):
+        # What is at an actor waits as well, but for the batch that it works on.
+        at_actors = pool.num_tasks_in_flight() - pool.num_active_actors()
+        states.append(
+            PoolState(
+                name=name,
+                size=pool.max_size(),
+                up=pool.num_alive_actors(),
+                loading=news.loading.get(name, 0),
+                compiling=news.compiling.get(name, 0),
+                waiting=topology[op].total_enqueued_input_blocks() + at_actors,
+                call_seconds=news.seconds.get(name, 0.0),
+                finished=op.has_completed(),
+            )
         )
-        for op, pool in actor_pools(topology)
-    ]
+    return EngineState(states, news.lost_by_cause, news.batches_again)
 
 
 def actor_pools(topology: Any) -> Iterator[tuple[Any, Any]]:

@@ -25,12 +25,12 @@ from ray.data.datasource import Datasource, ReadTask
 
 from jobs.engine.broken_devices import TakenOut
 from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
-from jobs.engine.elastic import pool_loads
+from jobs.engine.elastic import engine_state
 from jobs.engine.ledger import Ledger, Wanted
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
-from jobs.monitoring.facts import PoolState
+from jobs.monitoring.facts import EngineState
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -75,13 +75,14 @@ class Setup:
         tasks: those of the plan, sorted.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
         notify: hears what a person should know while the run goes on.
-        notify_pools: hears every second how the pools are.
+        notify_state: hears every second how the engine is.
         look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
             what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
+        told: ids of the lost processes that `notify` has heard of.
     """
 
     config: RunConfig
@@ -89,11 +90,12 @@ class Setup:
     tasks: tuple[str, ...]
     attempts: Any
     notify: Callable[[str], None]
-    notify_pools: Callable[[Sequence[PoolState]], None]
+    notify_state: Callable[[EngineState], None]
     look: Callable[[int], None]
     memory: Memory
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
+    told: set[str] = field(default_factory=set)
 
 
 def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -187,6 +189,20 @@ def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
     return tuple(ray.get(setup.attempts.compilations.remote()))
 
 
+def losses(setup: Setup) -> tuple[dict[str, int], int]:
+    """Processes that were lost so far, by cause, and the batches that were made again because of it."""
+    news = ray.get(setup.attempts.news.remote())
+    _tell_losses(setup, news)
+    return dict(news.lost_by_cause), news.batches_again
+
+
+def _tell_losses(setup: Setup, news: News) -> None:
+    for loss in news.lost:
+        if loss.id not in setup.told:
+            setup.told.add(loss.id)
+            setup.notify(loss.words)
+
+
 def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
@@ -271,36 +287,18 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
 
     def look_up(topology: Any) -> None:
         news = ray.get(setup.attempts.news.remote())
+        # First, because what ends the run below may be what came of it.
+        setup.notify_state(engine_state(setup.pools, topology, news))
+        _tell_losses(setup, news)
         setup.look(sum(count for stage, count in news.working.items() if stage != INPUTS))
         watch.check()
         if news.trouble is not None:
             raise news.trouble
-        setup.notify_pools(_pool_states(setup, topology, news))
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
 
     return look_up
-
-
-def _pool_states(setup: Setup, topology: Any, news: News) -> list[PoolState]:
-    """What Ray Data and the attempts actor know of the pools."""
-    sizes = {"prior": setup.pools.prior, "decoder": setup.pools.decoder}
-    # `--stage prior` and `--stage decode` have one pool, and so has a pipeline whose embeddings are all known.
-    names = [name for name, size in sizes.items() if size.most]
-    return [
-        PoolState(
-            name=name,
-            size=load.size,
-            up=load.up,
-            loading=news.loading.get(name, 0),
-            compiling=news.compiling.get(name, 0),
-            waiting=load.waiting,
-            call_seconds=news.seconds.get(name, 0.0),
-            finished=load.finished,
-        )
-        for name, load in zip(names, pool_loads(topology), strict=False)
-    ]
 
 
 @dataclass(eq=False)

@@ -15,7 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.monitoring.facts import INVALID, Count, RunFacts
-from jobs.monitoring.lines import actor_words, brief, briefest, failure_words, left_words, rate_words, share_words
+from jobs.monitoring.lines import (
+    actor_words,
+    brief,
+    briefest,
+    failure_words,
+    left_words,
+    lost_words,
+    rate_words,
+    share_words,
+)
 from jobs.monitoring.pace import duration
 
 #: From so many columns on the pools stand beside the tasks; below the other, only one line is shown.
@@ -29,10 +38,12 @@ class Screen:
     Attributes:
         facts: of the run.
         title: for its frame; the phase, where there is none.
+        remarks: lines that stay as long as there is room for a frame.
     """
 
     facts: RunFacts
     title: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = (options.height or options.size.height) - 1
@@ -66,7 +77,7 @@ class Screen:
     def _frame(self, body: Sequence[RenderableType]) -> Panel:
         facts = self.facts
         return Panel(
-            Group(*body),
+            Group(*body, *(Text(remark, overflow="ellipsis") for remark in self.remarks)),
             title=Text(self.title or facts.phase, style="bold", overflow="ellipsis"),
             title_align="left",
             subtitle=Text(duration(facts.seconds), style="dim"),
@@ -139,6 +150,8 @@ def _totals(facts: RunFacts) -> RenderableType:
         grid.add_row("left", left_words(facts.left))
     if facts.shards:
         grid.add_row("shards", f"{facts.sealed:,} of {facts.shards:,} sealed")
+    if facts.lost:
+        grid.add_row("lost", Text(lost_words(facts), style="yellow"))
     return grid
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.commit import RowFailure
 
 #: Names of counts that are no task: rows that failed validation, and images where nobody told tasks apart.
 INVALID, IMAGES = "invalid", "images"
+
+#: Failures that are kept to be shown.
+NEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ class PoolState:
     waiting: int
     call_seconds: float
     finished: bool = False
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What the engine tells every second.
+
+    Attributes:
+        pools: in the order of the pipeline.
+        lost: processes that were lost, by cause.
+        batches_again: batches that are made again because of it.
+    """
+
+    pools: Sequence[PoolState]
+    lost: Mapping[str, int] = field(default_factory=dict)
+    batches_again: int = 0
 
 
 class _Facts(BaseModel):
@@ -96,6 +114,8 @@ class RunFacts(_Facts):
         pools: in the order of the pipeline; empty before there are any.
         sealed, shards: of its shards, those that are committed, and all.
         failures: the newest ones, the newest first.
+        lost: worker processes that were lost, by cause.
+        batches_again: batches that were, or are to be, made again because of it.
     """
 
     phase: str
@@ -109,6 +129,8 @@ class RunFacts(_Facts):
     sealed: int = 0
     shards: int = 0
     failures: tuple[RowFailure, ...] = ()
+    lost: Mapping[str, int] = Field(default_factory=dict)
+    batches_again: int = 0
 
     @property
     def total(self) -> int:
@@ -126,4 +148,5 @@ class RunFacts(_Facts):
         return sum(count.failed for count in self.counts)
 
 
+#: By name, how many images there are, and how many of them were there before.
 Totals = Mapping[str, tuple[int, int]]

@@ -43,6 +43,8 @@ def details(facts: RunFacts) -> Iterator[str]:
         yield f"{pool.name}: {actor_words(pool)}{calls}{waiting}"
     if facts.shards:
         yield f"{facts.sealed} of {facts.shards} shards sealed"
+    if facts.lost:
+        yield f"lost: {lost_words(facts)}"
     for failure in facts.failures[:1]:
         yield f"newest failure: {failure_words(failure)}"
 
@@ -70,6 +72,14 @@ def actor_words(pool: PoolFacts) -> str:
 def share_words(pool: PoolFacts) -> str:
     """The share of the time in device calls, "" where it is not known."""
     return "" if pool.in_calls is None else f"{pool.in_calls:.0%}"
+
+
+def lost_words(facts: RunFacts) -> str:
+    """How many worker processes were lost and why, and what that cost."""
+    total = sum(facts.lost.values())
+    causes = ", ".join(f"{count} {cause}" for cause, count in facts.lost.items())
+    again = f"; {facts.batches_again} batches made again" if facts.batches_again else ""
+    return f"{total} worker{'s' if total > 1 else ''} ({causes}){again}"
 
 
 def failure_words(failure: RowFailure) -> str:

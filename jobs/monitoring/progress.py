@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.live import Live
 
 from jobs.monitoring.display import Screen
-from jobs.monitoring.facts import IMAGES, PoolState, Totals
+from jobs.monitoring.facts import IMAGES, EngineState, Totals
 from jobs.monitoring.lines import brief, details
 from jobs.monitoring.pace import duration
+from jobs.monitoring.status_file import StatusFile
 from jobs.monitoring.tracker import Tracker
 from jobs.terminal import lasting
 from manifests.commit import Receipt
@@ -73,6 +74,7 @@ class RunProgress:
     ) -> None:
         self._ended.set()
         if self._live is not None:
+            self._tracker.phase("done" if error is None else "ended early")
             # What has counted nothing leaves nothing behind.
             self._live.transient = not self._counts
             self._live.stop()
@@ -86,9 +88,9 @@ class RunProgress:
         if self._tracker.phase(text) and self._live is None:
             self._say(text)
 
-    def pools(self, pools: Sequence[PoolState]) -> None:
-        """How the pools are, until it is said again."""
-        self._tracker.pools(pools)
+    def engine(self, state: EngineState) -> None:
+        """How the engine is, until it is said again."""
+        self._tracker.engine(state)
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -103,7 +105,7 @@ class RunProgress:
         self._tracker.start(totals)
         self._counts = True
         total, done = (sum(each[position] for each in totals.values()) for position in (0, 1))
-        if done:
+        if 0 < done < total:
             self._say(f"going on from {done} of {total} images")
 
     def add(self, written: int, failed: int) -> None:
@@ -121,6 +123,14 @@ class RunProgress:
     def sealed(self, shard: int) -> None:
         """A shard is committed."""
         self._tracker.sealed(shard)
+
+    def published(self, output: str, share: tuple[int, int], check: Callable[[], None]) -> StatusFile:
+        """A context that renews the output's status file.
+
+        Args:
+            check: raises where the output is another job's by now.
+        """
+        return StatusFile(output, share, self._tracker.facts, self.note, check)
 
     def finish(self) -> None:
         """All images are done; what was there before may have been an estimate."""

@@ -10,12 +10,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from jobs.monitoring.facts import IMAGES, INVALID, Count, PoolFacts, PoolState, RunFacts, Totals
+from jobs.monitoring.facts import IMAGES, INVALID, NEWEST, Count, EngineState, PoolFacts, PoolState, RunFacts, Totals
 from jobs.monitoring.pace import Pace
 from manifests.commit import Receipt, RowFailure
-
-#: Failures that are kept to be shown.
-NEWEST = 5
 
 
 class CallShare:
@@ -63,7 +60,7 @@ class Tracker:
         self._done: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._pace: Pace | None = None
-        self._pools: Sequence[PoolState] = ()
+        self._engine = EngineState(())
         self._shares: dict[str, CallShare] = {}
         self._sealed: set[int] = set()
         self._shards = 0
@@ -77,11 +74,11 @@ class Tracker:
             self._phase, self._detail = text, ""
             return True
 
-    def pools(self, pools: Sequence[PoolState]) -> None:
-        """How the pools are, until it is said again."""
-        now = self._clock()
+    def engine(self, state: EngineState) -> None:
+        """How the engine is, until it is said again."""
+        now, pools = self._clock(), state.pools
         with self._lock:
-            self._pools = tuple(pools)
+            self._engine = state
             for pool in pools:
                 self._shares.setdefault(pool.name, CallShare()).add(now, pool.call_seconds, pool.up)
             doings = (("loading", sum(p.loading for p in pools)), ("compiling", sum(p.compiling for p in pools)))
@@ -141,10 +138,12 @@ class Tracker:
                 rate=pace.rate if pace else None,
                 overall_rate=pace.overall_rate if pace else None,
                 left=pace.left if pace else None,
-                pools=tuple(self._pool(pool) for pool in self._pools),
+                pools=tuple(self._pool(pool) for pool in self._engine.pools),
                 sealed=len(self._sealed),
                 shards=self._shards,
                 failures=tuple(reversed(self._failures)),
+                lost=dict(self._engine.lost),
+                batches_again=self._engine.batches_again,
             )
 
     def _count(self, name: str, total: int) -> Count:

@@ -24,6 +24,7 @@ from jobs.engine.pipeline import (
     after_loss,
     compilations,
     devices,
+    losses,
     run_pipeline,
     windows_left,
 )
@@ -68,6 +69,8 @@ class RunReport(BaseModel):
         images_per_second: from the first batch to the last, without the start; None for less than two batches.
         pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
+        lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
+        batches_again: batches that were made again because of it, or because the engine gave them up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +93,8 @@ class RunReport(BaseModel):
     pools: Mapping[str, Any] | None
     devices: tuple[Mapping[str, Any], ...]
     compilations: tuple[Mapping[str, Any], ...]
+    lost_workers: Mapping[str, int]
+    batches_again: int
     versions: Mapping[str, str]
 
 
@@ -107,6 +112,8 @@ class _Done:
         self.pools: dict[str, Any] | None = None
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
+        self.lost_workers: dict[str, int] = {}
+        self.batches_again = 0
         self.times = Stopwatch()
 
     def add(self, receipt: Receipt) -> None:
@@ -145,7 +152,8 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
-            return run(config, planned, progress, stop, began)
+            with progress.published(config.output, config.share, lease.check):
+                return run(config, planned, progress, stop, began)
 
 
 def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
@@ -155,6 +163,8 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     finish_reseals(config.output, numbers)
     batches = {number: planned.shards[number].batches for number in numbers}
     ledger = Ledger(batches, sealed_shards(config.output), staged_parts(config.output))
+    progress.plan_shards(len(ledger.batches), ledger.sealed)
+    progress.start_tasks(_totals(planned, ledger, config.batch_size))
     done = _Done()
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or ledger.to_seal or failed.count:
@@ -183,6 +193,8 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         pools=done.pools,
         devices=done.devices,
         compilations=done.compilations,
+        lost_workers=done.lost_workers,
+        batches_again=done.batches_again,
         versions=_versions(),
     )
     run_folder.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
@@ -207,15 +219,13 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
-        progress.plan_shards(len(ledger.batches), ledger.sealed)
         sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)
-        progress.start_tasks(_totals(planned, ledger, config.batch_size))
         try:
             memory = remembered(config, device.kind)
             attempts = start_attempts()
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.pools, stop.look, memory)
+            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.engine, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
@@ -238,6 +248,8 @@ def _make_missing(
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices, done.compilations = devices(setup), compilations(setup)
+        done.lost_workers, again = losses(setup)
+        done.batches_again += again
         if memory.url is not None:
             tidy_index(memory.url)
     progress.finish()
@@ -275,6 +287,7 @@ def _run_pipeline(
             before = ledger.missing + 1
             continue
         if ledger.missing:
+            done.batches_again += ledger.missing
             progress.note(f"{ledger.missing} batches were given up on the way")
     return setup
 

@@ -141,8 +141,7 @@ class Lease:
 
     @property
     def _url(self) -> str:
-        index, count = self._share
-        return storage.join(self._output, FOLDER, f"{index:05d}-of-{count:05d}.json")
+        return _url_of(self._output, self._share)
 
     def _wait_for_others(self) -> None:
         """Until no living job holds what would be in the way; a dead one's lease is removed."""
@@ -210,6 +209,15 @@ class Lease:
             except StorageError:
                 # The run itself meets the same storage, and tells.
                 continue
+
+
+def holder_of(output: str, share: tuple[int, int]) -> Holder | None:
+    """Who holds a share of an output; None where nobody does."""
+    return _read(_url_of(output, share))
+
+
+def _url_of(output: str, share: tuple[int, int]) -> str:
+    return storage.join(output, FOLDER, "{:05d}-of-{:05d}.json".format(*share))
 
 
 def _read(url: str) -> Holder | None:

@@ -112,7 +112,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
         pools = size_pools(config, device.kind, found)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory = remembered(config, device.kind)
-        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.pools, stop.look, memory)
+        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.engine, stop.look, memory)
         progress.phase("asking the store")
         first = split_work(config, work, memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)

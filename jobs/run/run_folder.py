@@ -5,6 +5,7 @@ _run/plan.json     the plan's fingerprint and counts; written once, and every la
 _run/run.json      the report of the last start that made something and went to its end
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
 _run/prior.json    the report of the last start with `--stage prior`
+_run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
 _run/error.log     what the engine said where it stopped early
 _SUCCESS           every planned row is written or failed, counted
 """

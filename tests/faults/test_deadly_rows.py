@@ -5,6 +5,7 @@ The real job with the real pipelines; `killers/sitecustomize.py` makes some rows
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -137,6 +138,11 @@ def test_exactly_the_deadly_rows_fail_each_with_its_reason(job: Job, undisturbed
     for name in good:
         assert np.abs(images[name].astype(int) - images_before[name].astype(int)).max() <= 1, name
     assert shard_bytes(output).keys() == shard_bytes(undisturbed).keys()
+    # Every death was told, those of hung calls apart, and counted.
+    report = json.loads((output / "_run" / "run.json").read_text())
+    assert ended.stderr.count(" was lost on the CPU of ") == sum(report["lost_workers"].values())
+    assert {"hung", "killed or crashed"} <= report["lost_workers"].keys()
+    assert report["batches_again"] >= 4
 
 
 @pytest.fixture
@@ -200,6 +206,8 @@ def test_killed_actors_and_a_lost_node_change_no_byte(
     _, said = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 3, said
     assert shard_bytes(output) == shard_bytes(undisturbed)
+    for stage in ("prior", "decoder"):
+        assert f"a worker of {stage} was lost on the CPU of" in said, said
 
 
 def test_damaged_weights_end_the_run_with_the_cause_on_the_last_line(

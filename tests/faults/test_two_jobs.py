@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.run.watching import Watcher
 from tests.faults.conftest import QuickJob, shard_files, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
@@ -34,3 +35,5 @@ def test_the_second_job_is_refused_and_the_first_goes_on(
     assert (output / "_SUCCESS").exists()
     assert shard_files(output) == undisturbed
     assert quick_job.verify(output).returncode == 0
+    state = Watcher(str(output)).look()
+    assert (state.state, len(state.shares), state.facts.done) == ("done", 2, 60)

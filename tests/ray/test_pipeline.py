@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jobs.run.watching import Watcher
 from manifests.commit import sealed_shards, staged_parts
 from tests.ray.conftest import ROOT, SMALL, Job, images_of
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
@@ -76,6 +77,25 @@ def test_the_run_files_tell_what_happened(finished: tuple[Path, Ended]) -> None:
     plan = json.loads((output / "_run" / "plan.json").read_text())
     assert plan["shards"] == len(sealed_shards(str(output)))
     assert json.loads((output / "_run" / "config.json").read_text())["batch_size"] == 2
+
+
+def test_the_last_status_says_what_came_of_every_task_and_who_made_it(finished: tuple[Path, Ended]) -> None:
+    output, _ = finished
+    state = Watcher(str(output)).look()
+    assert state.state == "done"
+    (share,) = state.shares
+    facts = share.status.facts
+    counts = {count.name: (count.done, count.total, count.failed) for count in facts.counts}
+    assert counts == {
+        "text2img": (6, 6, 0),
+        "img2img": (2, 2, 1),
+        "inpaint": (1, 1, 0),
+        "interpolate": (1, 1, 0),
+        "invalid": (1, 1, 1),
+    }
+    assert facts.sealed == facts.shards == len(sealed_shards(str(output)))
+    assert [pool.name for pool in facts.pools] == ["prior", "decoder"]
+    assert {failure.id for failure in facts.failures} == {"lost", "wrong"}
 
 
 def test_the_person_is_told_what_failed_and_where_the_output_is(finished: tuple[Path, Ended]) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
+from workers.fault_tolerance.losses import Loss, Losses
 from workers.fault_tolerance.same_source import difference, own_source
 
 #: Deaths of a whole batch before its rows are tried one by one.
@@ -108,6 +109,8 @@ class News:
         compiling: how many actors compile a new shape, by stage.
         working: batches that are being worked on, by stage.
         seconds: spent on batches so far, those that are being worked on too, by stage.
+        lost: the newest processes that were lost; `lost_by_cause` counts all of them.
+        batches_again: batches whose process was lost with them, so that another one makes them.
     """
 
     trouble: KandinskyBatchError | None
@@ -116,6 +119,9 @@ class News:
     compiling: Mapping[str, int]
     working: Mapping[str, int]
     seconds: Mapping[str, float]
+    lost: Sequence[Loss]
+    lost_by_cause: Mapping[str, int]
+    batches_again: int
 
 
 @dataclass
@@ -162,6 +168,9 @@ class Attempts:
         self._left_out: set[str] = set()
         #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
+        #: Actors that have loaded their model, with the process that did.
+        self._up: dict[str, Worker] = {}
+        self._losses = Losses(lost_nodes, self._own_words, last_words)
         self._start_failures: Counter[str] = Counter()
         #: Stages of the actors that do.
         self._compiling: dict[str, str] = {}
@@ -215,6 +224,8 @@ class Attempts:
         if dead is None or dead.id == worker.id:
             return
         record.holder = None
+        self._losses.note(place[0], dead, f"its batch (shard {place[1]}, batch {place[2]}) is made again")
+        self._losses.batches_again += 1
         own_words = self._own_words.pop(dead.id, None)
         if dead.node in self._lost_nodes():
             return
@@ -244,8 +255,12 @@ class Attempts:
         """An actor begins to load its model; tells why it must not, where its device is taken out."""
         if (words := self._other_source(worker)) is not None:
             return words
+        up = self._up.pop(worker.actor, None)
+        if up is not None and up.id != worker.id:
+            self._losses.note(stage, up, self._next_for(up))
         before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
+            self._losses.note(stage, before, "it loads its model again")
             self._start_failed(
                 stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
             )
@@ -260,9 +275,17 @@ class Attempts:
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
+        self._up[worker.actor] = worker
         self._devices[stage, worker.device] = report
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
+
+    def _next_for(self, dead: Worker) -> str:
+        """What is done about the batch that an actor had when it died."""
+        for (_, shard, batch), record in self._records.items():
+            if record.holder is not None and record.holder.id == dead.id:
+                return f"its batch (shard {shard}, batch {batch}) is made again"
+        return "it starts again"
 
     def compiling(self, stage: str, worker: Worker) -> None:
         """An actor begins to compile a new shape; it has done so when it takes up a batch."""
@@ -307,7 +330,17 @@ class Attempts:
                 if record.holder.actor not in self._compiling:
                     seconds[place[0]] += self._clock() - record.since
         compiling = Counter(self._compiling.values())
-        return News(self._trouble, list(self._out.values()), loading, compiling, working, dict(seconds))
+        return News(
+            self._trouble,
+            list(self._out.values()),
+            loading,
+            compiling,
+            working,
+            dict(seconds),
+            self._losses.newest,
+            self._losses.by_cause,
+            self._losses.batches_again,
+        )
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""
@@ -323,7 +356,9 @@ class Attempts:
         The next one will do without the devices that were taken out.
         """
         for record in self._records.values():
+            self._losses.batches_again += record.holder is not None
             record.holder = None
+        self._up.clear()
         self._starting.clear()
         self._compiling.clear()
         self._left_out.update(self._out)

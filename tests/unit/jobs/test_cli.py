@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from jobs import benchmark, cli, embeddings, generate, make_manifest, plan, redo, report, verify
+from jobs import benchmark, cli, embeddings, generate, make_manifest, plan, redo, report, status, verify
 from manifests.config import OptionGroup, RunConfig
 from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
 
@@ -48,6 +48,7 @@ HELPS: dict[str, Callable[[], int]] = {
     "plan.py": plan.main,
     "verify.py": verify.main,
     "report.py": report.main,
+    "status.py": status.main,
     "redo.py": redo.main,
     "make_manifest.py": make_manifest.main,
     "embeddings.py": embeddings.main,

@@ -28,6 +28,8 @@ def facts(**other: Any) -> RunFacts:
         ),
         "sealed": 6,
         "shards": 14,
+        "lost": {"out of memory": 2, "hung": 1},
+        "batches_again": 3,
         "failures": tuple(
             RowFailure(manifest_row=row, id=f"cat-{row}", status="failed_to_load", message=f"no file {row} " + "x" * 90)
             for row in (132, 131, 7)

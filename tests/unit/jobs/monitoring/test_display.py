@@ -38,6 +38,7 @@ def test_everything_is_there_where_there_is_room(width: int) -> None:
         "2.31 images/s now, 2.21 images/s overall",
         "3h 20m (3h 03m to 3h 53m)",
         "6 of 14 sealed",
+        "lost 3 workers (2 out of memory, 1 hung)",
         "all done",
         "7 of 8 up, 1 loading",
         "97%",
@@ -60,7 +61,7 @@ def test_a_short_terminal_keeps_the_counts_and_is_never_too_full(width: int, hei
 
 
 def test_failures_go_before_pools_and_pools_before_tasks() -> None:
-    text = [" ".join(shown(facts(), 80, height)) for height in (24, 16, 12, 9)]
+    text = [" ".join(shown(facts(), 80, height)) for height in (24, 17, 12, 9)]
     assert ["newest failures" in each for each in text] == [True, False, False, False]
     assert ["decoder" in each for each in text] == [True, True, True, False]
     assert ["img2img" in each for each in text] == [True, True, False, False]

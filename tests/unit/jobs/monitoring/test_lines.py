@@ -19,10 +19,13 @@ def test_the_other_facts_are_a_few_lines_more() -> None:
         "prior: all done",
         "decoder: 7 of 8 up, 1 loading, 97% of the time in device calls, 14 batches waiting",
         "6 of 14 shards sealed",
+        "lost: 3 workers (2 out of memory, 1 hung); 3 batches made again",
         f"newest failure: row 132 (cat-132) failed_to_load: no file 132 {'x' * 90}",
     ]
 
 
 def test_what_is_not_known_takes_no_line() -> None:
-    bare = facts(counts=facts().counts[:1], rate=None, overall_rate=None, left=None, pools=(), shards=0, failures=())
+    bare = facts(
+        counts=facts().counts[:1], rate=None, overall_rate=None, left=None, pools=(), shards=0, failures=(), lost={}
+    )
     assert list(details(bare)) == []

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from jobs.monitoring.facts import PoolState
+from jobs.monitoring.facts import EngineState, PoolState
 from jobs.monitoring.progress import RunProgress
 
-LOADING = PoolState(name="decoder", size=2, up=0, loading=2, compiling=0, waiting=1, call_seconds=0.0)
+LOADING = EngineState([PoolState(name="decoder", size=2, up=0, loading=2, compiling=0, waiting=1, call_seconds=0.0)])
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_what_the_pools_do_is_said_beside_the_phase_until_the_next_one(monkeypat
     with RunProgress(stream) as progress:
         progress.phase("starting the pools")
         progress.start(total=8, done=0)
-        progress.pools([LOADING])
+        progress.engine(LOADING)
         # The sixth line comes with everything else that is known.
         while "  decoder: 0 of 2 up, 2 loading, 1 batches waiting" not in stream.getvalue():
             time.sleep(0.01)
@@ -99,10 +99,11 @@ def test_on_a_terminal_one_display_stays_with_the_last_facts_and_notes_above_it(
         progress.phase("making images")
         progress.start_tasks({"text2img": (8, 4)})
         progress.note("device: cpu")
-        progress.pools([LOADING])
+        progress.engine(LOADING)
         progress.add(3, 1)
     text = terminal.written()
-    last = text[text.rindex("making images") :]
+    last = text[text.rindex("╭─") :]
+    assert " done " in last.splitlines()[0]
     assert "0 of 2 up, 2 loading" in last
     assert "100%" in last
     assert "device: cpu" in text

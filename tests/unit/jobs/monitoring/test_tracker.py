@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.monitoring.facts import INVALID, PoolState
+from jobs.monitoring.facts import INVALID, EngineState, PoolState
 from jobs.monitoring.tracker import NEWEST, Tracker
 from manifests.batch import Bucket
 from manifests.commit import Receipt, RowFailure
@@ -39,6 +39,10 @@ def receipt(task: str | None, made: int, failed: int = 0, batch: int = 0) -> Rec
         bucket=None if task is None else bucket(task),
         failures=tuple(lost),
     )
+
+
+def engine(*pools: PoolState) -> EngineState:
+    return EngineState(pools)
 
 
 def pool(name: str = "decoder", **known: Any) -> PoolState:
@@ -84,7 +88,7 @@ def test_the_newest_failures_come_first_and_old_ones_go(tracker: Tracker) -> Non
 
 def test_the_share_of_the_time_in_calls_is_of_the_actors_that_are_up(tracker: Tracker, clock: Clock) -> None:
     for second in range(31):
-        tracker.pools([pool(up=2 if second < 10 else 4, call_seconds=1.5 * second)])
+        tracker.engine(engine(pool(up=2 if second < 10 else 4, call_seconds=1.5 * second)))
         if second < 10:
             assert tracker.facts().pools[0].in_calls is None
         clock.now += 1
@@ -94,19 +98,19 @@ def test_the_share_of_the_time_in_calls_is_of_the_actors_that_are_up(tracker: Tr
 
 def test_the_share_begins_anew_with_its_counter_and_ends_with_the_pool(tracker: Tracker, clock: Clock) -> None:
     for second in range(60):
-        tracker.pools([pool(up=1, call_seconds=float(second))])
+        tracker.engine(engine(pool(up=1, call_seconds=float(second))))
         clock.now += 1
     assert tracker.facts().pools[0].in_calls == 1.0
-    tracker.pools([pool(up=1, call_seconds=0.0)])
+    tracker.engine(engine(pool(up=1, call_seconds=0.0)))
     assert tracker.facts().pools[0].in_calls is None
-    tracker.pools([pool(up=0, finished=True)])
+    tracker.engine(engine(pool(up=0, finished=True)))
     assert tracker.facts().pools[0].finished
 
 
 def test_what_pools_load_and_compile_is_the_phases_detail_until_the_next_one(tracker: Tracker) -> None:
     assert tracker.phase("starting the pools")
     assert not tracker.phase("starting the pools")
-    tracker.pools([pool("prior", loading=1), pool(loading=2, compiling=1)])
+    tracker.engine(engine(pool("prior", loading=1), pool(loading=2, compiling=1)))
     assert tracker.facts().detail == "3 loading, 1 compiling"
     tracker.phase("making images")
     assert tracker.facts().detail == ""
@@ -117,3 +121,8 @@ def test_a_shard_counts_as_sealed_once(tracker: Tracker) -> None:
     for shard in (1, 2, 2):
         tracker.sealed(shard)
     assert (tracker.facts().sealed, tracker.facts().shards) == (3, 5)
+
+
+def test_lost_workers_and_batches_made_again_are_counted(tracker: Tracker) -> None:
+    tracker.engine(EngineState((), {"out of memory": 2}, 1))
+    assert (tracker.facts().lost, tracker.facts().batches_again) == ({"out of memory": 2}, 1)

@@ -204,6 +204,47 @@ def test_seconds_on_batches_are_counted_while_they_pass_and_without_compiling(li
     assert line.books.news().seconds == {"decoder": 9}
 
 
+def test_a_lost_worker_is_told_once_with_its_place_and_cause_whoever_notices_it(line: Line) -> None:
+    dead = line.worker
+    line.words[dead.id] = "out of memory: Ray ended it to keep its node alive"
+    line.books.starting("decoder", dead)
+    line.books.ready("decoder", dead, {})
+    line.books.begin(PLACE, dead, can_probe=True)
+    # Its actor starts again, and then the batch is taken up.
+    line.books.starting("decoder", line.next())
+    told = line.books.news().lost
+    assert [(loss.id, loss.cause) for loss in told] == [("0", "out of memory")]
+    assert told[0].words == (
+        "a worker of decoder was lost on NPU 0 of npu-0 (out of memory: Ray ended it to keep its node alive); "
+        "its batch (shard 3, batch 7) is made again"
+    )
+    line.books.ready("decoder", line.worker, {})
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    news = line.books.news()
+    assert (list(news.lost), news.lost_by_cause, news.batches_again) == (told, {"out of memory": 1}, 1)
+
+
+def test_a_worker_that_dies_between_batches_or_while_it_loads_is_told_too(line: Line) -> None:
+    line.books.starting("prior", line.worker)
+    line.books.starting("prior", line.next())
+    line.books.ready("prior", line.worker, {})
+    line.books.starting("prior", line.next())
+    words = [loss.words.split("; ")[-1] for loss in line.books.news().lost]
+    assert words == ["it loads its model again", "it starts again"]
+    assert line.books.news().lost_by_cause == {"killed or crashed": 2}
+    assert line.books.news().batches_again == 0
+
+
+def test_an_actor_that_starts_elsewhere_in_the_next_pipeline_was_not_lost(line: Line) -> None:
+    line.books.starting("decoder", line.worker)
+    line.books.ready("decoder", line.worker, {})
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    line.books.pipeline_ended()
+    line.books.starting("decoder", line.next())
+    news = line.books.news()
+    assert (list(news.lost), news.batches_again) == ([], 1)
+
+
 def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
     line.books.starting("prior", line.worker)
     line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
