@@ -98,6 +98,7 @@ def _head(summary: Summary, made_at: float, against: Against | None) -> dict[str
         "command": command(summary.settings),
         "facts": facts(summary),
         "times": bars(step_times(summary)),
+        "course": course_lines(summary.course),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
     }
 
@@ -153,6 +154,30 @@ def step_times(summary: Summary) -> list[tuple[str, float, str]]:
         for stage, seconds in measured["seconds"].items():
             lines.append((f"{stage}: {place}", seconds, f"{seconds:.2f} s for {measured['size']}"))
     return sorted(lines, key=lambda line: -line[1])[:30]
+
+
+def course_lines(course: Sequence[tuple[float, int, int]]) -> dict[str, Any] | None:
+    """Images written and rows failed over the time of the last start, as lines of a chart; None for too few batches.
+
+    The chart is 100 wide and 100 high, with 0 at its lower left; y counts from above.
+    """
+    if len(course) < 3 or not course[-1][0]:
+        return None
+    seconds, written, failed = course[-1]
+    most = max(written, failed, 1)
+
+    def line(values: Sequence[int]) -> str:
+        marks = zip((mark[0] for mark in course), values, strict=True)
+        points = [(100 * at / seconds, 100 - 100 * value / most) for at, value in marks]
+        return " ".join(f"{x:.2f},{y:.2f}" for x, y in [(0.0, 100.0), *points])
+
+    return {
+        "written": line([mark[1] for mark in course]),
+        "failed": line([mark[2] for mark in course]) if failed else "",
+        "most": most,
+        "words": f"{count(written)} images and {count(failed)} failed rows in {duration(seconds)}",
+        "seconds": seconds,
+    }
 
 
 def bars(lines: Sequence[tuple[str, float, str]]) -> list[dict[str, Any]]:
