@@ -3,6 +3,7 @@
 
     python jobs/report.py --output images
     python jobs/report.py --output images --serve
+    python jobs/report.py --output images --against images-of-other-settings
     python jobs/report.py --output images --contact-sheet images.png
 
 Works while the run is under way too, on what is committed so far. Writes `_run/report.html`, and the failed requests as
@@ -41,6 +42,11 @@ def main() -> int:
     parser = Parser(description=__doc__)
     where = parser.add_argument_group("where")
     where.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py (required)")
+    where.add_argument(
+        "--against",
+        metavar="FOLDER_OR_URL",
+        help="another output: its images beside those of the same id, in _run/against.html or with --serve",
+    )
     sample = parser.add_argument_group("the sample of images")
     sample.add_argument(
         "--per-bucket",
@@ -64,11 +70,12 @@ def main() -> int:
     if given.contact_sheet:
         print(make_contact_sheet(storage.absolute(given.output), storage.absolute(given.contact_sheet), CONTACTS))
         return EXIT_OK
+    output, against = (place and storage.absolute(place) for place in (given.output, given.against))
     if given.serve:
         with contextlib.suppress(KeyboardInterrupt):
-            serve(storage.absolute(given.output), given.port, lambda address: print(address, flush=True))
+            serve(output, given.port, against, lambda address: print(address, flush=True))
         return EXIT_OK
-    print(make_report(storage.absolute(given.output), given.per_bucket, given.pictures, given.seed))
+    print(make_report(output, given.per_bucket, given.pictures, given.seed, against))
     return EXIT_OK
 
 

@@ -1,14 +1,15 @@
 """How long a run's stages work on a batch, as the run measures it.
 
 A run notes how long its stages worked on every batch (`Stopwatch`) and keeps the medians by bucket in
-`_run/times.json` (`StepTimes`).
+`_run/times.json` (`StepTimes`), with the course of its images.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +23,9 @@ PRIOR, DECODER = "prior", "decoder"
 
 #: Batches of one bucket whose times are kept: the median needs no more, and the first may carry a compilation.
 KEPT = 101
+
+#: Batches at which the course of a run is kept, at most.
+MARKS = 200
 
 
 class BucketTimes(BaseModel):
@@ -51,6 +55,8 @@ class StepTimes(BaseModel):
         device: kind of device that the pools ran on.
         graph: whether it was with `--graph`.
         prior_actors, decoder_actors: most that ran at a time.
+        course: (seconds since the start, images written, rows failed) of this start at some of its batches, ascending;
+            the last one is at its last batch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +67,7 @@ class StepTimes(BaseModel):
     prior_actors: int
     decoder_actors: int
     buckets: tuple[BucketTimes, ...]
+    course: tuple[tuple[float, int, int], ...] = ()
 
 
 @dataclass
@@ -73,13 +80,22 @@ class _Measured:
 
 
 class Stopwatch:
-    """Collects the times of batches as their receipts come in; memory grows with the buckets alone."""
+    """Collects the times of batches as their receipts come in; memory grows with the buckets alone.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds; its course begins now.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._buckets: dict[Bucket, _Measured] = defaultdict(_Measured)
+        self._clock, self._began = clock, clock()
+        self._course: list[tuple[float, int, int]] = []
+        self._last = (0.0, 0, 0)
+        self._every = self._batches = 0
 
     def add(self, receipt: Receipt) -> None:
         """Note a finished batch."""
+        self._note_course(receipt)
         if receipt.bucket is None or DECODER not in receipt.seconds or not receipt.successes:
             return
         measured = self._buckets[receipt.bucket]
@@ -92,6 +108,18 @@ class Stopwatch:
         for stage, seconds in receipt.seconds.items() if receipt.count == measured.size else ():
             measured.seconds[stage].append(seconds)
 
+    def _note_course(self, receipt: Receipt) -> None:
+        """Keep every batch, then every second one, every fourth …, so that there are never more than MARKS."""
+        _, written, failed = self._last
+        seconds = round(self._clock() - self._began, 1)
+        self._last = (seconds, written + receipt.successes, failed + receipt.count - receipt.successes)
+        if self._batches % 2**self._every == 0:
+            self._course.append(self._last)
+        self._batches += 1
+        if len(self._course) == MARKS:
+            del self._course[1::2]
+            self._every += 1
+
     def record(self, device: str, batch_size: int, pools: Pools, graph: bool = False) -> StepTimes:
         """The medians so far."""
         return StepTimes(
@@ -100,6 +128,7 @@ class Stopwatch:
             batch_size=batch_size,
             prior_actors=max(1, pools.prior.most),
             decoder_actors=max(1, pools.decoder.most),
+            course=tuple(dict.fromkeys([*self._course, self._last])) if self._course else (),
             buckets=tuple(
                 BucketTimes(
                     bucket=bucket,

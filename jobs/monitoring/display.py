@@ -17,6 +17,7 @@ from rich.text import Text
 from jobs.monitoring.facts import INVALID, Count, RunFacts
 from jobs.monitoring.lines import (
     actor_words,
+    batches_words,
     brief,
     briefest,
     failure_words,
@@ -162,6 +163,6 @@ def _pools(facts: RunFacts) -> RenderableType:
     table.add_column("in calls", justify="right", no_wrap=True)
     table.add_column("waiting", justify="right", no_wrap=True)
     for pool in facts.pools:
-        waiting = "" if pool.finished else f"{pool.waiting:,} batches"
+        waiting = "" if pool.finished else batches_words(pool.waiting)
         table.add_row(pool.name, actor_words(pool), share_words(pool), waiting)
     return table

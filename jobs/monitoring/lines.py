@@ -38,7 +38,7 @@ def details(facts: RunFacts) -> Iterator[str]:
         left = f", {left_words(facts.left)} left" if facts.left else ""
         yield f"{rate_words(facts.rate)} now, {rate_words(facts.overall_rate)} overall{left}"
     for pool in facts.pools:
-        waiting = "" if pool.finished else f", {pool.waiting} batches waiting"
+        waiting = "" if pool.finished else f", {batches_words(pool.waiting)} waiting"
         calls = f", {share_words(pool)} of the time in device calls" if pool.in_calls is not None else ""
         yield f"{pool.name}: {actor_words(pool)}{calls}{waiting}"
     if facts.shards:
@@ -52,6 +52,11 @@ def details(facts: RunFacts) -> Iterator[str]:
 def rate_words(rate: float) -> str:
     """Images per second with the digits that mean something."""
     return f"{rate:.2f} images/s" if rate < 10 else f"{rate:,.0f} images/s"
+
+
+def batches_words(count: int) -> str:
+    """So many batches."""
+    return "1 batch" if count == 1 else f"{count:,} batches"
 
 
 def left_words(left: TimeLeft) -> str:
@@ -78,7 +83,7 @@ def lost_words(facts: RunFacts) -> str:
     """How many worker processes were lost and why, and what that cost."""
     total = sum(facts.lost.values())
     causes = ", ".join(f"{count} {cause}" for cause, count in facts.lost.items())
-    again = f"; {facts.batches_again} batches made again" if facts.batches_again else ""
+    again = f"; {batches_words(facts.batches_again)} made again" if facts.batches_again else ""
     return f"{total} worker{'s' if total > 1 else ''} ({causes}){again}"
 
 

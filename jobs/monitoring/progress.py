@@ -52,6 +52,7 @@ class RunProgress:
         self._clock = clock
         self._began = clock()
         self._counts = False
+        self._status: StatusFile | None = None
         self._live: Live | None = None
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -124,13 +125,19 @@ class RunProgress:
         """A shard is committed."""
         self._tracker.sealed(shard)
 
-    def published(self, output: str, share: tuple[int, int], check: Callable[[], None]) -> StatusFile:
-        """A context that renews the output's status file.
+    def status_file(self, output: str, share: tuple[int, int], check: Callable[[], None]) -> StatusFile:
+        """A context that shows others the same, from `publish` on.
 
         Args:
             check: raises where the output is another job's by now.
         """
-        return StatusFile(output, share, self._tracker.facts, self.note, check)
+        self._status = StatusFile(output, share, self._tracker.facts, self.note, check)
+        return self._status
+
+    def publish(self) -> None:
+        """There is work to do: others see it from now on, if there is a status file."""
+        if self._status is not None:
+            self._status.begin()
 
     def finish(self) -> None:
         """All images are done; what was there before may have been an estimate."""

@@ -66,7 +66,9 @@ class Status(BaseModel):
 
 
 class StatusFile:
-    """Renews the status of this job until its end; a context manager. Nothing that it meets ends the run.
+    """Renews the status of this job from `begin` until its end; a context manager. Nothing that it meets ends the run.
+
+    A job that ends well and has never begun, because there was nothing to do, leaves the status of the one before.
 
     Args:
         output: where; share: of what.
@@ -96,16 +98,22 @@ class StatusFile:
         self._thread = threading.Thread(target=self._renew, name="status", daemon=True)
 
     def __enter__(self) -> StatusFile:
-        self._thread.start()
         return self
+
+    def begin(self) -> None:
+        """There is work to do, which is to be seen from now on."""
+        self._thread.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join(LAST_WRITE_S)
+        began = self._thread.ident is not None
+        if began:
+            self._thread.join(LAST_WRITE_S)
         if error is None:
-            self._write("done", "", LAST_WRITE_S)
+            if began:
+                self._write("done", "", LAST_WRITE_S)
         else:
             words = first_line(error) if isinstance(error, Exception) else f"interrupted ({error})"
             self._write("ended early", words, LAST_WRITE_S)

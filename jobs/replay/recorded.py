@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.reporting.catalog import read_row
-from jobs.reporting.sample import BUCKET_COLUMNS
-from jobs.reporting.tar_members import open_members
+from jobs.output.catalog import read_row
+from jobs.output.sample import BUCKET_COLUMNS
+from jobs.output.tar_members import open_members
 from jobs.run import run_folder
 from manifests import storage
 from manifests.commit import index_name, read_stats, sealed_shards, shard_name

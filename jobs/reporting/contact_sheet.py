@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
+from jobs.output.sample import Row, read_index
+from jobs.output.summary import summarize
 from jobs.reporting import pictures
-from jobs.reporting.sample import Row, read_index
-from jobs.reporting.summary import summarize
 from manifests import storage
 from manifests.errors import SUCCESS, UsageError
 from workers.stages.pixels import decode, to_rgb

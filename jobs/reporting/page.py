@@ -13,15 +13,17 @@ import jinja2
 from pydantic import ValidationError
 
 from jobs.monitoring.pace import duration
+from jobs.output.catalog import Catalog
+from jobs.output.sample import BucketSample, Sample
+from jobs.output.summary import Summary
+from jobs.reporting.comparison import Against
 from jobs.reporting.pictures import Picture
-from jobs.reporting.sample import BucketSample, Sample
-from jobs.reporting.summary import Summary
 from manifests.config import RunConfig
 
 #: Both extend `page.html.j2`.
 TEMPLATE, SERVED_TEMPLATE = "report.html.j2", "served.html.j2"
 
-#: Columns of a record that its details show, in this order.
+#: Columns of a record that its details show, in this order; `apart` is there beside another output only.
 SHOWN = (
     ("key", "key"),
     ("id", "id"),
@@ -42,18 +44,26 @@ SHOWN = (
     ("mask_polarity", "mask polarity"),
     ("sha256", "SHA-256"),
     ("error_message", "why it failed"),
+    ("apart", "otherwise there"),
 )
 
 
-def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Picture]], made_at: float) -> str:
+def render(
+    summary: Summary,
+    sample: Sample,
+    pictures: Mapping[str, Sequence[Picture]],
+    made_at: float,
+    against: Against | None = None,
+) -> str:
     """The page.
 
     Args:
         pictures: key -> pictures of the rows of the sample.
         made_at: seconds since 1970.
+        against: the output that stands beside this one.
     """
     return _template(TEMPLATE).render(
-        **_head(summary, made_at),
+        **_head(summary, made_at, against),
         buckets=[_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows],
         hidden=sum(not bucket.rows for bucket in sample.buckets),
         reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
@@ -62,14 +72,10 @@ def render(summary: Summary, sample: Sample, pictures: Mapping[str, Sequence[Pic
     )
 
 
-def render_served(summary: Summary, tasks: Sequence[str], statuses: Sequence[str], made_at: float) -> str:
-    """The page of the server, which asks that for its rows.
-
-    Args:
-        tasks, statuses: to choose from.
-        made_at: seconds since 1970.
-    """
-    return _template(SERVED_TEMPLATE).render(**_head(summary, made_at), tasks=tasks, statuses=statuses)
+def render_served(catalog: Catalog, made_at: float, against: Against | None = None) -> str:
+    """The page of the server, which asks that for its rows; arguments as of `render`."""
+    head = _head(catalog.summary, made_at, against)
+    return _template(SERVED_TEMPLATE).render(**head, tasks=catalog.tasks, statuses=catalog.statuses)
 
 
 def _template(name: str) -> jinja2.Template:
@@ -84,13 +90,15 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _head(summary: Summary, made_at: float) -> dict[str, Any]:
+def _head(summary: Summary, made_at: float, against: Against | None) -> dict[str, Any]:
     """What both pages show."""
     return {
         "summary": summary,
+        "against": against,
         "command": command(summary.settings),
         "facts": facts(summary),
         "times": bars(step_times(summary)),
+        "course": course_lines(summary.course),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
     }
 
@@ -148,6 +156,30 @@ def step_times(summary: Summary) -> list[tuple[str, float, str]]:
     return sorted(lines, key=lambda line: -line[1])[:30]
 
 
+def course_lines(course: Sequence[tuple[float, int, int]]) -> dict[str, Any] | None:
+    """Images written and rows failed over the time of the last start, as lines of a chart; None for too few batches.
+
+    The chart is 100 wide and 100 high, with 0 at its lower left; y counts from above.
+    """
+    if len(course) < 3 or not course[-1][0]:
+        return None
+    seconds, written, failed = course[-1]
+    most = max(written, failed, 1)
+
+    def line(values: Sequence[int]) -> str:
+        marks = zip((mark[0] for mark in course), values, strict=True)
+        points = [(100 * at / seconds, 100 - 100 * value / most) for at, value in marks]
+        return " ".join(f"{x:.2f},{y:.2f}" for x, y in [(0.0, 100.0), *points])
+
+    return {
+        "written": line([mark[1] for mark in course]),
+        "failed": line([mark[2] for mark in course]) if failed else "",
+        "most": most,
+        "words": f"{count(written)} images and {count(failed)} failed rows in {duration(seconds)}",
+        "seconds": seconds,
+    }
+
+
 def bars(lines: Sequence[tuple[str, float, str]]) -> list[dict[str, Any]]:
     """Lines of a bar chart; the longest bar is 100."""
     longest = max((value for _, value, _ in lines), default=0) or 1
@@ -181,7 +213,7 @@ def _bucket(output: str, bucket: BucketSample, pictures: Mapping[str, Sequence[P
 
 def shown_columns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the details of a row say: label and value."""
-    return [(label, _shown(row[column])) for column, label in SHOWN if row[column] is not None]
+    return [(label, _shown(row[column])) for column, label in SHOWN if row.get(column) is not None]
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@
     /rows?…              some rows as JSON: words, task, status, first, count
     /small/KEY/N         the N-th picture of a row, small: its inputs, then its image
     /full/KEY/N          the same in full; of the image, the file as it is in the shard
+    …/KEY/against        the image of the same id in the output that stands beside this one
 
 It listens on this machine's own address only, and answers nobody who calls it by another name, so that a page from
 elsewhere in the same browser cannot ask it.
@@ -20,8 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from jobs.reporting.catalog import Catalog, Row, query_of
-from jobs.reporting.page import redo_command, render_served, shown_columns
+from jobs.output.catalog import Catalog, Row, query_of
+from jobs.reporting.comparison import Against, missing, row_apart
+from jobs.reporting.page import SHOWN, redo_command, render_served, shown_columns
 from jobs.reporting.pictures import sources, thumbnail
 from manifests.errors import SUCCESS, KandinskyBatchError, UsageError
 from workers.stages.fetching import UnusableError, fetch
@@ -49,28 +51,31 @@ class RefusedError(Exception):
         self.status = status
 
 
-def serve(output: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(output: str, port: int, against: str | None, ready: Callable[[str], None]) -> None:
     """Serve an output until the process is interrupted.
 
     Args:
         port: 0 takes any that is free.
+        against: another output, whose images are shown beside those of the same id.
         ready: hears the page's address.
 
     Raises:
         UsageError: no run was begun there, or the port is taken.
         StorageError: the output cannot be read.
     """
-    with make_server(output, port) as server:
+    with make_server(output, port, against) as server:
         ready(f"http://{ADDRESS}:{server.server_port}/")
         server.serve_forever()
 
 
-def make_server(output: str, port: int) -> ThreadingHTTPServer:
+def make_server(output: str, port: int, against: str | None = None) -> ThreadingHTTPServer:
     """The server, not yet running; arguments and errors as of `serve`."""
     catalog = Catalog(output)
+    other = None if against is None else Against.of(catalog.summary, against)
 
     class Handler(_Handler):
         pages = catalog
+        beside = other
 
     try:
         return _Server((ADDRESS, port), Handler)
@@ -89,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     pages: Catalog
+    beside: Against | None
     protocol_version = "HTTP/1.1"
     server_version = "kandinsky-batch"
     sys_version = ""
@@ -118,11 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
         match url.path.split("/")[1:]:
             case [""]:
                 self.pages.refresh()
-                catalog = self.pages
-                page = render_served(catalog.summary, catalog.tasks, catalog.statuses, time.time())
-                return "text/html; charset=utf-8", page.encode(), 0
+                return "text/html; charset=utf-8", render_served(self.pages, time.time(), self.beside).encode(), 0
             case ["rows"]:
                 return "application/json", json.dumps(self._rows(parse_qs(url.query))).encode(), 0
+            case [("small" | "full") as size, key, "against"] if self.beside is not None:
+                return self._theirs(self.beside, unquote(key), size == "full")
             case [("small" | "full") as size, key, number] if number.isascii() and number.isdigit():
                 return self._picture(unquote(key), int(number), size == "full")
         raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such page")
@@ -134,25 +140,35 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "first and count are whole numbers") from error
         total, rows = self.pages.page(query_of(words, task, status), max(0, first), min(max(1, count), MOST_ROWS))
-        return {"total": total, "rows": [_shown(self.pages.output, row) for row in rows]}
+        shown = [_shown(self.pages.output, row) for row in rows]
+        if self.beside is not None:
+            for one, row, theirs in zip(shown, rows, self.beside.catalog.like(rows), strict=True):
+                _add_theirs(one, row, theirs, self.beside)
+        return {"total": total, "rows": shown}
 
-    def _picture(self, key: str, number: int, full: bool) -> tuple[str, bytes, int]:
+    def _row(self, key: str) -> Row:
         row = self.pages.row(key)
         if row is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, f"no sealed shard has the key {key}")
+        return row
+
+    def _theirs(self, beside: Against, key: str, full: bool) -> tuple[str, bytes, int]:
+        (theirs,) = beside.catalog.like([self._row(key)])
+        if theirs is None or missing(theirs):
+            raise RefusedError(HTTPStatus.NOT_FOUND, missing(theirs))
+        return _image(beside.catalog, theirs, full)
+
+    def _picture(self, key: str, number: int, full: bool) -> tuple[str, bytes, int]:
+        row = self._row(key)
         inputs = sources(row)
         if number == len(inputs):
-            content = self.pages.image(row)
-            if full:
-                return _TYPES[self.pages.image_format], content, 3600
-        elif number < len(inputs) and (location := inputs[number].location) is not None:
+            return _image(self.pages, row, full)
+        if number < len(inputs) and (location := inputs[number].location) is not None:
             found = fetch([location], _INPUT_LIMIT_S)[location]
             if isinstance(found, UnusableError):
                 raise RefusedError(HTTPStatus.NOT_FOUND, f"{location} {found}")
-            content = found
-        else:
-            raise RefusedError(HTTPStatus.NOT_FOUND, f"{key} has no such picture")
-        return "image/webp", thumbnail(content, _FULL_EDGE) if full else thumbnail(content), 3600
+            return "image/webp", thumbnail(found, _FULL_EDGE) if full else thumbnail(found), 3600
+        raise RefusedError(HTTPStatus.NOT_FOUND, f"{key} has no such picture")
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes, lasts: int) -> None:
         self.send_response(status)
@@ -166,6 +182,21 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.end_headers()
         self.wfile.write(body)
+
+
+def _image(catalog: Catalog, row: Row, full: bool) -> tuple[str, bytes, int]:
+    content = catalog.image(row)
+    return (_TYPES[catalog.image_format], content, 3600) if full else ("image/webp", thumbnail(content), 3600)
+
+
+def _add_theirs(shown: dict[str, Any], row: Row, theirs: Row | None, beside: Against) -> None:
+    """Put the other output's image beside the row's own."""
+    why = missing(theirs)
+    shown["pictures"][-1]["label"] = beside.names[0]
+    place = None if why else f"{quote(row['key'])}/against"
+    shown["pictures"].append({"label": beside.names[1], "note": why, "place": place})
+    if theirs is not None and (apart := row_apart(row, theirs)):
+        shown["details"].append((dict(SHOWN)["apart"], apart))
 
 
 def _shown(output: str, row: Row) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
-            with progress.published(config.output, config.share, lease.check):
+            with progress.status_file(config.output, config.share, lease.check):
                 return run(config, planned, progress, stop, began)
 
 
@@ -224,6 +224,7 @@ def _make_missing(
     stop: Stop,
 ) -> None:
     """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
+    progress.publish()
     progress.phase("starting Ray")
     with engine_log() as said, cluster(progress.note) as nodes:
         stop.listen()

@@ -108,6 +108,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
     ledger = Ledger({number: planned.shards[number].batches for number in share_of(planned, config.share)}, (), {})
     work = windows_left(planned, ledger)
     done = _Done()
+    progress.publish()
     progress.phase("starting Ray")
     with engine_log() as said, cluster(progress.note) as found:
         stop.listen()

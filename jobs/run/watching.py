@@ -91,10 +91,13 @@ class Watcher:
         states = {share.state for share in shares}
         state = next(each for each in _WORST_FIRST if each in states)
         missing = statuses[0].share[1] - len(shares)
-        if state == "done" and missing and not run_folder.is_finished(self._output):
+        words = shares[0].words if len(shares) == 1 and not missing else _counted(shares, missing)
+        if state != "running" and run_folder.is_finished(self._output):
+            # Whatever those said last who are in the status: a later job has found nothing left to do.
+            state, words = "done", words if state == "done" else "done"
+        elif state == "done" and missing:
             state = "ended early"
         facts = together([_as_of_now(share) for share in shares])
-        words = shares[0].words if len(shares) == 1 and not missing else _counted(shares, missing)
         return OutputState(
             output=self._output, state=state, words=words, shares=tuple(shares), missing=missing, facts=facts
         )

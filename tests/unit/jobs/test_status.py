@@ -10,10 +10,9 @@ import pytest
 from rich.console import Console
 
 from jobs import status
-from jobs.monitoring.status_file import StatusFile
 from jobs.run.watching import Watcher
 from manifests.errors import IncompleteRunError, UsageError
-from tests.unit.jobs.monitoring.sample_facts import facts
+from tests.unit.jobs.monitoring.sample_facts import begun_status
 
 WHOLE = (0, 1)
 
@@ -26,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 def ended(output: Path, share: tuple[int, int] = WHOLE, error: Exception | None = None) -> str:
     """An output whose job has ended so."""
     try:
-        with StatusFile(str(output), share, facts, print):
+        with begun_status(str(output), share, print):
             if error is not None:
                 raise error
     except IncompleteRunError:

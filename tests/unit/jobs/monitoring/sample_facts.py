@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jobs.monitoring.facts import Count, PoolFacts, RunFacts, TimeLeft
+from jobs.monitoring.status_file import StatusFile
 from manifests.commit import RowFailure
 
 
@@ -36,3 +39,16 @@ def facts(**other: Any) -> RunFacts:
         ),
     }
     return RunFacts(**{**given, **other})
+
+
+@contextmanager
+def begun_status(
+    output: str,
+    share: tuple[int, int] = (0, 1),
+    notify: Callable[[str], None] = print,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[StatusFile]:
+    """The status file of a job that has these facts and something to do."""
+    with StatusFile(output, share, facts, notify, check) as file:
+        file.begin()
+        yield file

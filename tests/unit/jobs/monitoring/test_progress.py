@@ -46,7 +46,7 @@ def test_what_the_pools_do_is_said_beside_the_phase_until_the_next_one(monkeypat
         progress.start(total=8, done=0)
         progress.engine(LOADING)
         # The sixth line comes with everything else that is known.
-        while "  decoder: 0 of 2 up, 2 loading, 1 batches waiting" not in stream.getvalue():
+        while "  decoder: 0 of 2 up, 2 loading, 1 batch waiting" not in stream.getvalue():
             time.sleep(0.01)
         assert stream.getvalue().count("starting the pools (2 loading) 0/8 images\n") >= 6
         progress.phase("making images")

@@ -12,7 +12,7 @@ from jobs.monitoring import status_file
 from jobs.monitoring.status_file import Status, StatusFile, read_statuses
 from manifests import storage
 from manifests.errors import IncompleteRunError, StorageError
-from tests.unit.jobs.monitoring.sample_facts import facts
+from tests.unit.jobs.monitoring.sample_facts import begun_status, facts
 
 WHOLE = (0, 1)
 
@@ -40,7 +40,7 @@ def seen(output: str, beat: int) -> Status:
 
 def test_it_is_renewed_while_the_run_lives_and_says_how_it_ended(output: str) -> None:
     told: list[str] = []
-    with StatusFile(output, WHOLE, facts, told.append):
+    with begun_status(output, WHOLE, told.append):
         first, later = seen(output, 0), seen(output, 3)
         assert (first.state, later.state) == ("running", "running")
         assert later.facts == facts()
@@ -52,6 +52,15 @@ def test_it_is_renewed_while_the_run_lives_and_says_how_it_ended(output: str) ->
     assert storage.list_names(storage.join(output, "_run")) == ["status.json"]
 
 
+def test_a_job_that_finds_nothing_to_do_leaves_the_last_status(output: str) -> None:
+    with begun_status(output):
+        pass
+    before = read_statuses(output)
+    with StatusFile(output, WHOLE, facts, print):
+        time.sleep(0.1)
+    assert read_statuses(output) == before
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -60,7 +69,7 @@ def test_it_is_renewed_while_the_run_lives_and_says_how_it_ended(output: str) ->
     ],
 )
 def test_a_run_that_ends_early_leaves_its_reason(output: str, error: BaseException, reason: str) -> None:
-    with pytest.raises(type(error)), StatusFile(output, WHOLE, facts, print):
+    with pytest.raises(type(error)), begun_status(output, WHOLE, print):
         raise error
     (last,) = read_statuses(output)
     assert (last.state, last.reason) == ("ended early", reason)
@@ -68,7 +77,7 @@ def test_a_run_that_ends_early_leaves_its_reason(output: str, error: BaseExcepti
 
 def test_each_share_has_a_file_and_only_the_newest_cut_of_the_plan_counts(output: str) -> None:
     for share in (WHOLE, (1, 3), (0, 3)):
-        with StatusFile(output, share, facts, print):
+        with begun_status(output, share, print):
             pass
     names = storage.list_names(storage.join(output, "_run"))
     assert sorted(names) == ["status-00000-of-00003.json", "status-00001-of-00003.json", "status.json"]
@@ -78,7 +87,7 @@ def test_each_share_has_a_file_and_only_the_newest_cut_of_the_plan_counts(output
 def test_storage_that_refuses_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "_run").write_text("a file where the folder should be")
     told: list[str] = []
-    with StatusFile(str(tmp_path), WHOLE, facts, told.append) as file:
+    with begun_status(str(tmp_path), WHOLE, told.append) as file:
         while file._beat < 3:
             time.sleep(0.01)
     (words,) = told
@@ -94,7 +103,7 @@ def test_a_job_that_has_lost_its_output_to_another_writes_nothing(output: str) -
             raise StorageError("taken over")
 
     told: list[str] = []
-    with StatusFile(output, WHOLE, facts, told.append, check):
+    with begun_status(output, WHOLE, told.append, check):
         seen(output, 0)
         lost = True
         time.sleep(0.1)

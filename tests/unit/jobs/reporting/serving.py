@@ -10,9 +10,9 @@ from jobs.reporting.server import make_server
 
 
 @contextlib.contextmanager
-def serving(output: str) -> Iterator[int]:
+def serving(output: str, against: str | None = None) -> Iterator[int]:
     """Gives the port; it ends with the block."""
-    with make_server(output, 0) as server:
+    with make_server(output, 0, against) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import subprocess
 import sys
@@ -127,3 +128,15 @@ def test_the_command_repeats_the_settings_that_are_not_the_default() -> None:
     line = command(config.model_dump(mode="json"))
     assert line.startswith("python jobs/generate.py --manifest 'a b.parquet' --output out")
     assert set(line.split(" --")[2:]) == {"output out", "append", "steps 7", "no-report"}
+
+
+def test_images_over_time_are_a_chart_where_enough_batches_were_measured(output: Path) -> None:
+    times = output / "_run" / "times.json"
+    known = json.loads(times.read_text())
+    times.write_text(json.dumps({**known, "course": [[5, 10, 0], [10, 20, 0], [20, 30, 15]]}))
+    page = Path(make_report(str(output))).read_text()
+    assert 'aria-label="30 images and 15 failed rows in 20s"' in page
+    assert '<polyline class="good" points="0.00,100.00 25.00,66.67 50.00,33.33 100.00,0.00"/>' in page
+    assert '<polyline class="bad" points="0.00,100.00 25.00,100.00 50.00,100.00 100.00,50.00"/>' in page
+    times.write_text(json.dumps({**known, "course": [[5, 10, 0], [10, 20, 0]]}))
+    assert "Images over time" not in Path(make_report(str(output))).read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.monitoring.status_file import Status, StatusFile, read_statuses
+from jobs.monitoring.status_file import Status, read_statuses
 from jobs.run import lease
 from jobs.run.lease import STALE_S, Holder, Lease
 from jobs.run.watching import Watcher
@@ -16,7 +16,7 @@ from manifests.errors import IncompleteRunError, UsageError
 from tests.unit.finished_run import make_config
 from tests.unit.finished_run import run as finish
 from tests.unit.jobs.monitoring.clocks import Clock
-from tests.unit.jobs.monitoring.sample_facts import facts
+from tests.unit.jobs.monitoring.sample_facts import begun_status, facts
 
 WHOLE = (0, 1)
 
@@ -50,7 +50,7 @@ def left_behind(output: str) -> str:
     """An output whose job has just vanished without a word: its last status and its lease."""
     with Lease(output, WHOLE, print):
         held = storage.read_bytes(lease_url(output))
-        with StatusFile(output, WHOLE, facts, print):
+        with begun_status(output, WHOLE, print):
             while not read_statuses(output):
                 pass
     storage.write_atomic(lease_url(output), held)
@@ -127,24 +127,33 @@ def test_a_status_without_a_lease_is_of_a_job_that_is_gone(left_behind: str) -> 
 
 
 def test_how_a_job_ended_is_told(output: str) -> None:
-    with pytest.raises(IncompleteRunError), StatusFile(output, WHOLE, facts, print):
+    with pytest.raises(IncompleteRunError), begun_status(output, WHOLE, print):
         raise IncompleteRunError("3 of 9 batches are missing")
     state = Watcher(output).look()
     assert (state.state, state.words) == ("ended early", "ended early: 3 of 9 batches are missing")
-    with StatusFile(output, WHOLE, facts, print):
+    with begun_status(output, WHOLE, print):
         pass
     assert Watcher(output).look().words == "done"
+
+
+def test_an_output_that_a_later_job_found_finished_is_done_whatever_its_last_status_said(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    with pytest.raises(IncompleteRunError), begun_status(config.output):
+        raise IncompleteRunError("the network is gone")
+    finish(config)
+    state = Watcher(config.output).look()
+    assert (state.state, state.words) == ("done", "done")
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory"])
 def test_shares_are_shown_together_and_those_that_nobody_began_are_missed(kind: str, tmp_path: Path) -> None:
     output = str(tmp_path / "out") if kind == "folder" else f"memory://{tmp_path.name}/watched"
-    with StatusFile(output, (1, 3), facts, print):
+    with begun_status(output, (1, 3), print):
         pass
     state = Watcher(output).look()
     assert (state.state, state.missing) == ("ended early", 2)
     assert state.words == "3 shares: 1 done, 2 not begun"
-    with Lease(output, (0, 3), print), StatusFile(output, (0, 3), facts, print):
+    with Lease(output, (0, 3), print), begun_status(output, (0, 3), print):
         while len(read_statuses(output)) < 2:
             pass
         state = Watcher(output).look()

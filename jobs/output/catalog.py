@@ -10,7 +10,7 @@ import contextlib
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.reporting.summary import Summary, summarize
-from jobs.reporting.tar_members import open_members
+from jobs.output.summary import Summary, summarize
+from jobs.output.tar_members import open_members
 from jobs.run import run_folder
 from jobs.run.outcome import READERS
 from manifests import storage
@@ -171,6 +171,27 @@ class Catalog:
         """The record of a key; None where no sealed shard has it."""
         return self._rows.get(key, lambda: self._find(key))
 
+    def like(self, rows: Sequence[Row]) -> list[Row | None]:
+        """For rows of another output, the rows here that have the same id and image number; None where there is none.
+
+        Runs of one manifest that differ in settings alone have them under the same keys, which is tried first.
+        """
+        found = {_name(row): row for key in (row["key"] for row in rows) if (row := self.row(key)) is not None}
+        absent = {_name(row) for row in rows} - found.keys()
+        if absent:
+            with ThreadPoolExecutor(READERS) as pool:
+                for more in pool.map(lambda stats: self._named(stats.shard, absent), self._stats.values()):
+                    found.update(more)
+        return [found.get(_name(row)) for row in rows]
+
+    def _named(self, shard: int, names: Collection[tuple[str, int]]) -> dict[tuple[str, int], Row]:
+        """The rows of a shard that are named so."""
+        ids = pa.array(sorted({name for name, _ in names}))
+        with _index(self.output, shard) as file:
+            table = file.read(columns=["id", "image_index"])
+        places = np.flatnonzero(_true(pc.is_in(table["id"], value_set=ids)))
+        return {name: row for row in self._read(shard, places) if (name := _name(row)) in names}
+
     def image(self, row: Row) -> bytes:
         """The image file of a row.
 
@@ -198,6 +219,10 @@ class Catalog:
         found = read_rows(self.output, shard, positions) if len(positions) else []
         # The page asks for their pictures next.
         return [self._rows.get(row["key"], functools.partial(dict, {**row, "shard": shard})) for row in found]
+
+
+def _name(row: Row) -> tuple[str, int]:
+    return row["id"], row["image_index"]
 
 
 def read_row(output: str, shard: int, key: str) -> Row | None:

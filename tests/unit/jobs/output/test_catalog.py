@@ -12,9 +12,9 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.reporting.catalog import Catalog, query_of
+from jobs.output.catalog import Catalog, query_of
 from manifests.errors import StorageError
-from tests.unit.jobs.reporting.large_output import picture
+from tests.unit.jobs.large_output import picture
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:

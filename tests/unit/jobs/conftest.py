@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.jobs.reporting.large_output import make_large_output
+from tests.unit.jobs.large_output import make_large_output
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

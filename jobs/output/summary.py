@@ -23,6 +23,7 @@ class Summary:
         planned: `_run/plan.json`: requests, images, batches, shards.
         report: `_run/run.json`, empty while no start has come to its end.
         times: buckets of `_run/times.json`, empty where nothing was measured.
+        course: of its images (jobs/cost/step_times.py), empty as well.
         stats: of the sealed shards, in order.
         whole: `_SUCCESS` is there.
     """
@@ -32,6 +33,7 @@ class Summary:
     planned: Mapping[str, Any]
     report: Mapping[str, Any]
     times: Sequence[Mapping[str, Any]]
+    course: Sequence[tuple[float, int, int]]
     stats: Sequence[ShardStats]
     whole: bool
 
@@ -77,6 +79,7 @@ def summarize(output: str) -> Summary:
         planned=planned,
         report=run_folder.read(output, "run.json") or {},
         times=times.get("buckets", ()),
+        course=[tuple(mark) for mark in times.get("course", ())],
         stats=stats,
         whole=run_folder.is_finished(output),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.reporting.tar_members import TarMembers
+from jobs.output.tar_members import TarMembers
 from manifests import storage
 from manifests.errors import StorageError
 

@@ -1,0 +1,38 @@
+"""The course of a run's images: whole at its ends, and never longer than a page needs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from jobs.cost.step_times import MARKS, Stopwatch
+from jobs.engine.pools import Pools, PoolSize
+from manifests.commit import Receipt
+
+POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(1, 1), 1)
+
+
+def course(batches: int) -> tuple[tuple[float, int, int], ...]:
+    """Of a run that makes three images of four rows each second."""
+    now = [100.0]
+    watch = Stopwatch(clock=lambda: now[0])
+    for batch in range(batches):
+        now[0] += 1
+        failed = {"failed_to_generate": 1}
+        watch.add(Receipt(shard=0, batch=batch, count=4, successes=3, failed_by_status=failed, bytes=1))
+    return watch.record("cpu", 4, POOLS).course
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, MARKS - 1, MARKS, MARKS + 1, 777, 20_000])
+def test_it_goes_from_the_first_batch_to_the_last_in_even_steps(batches: int) -> None:
+    found = course(batches)
+    assert len(found) <= MARKS + 1
+    assert all((written, failed) == (3 * seconds, seconds) for seconds, written, failed in found)
+    if batches:
+        assert (found[0][0], found[-1][0]) == (1, batches)
+        steps = {b[0] - a[0] for a, b in itertools.pairwise(found[:-1])}
+        assert len(steps) <= 1
+        assert len(found) >= min(batches, MARKS // 2)
+    else:
+        assert found == ()
