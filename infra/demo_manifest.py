@@ -32,7 +32,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "manifests" / "examples"
 
 Row = dict[str, Any]
 
-SQUARE: Row = {"width": 128, "height": 128, "steps": 15, "prior_steps": 10}
+SQUARE: Row = {"width": 128, "height": 128, "steps": 8, "prior_steps": 5}
 WIDE: Row = {**SQUARE, "width": 192}
 TALL: Row = {**SQUARE, "height": 192}
 #: Of the documents.
@@ -46,9 +46,9 @@ def picture(name: str) -> Row:
     return {"bytes": None, "path": f"pictures/{name}"}
 
 
-def inline(data: bytes, path: str | None = None) -> Row:
-    """An image that lies in the manifest; its path is only a name."""
-    return {"bytes": data, "path": path}
+def inline(data: bytes) -> Row:
+    """An image that lies in the manifest."""
+    return {"bytes": data, "path": None}
 
 
 def mask(size: tuple[int, int], box: tuple[int, int, int, int], opaque: bool) -> Row:
@@ -66,7 +66,7 @@ def mask(size: tuple[int, int], box: tuple[int, int, int, int], opaque: bool) ->
 
 
 def text2img() -> list[Row]:
-    """Twenty images of seventeen requests."""
+    """Nineteen images of seventeen requests."""
     rows: list[Row] = [
         {
             "id": "cheeseburger",
@@ -95,20 +95,20 @@ def text2img() -> list[Row]:
     rows += [
         {"id": "dog-and-rocket", "prompt": "a dog and a rocket on a purple background", "seed": 2**64 - 1, **WIDE},
         {"id": "starry-night", "prompt": "a night sky with stars", "negative_prompt": "", "seed": 5, **TALL},
-        {"id": "hats", "prompt": "a robot wearing a hat", "num_images": 4, **SQUARE},
+        {"id": "hats", "prompt": "a robot wearing a hat", "num_images": 3, **SQUARE},
     ]
     return [{"task": "text2img", **row} for row in rows]
 
 
 def img2img(pictures: Path) -> list[Row]:
-    """Five images of four requests."""
+    """Four images of four requests."""
     sketch = {"prompt": LANDSCAPE, "negative_prompt": NEGATIVE, "image": picture("landscape-sketch.png")}
-    cat = inline((pictures / "cat.png").read_bytes(), "cat.png")
+    cat = inline((pictures / "cat.png").read_bytes())
     rows: list[Row] = [
-        {"id": f"landscape-{strength}", "strength": strength, "seed": 7, **sketch, **SQUARE}
+        {"id": f"landscape-{strength}", "strength": strength, "seed": 7, **sketch, **SQUARE, "steps": 16}
         for strength in (0.3, 0.6, 1.0)
     ]
-    rows.append({"id": "cat-to-dog", "prompt": "a dog", "image": cat, "strength": 0.8, "num_images": 2, **SQUARE})
+    rows.append({"id": "cat-to-dog", "prompt": "a dog", "image": cat, "strength": 0.8, "seed": 8, **SQUARE})
     return [{"task": "img2img", **row} for row in rows]
 
 
@@ -147,7 +147,7 @@ def inpaint() -> list[Row]:
 
 
 def interpolate() -> list[Row]:
-    """Four images of three requests."""
+    """Three images of three requests."""
 
     def condition(weight: float, text: str | None = None, image: Row | None = None) -> Row:
         return {"text": text, "image": image, "weight": weight}
@@ -161,16 +161,15 @@ def interpolate() -> list[Row]:
             **SQUARE,
         },
         {
-            "id": "apple-to-banana",
-            "conditions": [condition(0.5, text="an apple"), condition(0.5, text="a banana")],
+            "id": "boat-and-mountains",
+            "conditions": [condition(0.5, text="a boat"), condition(0.5, text="a mountain landscape")],
             **SQUARE,
         },
         {
             "id": "rocket-at-night",
             "negative_prompt": "white",
-            "conditions": [condition(0.6, image=night), condition(0.4, text="a rocket")],
+            "conditions": [condition(0.4, image=night), condition(0.6, text="a rocket")],
             "seed": 15,
-            "num_images": 2,
             **SQUARE,
         },
     ]
