@@ -163,6 +163,8 @@ def run_make(target: str, dry: bool) -> None:
     for words in (readmes.words_of(line) or [] for line in steps.splitlines()):
         if "jobs/generate.py" in words:
             generate(words[words.index("jobs/generate.py") + 1 :])
+        elif "jobs/report.py" in words:
+            run_script("jobs/report.py", *words[words.index("jobs/report.py") + 1 :])
         elif words[:1] == ["echo"]:
             print(*words[1:])
 
