@@ -196,7 +196,7 @@ def test_the_real_models_make_all_tasks_on_three_nodes_and_lose_one(
     run.manifest = write_manifest(tmp_path / "m.parquet", rows)
     run.environment["KANDINSKY_BATCH_CACHE"] = clean_environment["KANDINSKY_BATCH_CACHE"]
     small = ("--height", "64", "--width", "64", "--batch-size", "2", "--shard-size", "6")
-    run.command = run.with_script("seam_generate.py", *small, "--decoder-actors", "1:3")
+    run.command = run.with_script("seam_generate.py", *small, "--checkpoint", "random", "--decoder-actors", "1:3")
     process = run.start()
     # Three parts are a shard, and gone as soon as that is there.
     wait_for(lambda: len(list(run.output.glob("_run/parts/*/*.arrow"))) >= 2 or [*run.output.glob("*.tar")], process)

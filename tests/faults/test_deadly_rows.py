@@ -212,7 +212,7 @@ def test_killed_actors_and_a_lost_node_change_no_byte(
 def test_damaged_weights_end_the_run_with_the_cause_on_the_last_line(
     job: Job, shared_environment: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:
-    (demo,) = Path(job.environment["KANDINSKY_BATCH_CACHE"]).glob(own_revision("demo"))
+    (demo,) = Path(job.environment["KANDINSKY_BATCH_CACHE"]).glob(own_revision("random"))
     shutil.copytree(demo, tmp_path / "weights")
     (weights,) = (tmp_path / "weights" / DECODER / "unet").glob("*.safetensors")
     # Of the right size, so that the driver's look at it finds nothing.

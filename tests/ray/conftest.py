@@ -44,7 +44,9 @@ class Job:
 
     def command(self, output: Path, *more: str) -> list[str]:
         script = str(ROOT / "jobs" / "generate.py")
-        return [sys.executable, script, "--manifest", str(self.manifest), "--output", str(output), *self.options, *more]
+        places = ["--manifest", str(self.manifest), "--output", str(output)]
+        # Smaller than the trained one; what has to be looked at names that.
+        return [sys.executable, script, *places, "--checkpoint", "random", *self.options, *more]
 
     def run(self, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
         """Start it and wait for its end."""
