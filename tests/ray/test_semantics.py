@@ -13,7 +13,11 @@ from tests.ray.conftest import Job
 from tests.semantics import measures, requests
 from workers.checkpoints.locations import local_folder
 
-pytestmark = [pytest.mark.ray, pytest.mark.models]
+# One run makes all the images, and the first test waits for it.
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(3000)]
+
+#: Of one object in each language; `python -m tests.semantics` makes fifty.
+SINGLES = 12
 
 OPTIONS = ("--device", "cpu", "--checkpoint", "demo", "--batch-size", "8")
 
@@ -27,7 +31,7 @@ def _run(manifest: Path, folder: Path, environment: dict[str, str], *options: st
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> list[measures.Made]:
     folder = tmp_path_factory.mktemp("semantics")
-    return measures.made(_run(requests.write(folder / "requests.parquet"), folder, shared_environment))
+    return measures.made(_run(requests.write(folder / "requests.parquet", SINGLES), folder, shared_environment))
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +66,11 @@ def test_the_measures_fall_where_requests_get_each_others_images(images: list[me
 def test_graphs_and_batches_of_one_show_the_same_objects(
     images: list[measures.Made], tmp_path: Path, shared_environment: dict[str, str]
 ) -> None:
-    manifest = requests.write(tmp_path / "all.parquet", "single en")
-    few = pq.read_table(manifest).slice(0, 12)
+    few = pq.read_table(requests.write(tmp_path / "all.parquet", SINGLES)).slice(0, 8)
     pq.write_table(few, tmp_path / "few.parquet")
     output = _run(tmp_path / "few.parquet", tmp_path, shared_environment, "--batch-size", "1", "--graph")
     again = measures.best_objects(measures.made(output))
-    assert len(again) == 12
+    assert len(again) == 8
     before = measures.best_objects(images)
     assert again == {name: before[name] for name in again}
 

@@ -175,19 +175,20 @@ def documents() -> list[Row]:
     ]
 
 
-def rows() -> list[Row]:
-    """All requests."""
-    asked = [*singles(), *pairs(), *image_to_image(), *inpainting(), *interpolations(), *guided(), *documents()]
-    return [{"task": "text2img", "seed": number, **COMMON, **row} for number, row in enumerate(asked)]
-
-
-def write(path: Path, only: str = "") -> Path:
-    """The manifest as a Parquet file.
+def rows(singles_each: int = SINGLES) -> list[Row]:
+    """All requests.
 
     Args:
-        only: keep the measures that begin with it.
+        singles_each: requests of one object in each language.
     """
-    chosen = [row for row in rows() if str(row["measure"]).startswith(only)]
+    asked = [*singles(), *pairs(), *image_to_image(), *inpainting(), *interpolations(), *guided(), *documents()]
+    left_out = {f"single-{language}-{i}" for language in captions.LANGUAGES for i in range(singles_each, SINGLES)}
+    found = [{"task": "text2img", "seed": number, **COMMON, **row} for number, row in enumerate(asked)]
+    return [row for row in found if row["id"] not in left_out]
+
+
+def write(path: Path, singles_each: int = SINGLES) -> Path:
+    """The manifest as a Parquet file; arguments as of `rows`."""
     schema = pa.schema([*REQUEST_FIELDS, *TRAVELLING])
-    pq.write_table(pa.Table.from_pylist(chosen, schema), path)
+    pq.write_table(pa.Table.from_pylist(rows(singles_each), schema), path)
     return path
