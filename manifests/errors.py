@@ -23,6 +23,8 @@ RowStatus = Literal[
     "success", "failed_to_validate", "failed_to_load", "failed_to_embed", "failed_to_generate", "failed_to_encode"
 ]
 SUCCESS: RowStatus = "success"
+#: Of a row that the plan cannot make, whatever is tried.
+REJECTED: RowStatus = "failed_to_validate"
 
 
 class KandinskyBatchError(Exception):

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from manifests.commit import FailureKind, Receipt
 from manifests.config import RunConfig
-from manifests.errors import TooManyFailedError
+from manifests.errors import REJECTED, TooManyFailedError
 from manifests.planning.plan import Plan
 
 #: Rows of a start that may not all fail in one way.
@@ -24,7 +24,6 @@ SHOWN = 3
 #: What to do about rows that failed; those that succeeded are not made again.
 _CURE = "mend the cause and start the same command with --retry-errors"
 
-REJECTED = "failed_to_validate"
 _SEVERAL = "several reasons"
 
 

@@ -15,7 +15,7 @@ from jobs.run import run_folder
 from manifests import storage
 from manifests.commit import index_name, read_stats, sealed_shards, shard_name
 from manifests.config import RunConfig
-from manifests.errors import SUCCESS, UsageError
+from manifests.errors import REJECTED, SUCCESS, UsageError
 from manifests.planning.layout import shards_of
 
 
@@ -73,7 +73,7 @@ class Recorded:
 
 def _bucket(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a batch shares; rows that failed validation share it with none."""
-    rejected = row["key"] if row["status"] == "failed_to_validate" else None
+    rejected = row["key"] if row["status"] == REJECTED else None
     return (*(row[name] for name in BUCKET_COLUMNS), row["negative_prompt"] is None, rejected)
 
 

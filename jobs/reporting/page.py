@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from pydantic import ValidationError
 
+from jobs.limits.disk_space import in_units
 from jobs.monitoring.pace import duration
 from jobs.output.catalog import Catalog
 from jobs.output.sample import BucketSample, Sample
@@ -86,7 +87,7 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, duration=duration, size=size)
+    environment.filters.update(count=count, duration=duration)
     return environment.get_template(name)
 
 
@@ -109,7 +110,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     lines = [
         ("rows left", count(summary.left)),
         ("shards", f"{count(len(summary.stats))} of {count(summary.planned.get('shards', 0))}"),
-        ("image files", size(summary.bytes)),
+        ("image files", in_units(summary.bytes)),
     ]
     if report.get("made"):
         lines.append(("last start", f"{count(report['made'])} rows in {duration(report['seconds'])}"))
@@ -224,12 +225,3 @@ def _shown(value: Any) -> str:
 def count(number: float) -> str:
     """1234567 as 1,234,567."""
     return f"{number:,.0f}"
-
-
-def size(number: float) -> str:
-    """Bytes in decimal units."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"

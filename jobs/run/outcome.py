@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.engine.ledger import Ledger
-from jobs.limits.failed_rows import REJECTED, rejected_rows
+from jobs.limits.failed_rows import rejected_rows
 from manifests import storage
 from manifests.commit import FailureKind, ShardStats, index_name, read_stats, sealed_shards
 from manifests.config import RunConfig
-from manifests.errors import SUCCESS, IncompleteRunError
+from manifests.errors import REJECTED, SUCCESS, IncompleteRunError
 from manifests.planning.plan import Plan
 from workers.stages.shards import read_failures
 

@@ -24,12 +24,12 @@ from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt, index_name, parts_url, read_stats
 from manifests.config import RunConfig
-from manifests.errors import SUCCESS, IncompleteRunError
+from manifests.errors import REJECTED, SUCCESS, IncompleteRunError
 from manifests.planning.plan import Plan, Window, planned_batches
 from workers.stages.reseal import RETRY_FOLDER, reseal
 
 #: Statuses that trying again cannot change.
-FINAL = frozenset({SUCCESS, "failed_to_validate"})
+FINAL = frozenset({SUCCESS, REJECTED})
 
 #: Stats and indexes read at the same time.
 READERS = 16

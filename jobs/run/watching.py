@@ -20,7 +20,6 @@ from jobs.monitoring.shares import together
 from jobs.monitoring.status_file import READERS, Status, read_statuses
 from jobs.run import run_folder
 from jobs.run.lease import STALE_S, Holder, holder_of
-from manifests.errors import UsageError
 
 State = Literal["running", "done", "ended early", "died"]
 
@@ -133,10 +132,7 @@ class Watcher:
 
     def _without_status(self) -> OutputState:
         """From the files of a run that has none: one of an earlier version."""
-        if run_folder.read(self._output, "plan.json") is None:
-            raise UsageError(
-                f"{self._output} has no {run_folder.FOLDER}/plan.json, so no run was begun there; check --output"
-            )
+        run_folder.begun(self._output)
         report = run_folder.read(self._output, "run.json")
         done = run_folder.is_finished(self._output) and report is not None
         counts: tuple[Count, ...] = ()

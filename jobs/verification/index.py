@@ -14,7 +14,7 @@ from jobs.verification.checksums import HashingReader, compare_file
 from jobs.verification.findings import ShardReport
 from manifests import storage
 from manifests.commit import ShardStats
-from manifests.errors import SUCCESS, StorageError, first_line
+from manifests.errors import REJECTED, SUCCESS, StorageError, first_line
 from manifests.records import RECORD_NAMES
 
 #: Columns of the index that the plan decides. Paths are left out, because a manifest may move with its images;
@@ -94,7 +94,7 @@ def compare_rows(index: pa.Table, planned: pa.Table, name: str, report: ShardRep
                     report.add("index", name, f"sample {key}: {column} is {found!r}, the manifest says {right!r}")
     rejected = zip(keys, index.column("status").to_pylist(), planned.column("status").to_pylist(), strict=True)
     for key, found, right in rejected:
-        if (found == "failed_to_validate") != (right == "failed_to_validate"):
+        if (found == REJECTED) != (right == REJECTED):
             report.add("index", name, f"sample {key}: status is {found!r}, validation of the manifest says {right!r}")
 
 

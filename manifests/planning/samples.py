@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.errors import SUCCESS
+from manifests.errors import REJECTED, SUCCESS
 from manifests.planning.ids import derive_seed
 from manifests.planning.image_locations import resolve_locations, unwrap_texts
 from manifests.records import (
@@ -83,7 +83,7 @@ def request_table(
     columns: dict[str, Any] = {
         "id": pa.array(ids, pa.string()),
         "task": pa.array([None if index < 0 else TASKS[index] for index in resolved.tasks], pa.string()),
-        "status": pc.if_else(pa.array(failed), "failed_to_validate", SUCCESS),
+        "status": pc.if_else(pa.array(failed), REJECTED, SUCCESS),
         "error_message": pa.array([errors.get(row) for row in range(rows)], pa.string())
         if errors
         else pa.nulls(rows, pa.string()),

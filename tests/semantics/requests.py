@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from infra.demo_checkpoint.world import captions, scenes
+from infra.demo_pictures import EDGE, box_mask
 from manifests.requests.schema import REQUEST_FIELDS
 
 Row = dict[str, Any]
 
 COMMON: Row = {"height": 128, "width": 128, "steps": 8, "prior_steps": 5}
-EDGE = 128
 SINGLES, PAIRS, SOURCES, REPAINTED, GUIDED = 50, 20, 6, 20, 9
 STRENGTHS = (0.3, 0.6, 1.0)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -111,10 +111,8 @@ def canvases() -> list[tuple[scenes.Array, str]]:
 
 def mask(inside: int) -> Image.Image:
     """`REPAINT_BOX` of value `inside`, 0 or 255, on the other one."""
-    image = Image.new("L", (EDGE, EDGE), 255 - inside)
     left, top, right, bottom = REPAINT_BOX
-    ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=inside)
-    return image
+    return box_mask((left, top, right - 1, bottom - 1), inside)
 
 
 def inpainting() -> list[Row]:
