@@ -19,6 +19,8 @@ from workers.stages.prior import Prior
 pytestmark = pytest.mark.models
 
 CONFIG = RunConfig(manifest=("m.parquet",), output="out", batch_size=4)
+#: Numbers in an embedding of the demo checkpoint.
+WIDTH = 96
 QUICK = {"steps": 2, "prior_steps": 2}
 
 
@@ -55,7 +57,7 @@ def _messages(batch: Batch) -> list[tuple[str, str | None]]:
 def test_the_prior_adds_embeddings_of_fixed_width(prior_stage: Prior) -> None:
     batch = _embedded(prior_stage, _rows(2))
     for column in ("image_embeds", "negative_image_embeds"):
-        assert batch.samples.schema.field(column).type == pa.list_(pa.float32(), 64)
+        assert batch.samples.schema.field(column).type == pa.list_(pa.float32(), WIDTH)
     first, second = np.array(batch.samples.column("image_embeds").to_pylist())
     assert np.abs(first - second).max() > 0.01
 
@@ -64,11 +66,11 @@ def test_embeddings_have_the_type_that_the_store_holds_whatever_the_model_gives(
     prior_stage: Prior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prior_stage, "_dtype", np.dtype("float16"))
-    batch = make_batch("text2img", _rows(2)).add("image_embeds", pa.list_(pa.float16(), 64), {})
+    batch = make_batch("text2img", _rows(2)).add("image_embeds", pa.list_(pa.float16(), WIDTH), {})
     batch = _quick(load_inputs(batch, 224))
     made = Batch.from_block(prior_stage(batch.to_block())).samples
     assert {made.schema.field(name).type for name in ("image_embeds", "negative_image_embeds")} == {
-        pa.list_(pa.float16(), 64)
+        pa.list_(pa.float16(), WIDTH)
     }
     assert made.column("status").to_pylist() == ["success"] * 2
 
@@ -84,8 +86,8 @@ def test_the_decoder_turns_embeddings_into_pixels_and_drops_them(prior_stage: Pr
 def test_a_sample_with_embeddings_that_are_not_numbers_fails_alone(prior_stage: Prior, decoder_stage: Decoder) -> None:
     batch = _embedded(prior_stage, _rows(3))
     embeds = batch.samples.column("image_embeds").to_pylist()
-    embeds[1] = [float("nan")] * 64
-    spoilt = batch.add("image_embeds", pa.list_(pa.float32(), 64), dict(enumerate(embeds)))
+    embeds[1] = [float("nan")] * WIDTH
+    spoilt = batch.add("image_embeds", pa.list_(pa.float32(), WIDTH), dict(enumerate(embeds)))
     whole = Batch.from_block(decoder_stage(batch.to_block()))
     result = Batch.from_block(decoder_stage(spoilt.to_block()))
     assert [status for status, _ in _messages(result)] == ["success", "failed_to_generate", "success"]
