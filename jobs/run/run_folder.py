@@ -33,7 +33,7 @@ TIMES = "times.json"
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report"}
+    | {"shards", "times_of", "report", "schedule"}
 )
 
 
