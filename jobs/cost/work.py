@@ -1,12 +1,15 @@
-"""What a plan takes of one device, by stage: as an earlier run has measured it."""
+"""What a plan takes of one device, by stage: as an earlier run has measured it, else by the FLOPs of its models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from jobs.cost.estimate import costs_of, total
+from jobs.cost.price import CHIPS, USUAL_CHIP, USUAL_PART, models_of, plan_flops
 from jobs.cost.step_times import StepTimes
+from manifests.config import RunConfig
 from manifests.planning.plan import Plan
+from workers.device.device import DeviceKind
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class DeviceTime:
         return self.prior / self.total if self.total else 0.0
 
 
-def device_time(planned: Plan, batch_size: int, kind: str, known: tuple[str, StepTimes] | None) -> DeviceTime | None:
+def device_time(
+    config: RunConfig, planned: Plan, kind: DeviceKind, known: tuple[str, StepTimes] | None
+) -> DeviceTime | None:
     """What the plan takes.
 
     Args:
@@ -42,7 +47,16 @@ def device_time(planned: Plan, batch_size: int, kind: str, known: tuple[str, Ste
     Returns:
         None where nothing says.
     """
-    if known is None or known[1].device != kind or not planned.buckets or not known[1].buckets:
+    if not planned.buckets:
         return None
-    cost = total(costs_of(planned.buckets, known[1], batch_size), planned.buckets, known[1], known[0])
-    return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, known[0])
+    if known is not None and known[1].device == kind and known[1].buckets:
+        source, times = known
+        cost = total(costs_of(planned.buckets, times, config.batch_size), planned.buckets, times, source)
+        return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source)
+    models = models_of(config.checkpoint, "inpaint" in planned.tasks) if kind == "ascend" else None
+    if models is None:
+        return None
+    work = plan_flops(planned.buckets, models, config.batch_size)
+    # Which card it is, no actor has told yet. What counts is how the stages compare, and that it is not seconds.
+    rate = CHIPS[USUAL_CHIP].peak * USUAL_PART * 1e12
+    return DeviceTime(work.prior / rate, work.decoder / rate, "the FLOPs of its models")

@@ -106,7 +106,7 @@ def start(
     with engine_log() as said, cluster(progress.note) as nodes:
         stop.listen()
         device = choose_device(config, npus(nodes))
-        time = device_time(planned, config.batch_size, device.kind, known())
+        time = device_time(config, planned, device.kind, known())
         schedule = arrange(config, planned, device.kind, nodes, time, progress.note)
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":
