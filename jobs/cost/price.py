@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jobs.cost import flops
 from jobs.cost.flops import Config
 from manifests.batch import Bucket
-from manifests.errors import StorageError
+from manifests.errors import StorageError, UsageError
 from manifests.planning.window_summary import BucketTally
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR, component_config
 
@@ -36,6 +36,45 @@ CHIPS: Mapping[str, Chip] = {
 
 #: Where nobody names a chip, and what it is taken to reach: mindone's published SDXL runs come to 24 to 26 % of it.
 USUAL_CHIP, USUAL_PART = "Ascend910B2", 0.26
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a card is taken to be.
+
+    Attributes:
+        chip: whose peak it is; None where somebody has given the peak.
+        peak: TFLOP/s at most; part: what of it is reached.
+    """
+
+    chip: str | None = USUAL_CHIP
+    peak: float = CHIPS[USUAL_CHIP].peak
+    part: float = USUAL_PART
+
+    @classmethod
+    def of(cls, chip: str | None, peak: float | None, part: float | None) -> Rate:
+        """What a person says of it, and the usual where nothing is said.
+
+        Raises:
+            UsageError: the chip's peak is not known, or a number is of no use.
+        """
+        if peak is not None and chip is not None:
+            raise UsageError("options --chip and --peak: both say what a card could do; give one")
+        part = USUAL_PART if part is None else part
+        if not 0 < part <= 1 or (peak is not None and peak <= 0):
+            raise UsageError("option --utilization: is more than 0 and at most 1; option --peak: is more than 0")
+        if peak is not None:
+            return cls(None, peak, part)
+        chip = chip or USUAL_CHIP
+        if chip not in CHIPS:
+            raise UsageError(
+                f"option --chip: the peak of {chip!r} is not known here; known: {', '.join(CHIPS)}, or --peak"
+            )
+        return cls(chip, CHIPS[chip].peak, part)
+
+    def seconds(self, flops: float) -> float:
+        """How long one card takes."""
+        return flops / (self.peak * self.part * 1e12)
 
 
 class Flops(NamedTuple):

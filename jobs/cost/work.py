@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.cost.estimate import costs_of, total
-from jobs.cost.price import CHIPS, USUAL_CHIP, USUAL_PART, models_of, plan_flops
+from jobs.cost.price import Rate, models_of, plan_flops
 from jobs.cost.step_times import StepTimes
 from manifests.config import RunConfig
 from manifests.planning.plan import Plan
@@ -58,5 +58,5 @@ def device_time(
         return None
     work = plan_flops(planned.buckets, models, config.batch_size)
     # Which card it is, no actor has told yet. What counts is how the stages compare, and that it is not seconds.
-    rate = CHIPS[USUAL_CHIP].peak * USUAL_PART * 1e12
-    return DeviceTime(work.prior / rate, work.decoder / rate, "the FLOPs of its models")
+    usual = Rate()
+    return DeviceTime(usual.seconds(work.prior), usual.seconds(work.decoder), "the FLOPs of its models")
