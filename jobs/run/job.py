@@ -146,6 +146,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
     began = time.monotonic()
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
+        config = run_folder.as_begun(config)
         planned = plan_job(config, run_folder.ends_of(config))
         for line in describe_sources(planned.sources):
             progress.note(line)
