@@ -23,6 +23,7 @@ import ray
 from jobs.engine.pipeline import Setup, Work
 from jobs.engine.pools import Pools, PoolSize
 from jobs.monitoring.progress import RunProgress
+from jobs.monitoring.status_file import StatusFile
 from jobs.run import job, lease
 from jobs.run.prior_stage import PriorReport
 from manifests.batch import Batch
@@ -137,6 +138,8 @@ def in_place_of_ray(engine: Engine) -> Iterator[None]:
         stack.enter_context(patch.multiple(job, **stand_ins))
         stack.enter_context(patch("jobs.run.retry_errors.run_pipeline", engine.run_pipeline))
         stack.enter_context(patch("jobs.engine.ledger.ray", engine.ray))
+        # Once, and not by a thread whose moments nobody decides.
+        stack.enter_context(patch.object(StatusFile, "begin", lambda status: status._write("running", "", 1.0)))
         yield
 
 

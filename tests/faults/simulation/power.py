@@ -23,7 +23,7 @@ from manifests.config import RunConfig
 from tests.faults.simulation.disk import FOLDER, Disk, Record, Tree, tree_of
 from tests.faults.simulation.engine import Engine, generate
 from tests.faults.simulation.recorder import recording
-from tests.unit.finished_run import make_config, write_manifest
+from tests.unit.finished_run import write_manifest
 
 ROWS: tuple[dict[str, Any], ...] = tuple(
     {"id": f"r{i}", "task": "text2img", "prompt": f"prompt {i}", "seed": i, "num_images": 1} for i in range(6)
@@ -102,9 +102,10 @@ def shard_files(root: Path) -> dict[str, bytes]:
 
 
 def config_for(root: Path, manifest: Path, **settings: Any) -> RunConfig:
-    """The job on the rows, with its output below a root."""
-    made = make_config(manifest.parent, ROWS, output=str(root / OUTPUT), embeddings="none", report=False, **settings)
-    return made.model_copy(update={"manifest": (str(manifest),)})
+    """The job on a manifest, with its output below a root."""
+    sizes = {"batch_size": 2, "shard_size": 4, "height": 64, "width": 64}
+    output = str(root / OUTPUT)
+    return RunConfig(manifest=(str(manifest),), output=output, embeddings="none", report=False, **sizes, **settings)
 
 
 def tell(name: str, folder: Path, start: Callable[[Path], object], go_on: Callable[[Path], object]) -> Story:
