@@ -125,7 +125,7 @@ def _known(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
 
 def unfinish(config: RunConfig) -> None:
     """Take the marker away: shards of a finished output are about to change."""
-    storage.remove(storage.join(config.output, SUCCESS_NAME))
+    storage.remove(storage.join(config.output, SUCCESS_NAME), lasting=True)
 
 
 def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
