@@ -18,7 +18,7 @@ from jobs.monitoring.pace import duration
 from jobs.output.catalog import Catalog
 from jobs.output.sample import BucketSample, Sample
 from jobs.output.summary import Summary
-from jobs.reporting.charts import bars, count, course_lines, step_times
+from jobs.reporting.charts import bars, count, course_lines, file_sizes, step_times, timeline_lines
 from jobs.reporting.comparison import Against
 from jobs.reporting.grids import Grids
 from jobs.reporting.pictures import Picture
@@ -108,6 +108,8 @@ def _head(summary: Summary, made_at: float, against: Against | None) -> dict[str
         "facts": facts(summary),
         "times": bars(step_times(summary)),
         "course": course_lines(summary.course),
+        "timeline": timeline_lines(summary.timeline),
+        "sizes": file_sizes(summary),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
     }
 
