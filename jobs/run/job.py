@@ -27,6 +27,7 @@ from jobs.engine.pipeline import (
     devices,
     losses,
     run_pipeline,
+    timeline,
     windows_left,
 )
 from jobs.engine.pools import npus
@@ -233,12 +234,12 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
+        attempts = start_attempts()
         sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)
         try:
             memory = remembered(config, device.kind)
-            attempts = start_attempts()
             setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.engine, stop.look, memory)
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
@@ -258,9 +259,10 @@ def _make_missing(
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         finally:
-            # Good for an estimate only, so nothing fails because of it.
+            # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
                 run_folder.write_times(config, done.times.record(device.kind, config.batch_size, pools, config.graph))
+                run_folder.write_timeline(config, timeline(attempts))
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices, done.compilations = devices(setup), compilations(setup)
