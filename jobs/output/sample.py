@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from jobs.output.product import Product, ProductFinder
 from manifests import storage
+from manifests.batch import bucket_words
 from manifests.commit import ShardStats, index_name
 from manifests.errors import SUCCESS, StorageError, first_line, general
 from manifests.records import RECORD_NAMES
@@ -61,7 +62,7 @@ class BucketSample:
         task, height, width, steps, guidance, prior_steps, prior_guidance, strength = self.values
         strength_words = "" if strength is None else f", strength {strength:g}"
         return (
-            f"{task} {width} x {height}, {steps} steps, guidance {guidance:g}{strength_words}, "
+            f"{bucket_words(task, width, height, steps)}, guidance {guidance:g}{strength_words}, "
             f"prior {prior_steps} steps, guidance {prior_guidance:g}"
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 from jobs.limits.disk_space import in_units
 from jobs.monitoring.pace import duration
 from jobs.output.summary import Summary
+from manifests.batch import bucket_words
 from workers.fault_tolerance.timeline import FULL, Lane, Timeline
 
 #: Devices whose strips are shown, and how many shades a stretch may have.
@@ -27,7 +28,7 @@ def step_times(summary: Summary) -> list[tuple[str, float, str]]:
     lines = []
     for measured in summary.times:
         bucket = measured["bucket"]
-        place = f"{bucket['task']} {bucket['width']} x {bucket['height']}, {bucket['steps']} steps"
+        place = bucket_words(bucket["task"], bucket["width"], bucket["height"], bucket["steps"])
         for stage, seconds in measured["seconds"].items():
             lines.append((f"{stage}: {place}", seconds, f"{seconds:.2f} s for {measured['size']}"))
     return sorted(lines, key=lambda line: -line[1])[:30]
