@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.engine.cluster import ClusterShrankError, reason
 from jobs.engine.ledger import Ledger
-from jobs.engine.pipeline import EngineStoppedError, compilations, devices, windows_left
+from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.pace import duration
@@ -40,6 +40,8 @@ class PriorReport(BaseModel):
             and `failed` have none.
         devices: what the actors ran on (workers/device/device.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
+        lost_workers: processes that were lost, by cause.
+        batches_again: batches that were made again because of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +56,8 @@ class PriorReport(BaseModel):
     seconds: float
     devices: tuple[Mapping[str, Any], ...]
     compilations: tuple[Mapping[str, Any], ...]
+    lost_workers: Mapping[str, int] = Field(default_factory=dict)
+    batches_again: int = 0
 
 
 class _Done:
@@ -65,6 +69,8 @@ class _Done:
         self.examples: dict[str, str] = {}
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
+        self.lost_workers: dict[str, int] = {}
+        self.batches_again = 0
 
 
 def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> PriorReport:
@@ -100,6 +106,8 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
                 f"{left}: {reason(str(error))} (more in {log}); the same command goes on from here"
             ) from error
         done.devices, done.compilations = devices(running.setup), compilations(running.setup)
+        done.lost_workers, done.batches_again = losses(running.setup)
+        run_folder.write_timeline(config, timeline(running.setup.attempts))
         tidy_index(store_url)
     progress.finish()
     report = PriorReport(
@@ -113,6 +121,8 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
         seconds=round(time.monotonic() - began, 3),
         devices=done.devices,
         compilations=done.compilations,
+        lost_workers=done.lost_workers,
+        batches_again=done.batches_again,
     )
     run_folder.write_report(config, "prior.json", report.model_dump(mode="json"))
     return report
