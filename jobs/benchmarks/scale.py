@@ -2,7 +2,8 @@
 
 Sleeping costs nothing, so one machine stands for many; what is measured is what this project and Ray add, on a driver
 and a machine that carry all actors at once. The cards are NPUs in Ray's books alone. `--faster 20` has twenty seconds
-pass in one; the job is told the true times (`--times-of`), so it chooses as it would.
+pass in one; the job is told the times that pass (`--times-of`), and takes loading to be as much shorter, so it chooses
+as it would.
 """
 
 from __future__ import annotations
@@ -143,6 +144,7 @@ def measure(load: Load) -> Scale:
             "RAY_ADDRESS": "local",
             "RAY_OVERRIDE_RESOURCES": json.dumps({"NPU": load.cards, "CPU": _CPUS}),
             "SLEEP_LOG": str(folder / "log"),
+            "SLEEP_FASTER": str(load.faster),
             "SLEEP_LOAD": str(load.loading / load.faster),
             "SLEEP_DECODER": str(load.seconds * (1 - load.share) / load.faster),
             "SLEEP_PRIOR": str(load.seconds * load.share / load.faster),
@@ -167,7 +169,8 @@ def _tell_times(load: Load, options: Sequence[str], output: Path) -> None:
 
     config = parse_config(options, "")
     [(bucket, tally)] = plan(config).buckets.items()
-    seconds = {"prior": load.seconds * load.share, "decoder": load.seconds * (1 - load.share)}
+    batch = load.seconds / load.faster
+    seconds = {"prior": batch * load.share, "decoder": batch * (1 - load.share)}
     times = BucketTimes(
         bucket=bucket, batches=tally.batches, images=tally.samples, size=_BATCH_SIZE, seconds=seconds, bytes_per_image=1
     )

@@ -1,7 +1,8 @@
 """`jobs/generate.py` on devices that only sleep, as a script: pools, engine, attempts and storage are the real ones.
 
-SLEEP_LOAD says how many seconds an actor takes to load its model, SLEEP_PRIOR and SLEEP_DECODER how many a call takes.
-SLEEP_LOG is a folder that gets a line per call. The devices are NPUs in Ray's books alone (RAY_OVERRIDE_RESOURCES).
+SLEEP_LOAD says how many seconds an actor takes to load its model, SLEEP_PRIOR and SLEEP_DECODER how many a call takes;
+these are seconds that pass here, each of which stands for SLEEP_FASTER. SLEEP_LOG is a folder that gets a line per
+call. The devices are NPUs in Ray's books alone (RAY_OVERRIDE_RESOURCES).
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class SleepingDecoder(_Sleeper):
 
 def _main() -> None:
     import jobs.engine.pipeline
+    from jobs.schedule import arrange
 
+    for name in ("LOADING_S", "EMBEDDING_S"):
+        setattr(arrange, name, getattr(arrange, name) / float(os.environ["SLEEP_FASTER"]))
     # Under their importable name: by it the workers find them.
     from jobs.benchmarks import sleeping
     from jobs.cli import run_script

@@ -13,6 +13,7 @@ plain functions and classes in `workers/`; nothing here knows what they do.
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.monitoring.facts import EngineState
-from manifests.batch import Batch
+from manifests.batch import Batch, on_each, pack
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.embeddings.store import EmbeddingStore
@@ -253,14 +254,33 @@ def _dataset(setup: Setup, split: WorkSplit, places: Places, failed: FailedEarli
     return dataset.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
 
 
-def embedded(setup: Setup, work: Sequence[Work], places: Places, images: bool = True) -> Any:
+def embedded(
+    setup: Setup, work: Sequence[Work], places: Places, images: bool = True, together: int | None = None
+) -> Any:
     """The pipeline as far as the prior: batches with their embeddings.
 
     Args:
         images: load them too, which the decoder needs; else only what the prior needs.
+        together: batches that travel as one row (`manifests.batch.pack`); None packs none.
     """
     actors = _actors(setup, places, setup.pools.prior)
-    return _loaded(setup, work, "pass", images=images).map_batches(Prior, **actors, **BLOCKS)
+    stage: type[Any] = Prior
+    if together is not None:
+        stage = OnEach
+        actors["fn_constructor_args"] = (Prior, *actors["fn_constructor_args"])
+    dataset = _loaded(setup, work, "pass", images=images, together=together)
+    return dataset.map_batches(stage, **actors, **BLOCKS)
+
+
+class OnEach:
+    """A stage of a device pool for rows that hold several batches."""
+
+    def __init__(self, stage: type[Any], *arguments: Any) -> None:
+        self._stage = stage(*arguments)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Have each of them made."""
+        return on_each(block, self._stage)
 
 
 def _loaded(
@@ -269,11 +289,12 @@ def _loaded(
     if_unknown: IfUnknown,
     failed: FailedEarlier | None = None,
     images: bool = True,
+    together: int | None = None,
 ) -> Any:
     """The pipeline as far as the inputs, with the embeddings that are known."""
     config, task = setup.config, task_arguments(setup)
     size = condition_size(config.checkpoint)
-    source = PlannedBatches(config, work, setup.memory, if_unknown, failed or {})
+    source = PlannedBatches(config, work, setup.memory, if_unknown, failed or {}, together=together)
     by_shape = setup.several_shapes and if_unknown != "pass"
     if not by_shape and not any(_has_inputs(task, images) for task in setup.tasks):
         # Nothing to fetch and to decode, so there is no stage for it, which would cost each batch a turn of the engine.
@@ -351,6 +372,7 @@ class PlannedBatches(Datasource):
     Attributes:
         failed: rows that the prior has failed.
         ready: no batch has inputs to fetch; the batches then leave the source as `inputs` would leave them.
+        together: batches that travel as one row; None packs none.
     """
 
     config: RunConfig
@@ -359,6 +381,7 @@ class PlannedBatches(Datasource):
     if_unknown: IfUnknown
     failed: FailedEarlier = field(default_factory=dict)
     ready: bool = False
+    together: int | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -375,15 +398,20 @@ class PlannedBatches(Datasource):
         return [ReadTask(self._reader(*item), unknown) for item in self.work]
 
     def _reader(self, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
-        config, memory, if_unknown, ready = self.config, self.memory, self.if_unknown, self.ready
+        config, memory, if_unknown = self.config, self.memory, self.if_unknown
+        ready, together = self.ready, self.together
         shards = range(window.first_shard, window.first_shard + window.shards)
         failed = {place: rows for place, rows in self.failed.items() if place[0] in shards}
 
         def read() -> Iterator[pa.Table]:
             batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
             batches = (_with_failures(batch, failed) for batch in batches) if failed else batches
-            for batch in recall(batches, memory, if_unknown):
-                yield (without_inputs(batch) if ready else batch).to_block()
+            found = recall(batches, memory, if_unknown)
+            blocks = ((without_inputs(batch) if ready else batch).to_block() for batch in found)
+            if together is None:
+                yield from blocks
+            while together is not None and (some := list(itertools.islice(blocks, together))):
+                yield pack(some)
 
         return read
 
@@ -404,6 +432,10 @@ def inputs(block: pa.Table, size: int, guard: Guard, limit_s: float, images: boo
     Args:
         images: load what the decoder needs, too; else only an interpolation has something to load.
     """
+    return on_each(block, lambda each: _inputs(each, size, guard, limit_s, images))
+
+
+def _inputs(block: pa.Table, size: int, guard: Guard, limit_s: float, images: bool) -> pa.Table:
     batch = Batch.from_block(block)
     if batch.bucket is None or not _has_inputs(batch.bucket.task, images) or not batch.pending:
         return without_inputs(batch).to_block()

@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from jobs.cost.work import DeviceTime
 from jobs.engine.pools import Node, Pools, npus, size_pools
 from jobs.monitoring.pace import duration
+from jobs.schedule.embedding import STORED_ROWS_PER_ACTOR
 from jobs.schedule.pieces import Pieces
 from manifests.config import RunConfig
-from manifests.planning.plan import Plan
+from manifests.planning.layout import PlannedShard
 from workers.device.device import DeviceKind
 
 ScheduleName = Literal["pools", "phases"]
@@ -35,8 +36,24 @@ SAVED = 0.01
 #: longer than this.
 LOADINGS, EMBEDDING_S = 200, 1800.0
 
+#: Rows that Ray Data is to move each second at most, where they can hold several batches; it can move some thirty.
+ROWS_A_SECOND = 5
+
 #: Images of a piece at most: their embeddings are 3 kB each, and the driver knows of each that failed.
 PIECE_ROWS = 1_000_000
+
+
+class Sized(Protocol):
+    """What a plan (`manifests.planning.plan.Plan`) is asked for here: images, batches, shards."""
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def batches(self) -> int: ...
+
+    @property
+    def shards(self) -> Sequence[PlannedShard]: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class Schedule:
 
 def arrange(
     config: RunConfig,
-    planned: Plan,
+    planned: Sized,
     kind: DeviceKind,
     nodes: Sequence[Node],
     time: DeviceTime | None,
@@ -85,7 +102,7 @@ def arrange(
         share = time.prior_share
         notify(f"of the device time {share:.1%} is the prior's, by {time.source}")
     pools = size_pools(config, kind, nodes, share, in_turn=name == "phases")
-    return Schedule(name, reason, pools, Pieces(rows, planned.shards))
+    return Schedule(name, reason, pools, Pieces(rows, planned.shards, _together(config, planned, cards, time)))
 
 
 def pools_seconds(time: DeviceTime, cards: int) -> float:
@@ -93,9 +110,9 @@ def pools_seconds(time: DeviceTime, cards: int) -> float:
     return min(max(time.prior / n, time.decoder / (cards - n)) for n in range(1, cards))
 
 
-def phases_seconds(time: DeviceTime, cards: int, pieces: int, loading: float = LOADING_S) -> float:
+def phases_seconds(time: DeviceTime, cards: int, pieces: int) -> float:
     """How long so many cards take in phases, from the prior's first call on."""
-    return time.total / cards + (2 * pieces - 1) * loading
+    return time.total / cards + (2 * pieces - 1) * LOADING_S
 
 
 def _choose(
@@ -125,7 +142,7 @@ def _choose(
     return "pools", f"{words}, and loading models again would cost as much"
 
 
-def _piece_rows(planned: Plan, cards: int, time: DeviceTime | None) -> int:
+def _piece_rows(planned: Sized, cards: int, time: DeviceTime | None) -> int:
     """Images of a piece; all pieces are about equal."""
     if time is None or not planned.samples or not time.total:
         return PIECE_ROWS
@@ -133,3 +150,13 @@ def _piece_rows(planned: Plan, cards: int, time: DeviceTime | None) -> int:
     seconds = min(2 * LOADINGS * LOADING_S, EMBEDDING_S / max(time.prior_share, 1e-6))
     most = min(PIECE_ROWS, max(1, int(seconds / per_row)))
     return math.ceil(planned.samples / math.ceil(planned.samples / most))
+
+
+def _together(config: RunConfig, planned: Sized, cards: int, time: DeviceTime | None) -> int:
+    """Batches of the prior that travel together, so that the engine can keep all devices busy with them."""
+    # At the end no device is to wait for another one's last row for long.
+    most = max(1, min(STORED_ROWS_PER_ACTOR // config.batch_size, planned.batches // (8 * cards)))
+    if time is None or not planned.batches or not time.prior:
+        return min(most, cards)
+    a_second = cards / (time.prior / planned.batches)
+    return min(most, math.ceil(a_second / ROWS_A_SECOND))

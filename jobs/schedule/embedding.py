@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.engine.pipeline import Setup, Work, begin_pipeline, blocks_of, embedded, task_arguments
-from manifests.batch import Batch, Bucket
+from manifests.batch import Batch, Bucket, unpack
 from manifests.commit import FailureKind
 from manifests.errors import REJECTED, SUCCESS, RowStatus, StorageError, general
 from workers.embeddings.storing import newly_embedded, store_new
@@ -62,7 +62,7 @@ class Embedded:
     times: tuple[PriorTime, ...]
 
 
-def embed(setup: Setup, work: Sequence[Work], images: bool = True) -> Iterator[Embedded]:
+def embed(setup: Setup, work: Sequence[Work], images: bool = True, together: int | None = None) -> Iterator[Embedded]:
     """Embed what the store does not know of these windows' wanted batches, and store it.
 
     A batch may be given up and never be told of: the store knows in the end.
@@ -70,17 +70,18 @@ def embed(setup: Setup, work: Sequence[Work], images: bool = True) -> Iterator[E
     Args:
         setup: with a store; its pools have no decoder.
         images: load the images of the requests as well, so that rows fail whose image cannot be read.
+        together: batches that go to an actor at a time, for the engine's sake; None for one that is a row of its own.
 
     Raises:
         StorageError: the store cannot be written or read.
         KandinskyBatchError: as `jobs.engine.pipeline.run_pipeline`.
     """
-    size = setup.config.batch_size
-    together = max(1, min(STORED_ROWS, STORED_ROWS_PER_ACTOR * setup.pools.prior.most) // size)
+    size = setup.config.batch_size * (together or 1)
+    stored_at_once = max(1, min(STORED_ROWS, STORED_ROWS_PER_ACTOR * setup.pools.prior.most) // size)
     with begin_pipeline(setup) as places:
-        dataset = embedded(setup, work, places, images).map_batches(
+        dataset = embedded(setup, work, places, images, together).map_batches(
             store_batches,
-            batch_size=together,
+            batch_size=stored_at_once,
             batch_format="pyarrow",
             fn_args=(setup.memory.url,),
             **task_arguments(setup),
@@ -101,7 +102,7 @@ def embed(setup: Setup, work: Sequence[Work], images: bool = True) -> Iterator[E
 
 def store_batches(block: pa.Table, store_url: str) -> pa.Table:
     """Stage: the new embeddings of several batches, as one part of the store."""
-    batches = [Batch.from_block(block.slice(row, 1)) for row in range(block.num_rows)]
+    batches = [Batch.from_block(each) for each in unpack(block)]
     failed = [failure for batch in batches for failure in _failures(batch)]
     times = [
         (batch.bucket.model_dump(), batch.samples.num_rows, batch.seconds["prior"])

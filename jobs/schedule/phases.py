@@ -41,7 +41,7 @@ def run_phases(setup: Setup, pieces: Pieces, work: Sequence[Work], hear: Hear) -
     for number, piece in enumerate(cut):
         setup.notify(f"piece {number + 1} of {len(cut)}: {setup.pools.in_words}")
         failed: defaultdict[tuple[int, int], dict[int, tuple[RowStatus, str]]] = defaultdict(dict)
-        for stored in embed(prior, piece, images=False):
+        for stored in embed(prior, piece, images=False, together=pieces.together):
             for row in stored.failed:
                 # The plan's own are failed rows before they get here.
                 if row.status != REJECTED:

@@ -38,10 +38,12 @@ class Pieces:
     Attributes:
         rows: most images of a piece that has more than one shard.
         shards: those of the plan.
+        together: batches that go to a prior actor at a time.
     """
 
     rows: int
     shards: Sequence[PlannedShard]
+    together: int = 1
 
     def cut(self, work: Sequence[Work]) -> Iterator[list[Work]]:
         """The pieces of these windows, in order; a window may be in several."""

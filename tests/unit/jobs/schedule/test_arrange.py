@@ -12,9 +12,10 @@ import pytest
 from jobs.cost.step_times import BucketTimes, StepTimes
 from jobs.cost.work import DeviceTime, device_time
 from jobs.run import run_folder
-from jobs.schedule.arrange import LOADING_S, PIECE_ROWS, Schedule, arrange, phases_seconds, pools_seconds
+from jobs.schedule.arrange import LOADING_S, PIECE_ROWS, Schedule, Sized, arrange, phases_seconds, pools_seconds
 from manifests.config import RunConfig
 from manifests.errors import UsageError
+from manifests.planning.layout import PlannedShard
 from manifests.planning.plan import Plan, plan
 from workers.device.device import DeviceKind
 
@@ -38,7 +39,7 @@ def work(hours: float, share: float, cards: int) -> DeviceTime:
     return DeviceTime(seconds * share, seconds * (1 - share), "a test")
 
 
-def chosen(config: RunConfig, planned: Plan, time: DeviceTime | None, cards: int = 8, **given: Any) -> Schedule:
+def chosen(config: RunConfig, planned: Sized, time: DeviceTime | None, cards: int = 8, **given: Any) -> Schedule:
     nodes = [{"NPU": min(cards, 8), "CPU": 192}] * max(1, cards // 8)
     return arrange(config.model_copy(update=given), planned, "ascend", nodes, time, lambda words: None)
 
@@ -117,19 +118,30 @@ def test_on_the_cpu_both_pools_share_what_there_is(config: RunConfig, planned: P
 def test_a_piece_is_long_enough_for_its_loads_and_soon_decoded(config: RunConfig, share: float) -> None:
     huge = PlanOf(samples=50_000_000)
     time = DeviceTime(huge.samples * share, huge.samples * (1 - share), "a test")
-    pieces = chosen(config, huge, time, 64).pieces  # type: ignore[arg-type]
+    pieces = chosen(config, huge, time, 64).pieces
     seconds = pieces.rows / 64
     assert pieces.rows <= PIECE_ROWS
     assert seconds * share <= 1801, "half an hour until the first images at most"
     assert 2 * LOADING_S / seconds <= 0.02
 
 
+@pytest.mark.parametrize(
+    ("cards", "seconds", "batches"), [(8, 4.0, 1), (64, 0.8, 16), (64, 0.01, 32), (64, 4.0, 4), (8, None, 8)]
+)
+def test_short_calls_of_the_prior_travel_several_at_a_time(
+    config: RunConfig, cards: int, seconds: float | None, batches: int
+) -> None:
+    plan = PlanOf(samples=400_000)
+    time = None if seconds is None else DeviceTime(plan.batches * seconds, plan.batches * 40.0, "a test")
+    assert chosen(config, plan, time, cards).pieces.together == batches
+
+
 class PlanOf:
-    """A plan of so many images, as far as the arrangement looks at it."""
+    """A plan of so many images in batches of four, as far as the arrangement looks at it."""
 
     def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.shards = ()
+        self.samples, self.batches = samples, samples // 4
+        self.shards: tuple[PlannedShard, ...] = ()
 
 
 def measure(config: RunConfig, planned: Plan, device: str = "ascend") -> None:
