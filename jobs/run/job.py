@@ -13,8 +13,10 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.cost.achieved import Achieved, StageRate
+from jobs.cost.price import models_of
 from jobs.cost.step_times import Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
@@ -60,6 +62,7 @@ class RunReport(BaseModel):
         images_per_second: from the first batch to the last, without the start; None where only a few came.
         schedule: 'pools' or 'phases' (jobs/schedule/arrange.py), and `schedule_reason` why.
         pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
+        achieved: by stage, what a device did per second in its calls (jobs/cost/achieved.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
         lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
         batches_again: batches that were made again because of it, or because the engine gave them up.
@@ -86,6 +89,7 @@ class RunReport(BaseModel):
     schedule_reason: str | None = None
     pools: Mapping[str, Any] | None
     devices: tuple[Mapping[str, Any], ...]
+    achieved: Mapping[str, StageRate] = Field(default_factory=dict)
     compilations: tuple[Mapping[str, Any], ...]
     lost_workers: Mapping[str, int]
     batches_again: int
@@ -95,7 +99,10 @@ class RunReport(BaseModel):
 class _Done:
     """What this start did; filled in on the way."""
 
-    def __init__(self, limit: FailureLimit, embedding_limit: FailureLimit) -> None:
+    def __init__(self, config: RunConfig, limit: FailureLimit, embedding_limit: FailureLimit) -> None:
+        self._batch_size = config.batch_size
+        #: Of each stage; filled in once the checkpoint's configs are read.
+        self.achieved = Achieved(None)
         #: Of a schedule with phases, the prior's failures have a limit of their own: they are counted again as images.
         self.limit, self.embedding_limit = limit, embedding_limit
         self.made = 0
@@ -116,6 +123,7 @@ class _Done:
     def add(self, receipt: Receipt) -> None:
         """Count a batch that just came."""
         self.times.add(receipt)
+        self.achieved.add(receipt, self._batch_size)
         self.made += receipt.count
         self.embedded += receipt.embedded
         self.first_batch = self.first_batch or time.monotonic()
@@ -124,8 +132,9 @@ class _Done:
     def add_embedded(self, stored: Embedded) -> None:
         """Count what a phase of the prior has stored."""
         self.embedded += stored.rows
-        for time_ in stored.times:
-            self.times.add_prior(time_.bucket, time_.rows, time_.seconds)
+        for call in stored.times:
+            self.times.add_prior(call.bucket, call.rows, call.seconds)
+            self.achieved.add_prior(call.bucket, call.embedded, call.seconds)
         self.embedding_limit.count(failure_kinds(stored.failed), stored.rows)
 
     @property
@@ -181,7 +190,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     progress.start_tasks(totals)
     total = sum(planned.shards[number].rows for number in numbers)
     before = failures_before(config, planned, ledger)
-    done = _Done(FailureLimit(config, total, before), FailureLimit(config, total, before))
+    done = _Done(config, FailureLimit(config, total, before), FailureLimit(config, total, before))
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or failed.count:
         done.limit.check()
@@ -214,6 +223,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         schedule_reason=done.schedule_reason,
         pools=done.pools,
         devices=done.devices,
+        achieved=done.achieved.rates([device["chip"] for device in done.devices]),
         compilations=done.compilations,
         lost_workers=done.lost_workers,
         batches_again=done.batches_again,
@@ -239,6 +249,7 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.schedule, done.schedule_reason = schedule.name, schedule.reason
         done.pools = asdict(schedule.pools)
+        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks))
         sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)

@@ -40,10 +40,15 @@ class FailedRow:
 
 @dataclass(frozen=True)
 class PriorTime:
-    """How long the prior worked on so many rows of one bucket."""
+    """How long the prior worked on a batch.
+
+    Attributes:
+        rows: of the batch; `embedded` of them were not known before.
+    """
 
     bucket: Bucket
     rows: int
+    embedded: int
     seconds: float
 
 
@@ -94,8 +99,8 @@ def embed(setup: Setup, work: Sequence[Work], images: bool = True, together: int
                     row["stored"],
                     tuple(FailedRow(*failed) for failed in json.loads(row["failed"])),
                     tuple(
-                        PriorTime(Bucket.model_validate(bucket), rows, seconds)
-                        for bucket, rows, seconds in json.loads(row["times"])
+                        PriorTime(Bucket.model_validate(bucket), *measured)
+                        for bucket, *measured in json.loads(row["times"])
                     ),
                 )
 
@@ -105,7 +110,7 @@ def store_batches(block: pa.Table, store_url: str) -> pa.Table:
     batches = [Batch.from_block(each) for each in unpack(block)]
     failed = [failure for batch in batches for failure in _failures(batch)]
     times = [
-        (batch.bucket.model_dump(), batch.samples.num_rows, batch.seconds["prior"])
+        (batch.bucket.model_dump(), batch.samples.num_rows, newly_embedded(batch.samples), batch.seconds["prior"])
         for batch in batches
         if batch.bucket is not None and "prior" in batch.seconds
     ]

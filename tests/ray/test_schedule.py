@@ -54,3 +54,7 @@ def test_both_schedules_make_the_same_bytes(
     assert [name for name in pools if pools[name] != phases[name]] == []
     times = json.loads((tmp_path / "phases" / "_run" / "times.json").read_text())
     assert all({"prior", "decoder"} <= bucket["seconds"].keys() for bucket in times["buckets"])
+    achieved = [reports[schedule]["achieved"] for schedule in ("pools", "phases")]
+    for stage in ("prior", "decoder"):
+        assert achieved[0][stage]["tflop"] == pytest.approx(achieved[1][stage]["tflop"]), "the same work"
+        assert achieved[0][stage]["of_peak"] is None, "of this CPU's peak nothing is known"
