@@ -177,6 +177,14 @@ class RunConfig(BaseModel):
         Field(description="run the models as compiled graphs; each new shape is compiled before its first batch"),
         Option("devices"),
     ] = False
+    attention: Annotated[
+        Literal["auto", "plain", "fused"],
+        Field(
+            description="Ascend: 'fused' takes one operator for it, 'plain' does not; 'auto' takes it where a small "
+            "case on the device shows that it runs and agrees; the CPU's is plain"
+        ),
+        Option("devices"),
+    ] = "auto"
     deterministic: Annotated[
         bool,
         Field(description="Ascend: slower kernels that give the same bits in every run; the CPU's do anyway"),

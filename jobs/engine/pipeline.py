@@ -91,7 +91,7 @@ class Setup:
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
-        told: ids of the lost processes that `notify` has heard of.
+        told: ids of the lost processes, and fallbacks, that `notify` has heard of.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
     """
 
@@ -228,12 +228,13 @@ def timeline(attempts: Any) -> Timeline | None:
 
 
 def _news(setup: Setup) -> News:
-    """What the attempts actor knows; losses that are new are told."""
+    """What the attempts actor knows; losses and fallbacks that are new are told."""
     news: News = ray.get(setup.attempts.news.remote())
-    for loss in news.lost:
-        if loss.id not in setup.told:
-            setup.told.add(loss.id)
-            setup.notify(loss.words)
+    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in news.fallbacks]
+    for name, words in told:
+        if name not in setup.told:
+            setup.told.add(name)
+            setup.notify(words)
     return news
 
 

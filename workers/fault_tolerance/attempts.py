@@ -112,6 +112,7 @@ class News:
         seconds: spent on batches so far, those that are being worked on too, by stage.
         lost: the newest processes that were lost; `lost_by_cause` counts all of them.
         batches_again: batches whose process was lost with them, so that another one makes them.
+        fallbacks: what a device computes in the plain way because a trial of the other one failed, in words.
     """
 
     trouble: KandinskyBatchError | None
@@ -123,6 +124,7 @@ class News:
     lost: Sequence[Loss]
     lost_by_cause: Mapping[str, int]
     batches_again: int
+    fallbacks: Sequence[str] = ()
 
 
 @dataclass
@@ -181,6 +183,8 @@ class Attempts:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._compilations: list[dict[str, Any]] = []
+        #: In the order in which they came; an actor that starts again says the same again.
+        self._fallbacks: dict[str, None] = {}
         self._trouble: KandinskyBatchError | None = None
 
     # Batches
@@ -308,6 +312,10 @@ class Attempts:
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
         self._up[worker.actor] = (stage, worker)
+        for switch in report.get("switches", ()):
+            if switch["fell_back"]:
+                words = f"{worker.name}: {switch['switch']} is {switch['chosen']} for {switch['of']}: {switch['why']}"
+                self._fallbacks[words] = None
         self._devices[stage, worker.device] = report
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
@@ -366,6 +374,7 @@ class Attempts:
             self._losses.newest,
             self._losses.by_cause,
             self._losses.batches_again,
+            list(self._fallbacks),
         )
 
     def devices(self) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from manifests.batch import Bucket
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
+from workers.kandinsky.attention import AttentionSwitch
 from workers.kandinsky.batch_shape import filled
 from workers.kandinsky.graph import Graphs
 
@@ -166,13 +167,23 @@ class PriorModel:
         dtype: MindSpore dtype of the weights and the embeddings.
         rows: of every call, where the device compiles for each number of them; fewer are filled up with copies.
         graphs: where given, the diffusion model is compiled there.
+        attention: where given, decides how the diffusion model computes it.
     """
 
-    def __init__(self, folder: Path, dtype: Any, rows: int | None = None, graphs: Graphs | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: Any,
+        rows: int | None = None,
+        graphs: Graphs | None = None,
+        attention: AttentionSwitch | None = None,
+    ) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
         self._rows = rows
         if graphs is not None:
             compile_model(self._pipeline.prior, graphs)
+        if attention is not None:
+            attention.apply(self._pipeline.prior, "prior", masked=True)
 
     @property
     def width(self) -> int:
@@ -314,10 +325,19 @@ class DecoderModel:
     Args:
         folder, dtype, rows: as of `PriorModel`.
         graphs: where given, UNet and MoVQ are compiled there.
+        attention: where given, decides how UNet and MoVQ compute it.
     """
 
-    def __init__(self, folder: Path, dtype: Any, rows: int | None = None, graphs: Graphs | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: Any,
+        rows: int | None = None,
+        graphs: Graphs | None = None,
+        attention: AttentionSwitch | None = None,
+    ) -> None:
         self._folder, self._dtype, self._rows, self._graphs = folder, dtype, rows, graphs
+        self._attention = attention
         self._pipelines: dict[str, Any] = {}
 
     def is_loaded(self, task: str) -> bool:
@@ -340,6 +360,10 @@ class DecoderModel:
         if self._graphs is not None:
             compile_model(loaded.unet, self._graphs)
             compile_model(loaded.movq, self._graphs)
+        if self._attention is not None:
+            kind = "inpainting " if repository == INPAINT else ""
+            self._attention.apply(loaded.unet, f"{kind}unet")
+            self._attention.apply(loaded.movq, f"{kind}movq")
         return loaded
 
     def _pipeline(self, task: str) -> Any:

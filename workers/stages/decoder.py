@@ -44,7 +44,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint`, `batch_size`, `graph` and `dump_latents` are read here.
+        config: `checkpoint`, `batch_size`, `graph`, `attention` and `dump_latents` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
@@ -59,7 +59,7 @@ class Decoder:
         self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
         with self._guard.starting() as facts:
             device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
-            from workers.kandinsky import graph, pipelines
+            from workers.kandinsky import attention, graph, pipelines
 
             self._kandinsky = pipelines
             graphs = graph.Graphs() if config.graph else None
@@ -69,9 +69,12 @@ class Decoder:
             wanted = repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
-            self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
+            self._attention = attention.AttentionSwitch(config.attention, kind)
+            rows = rows_per_call(config, kind)
+            self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows, graphs, self._attention)
             for task in tasks[:1]:
                 self._model.load(task)
+            facts["switches"] = self._attention.record
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `pixels` to a batch of one block and drop what they were made from, except new embeddings."""
@@ -82,6 +85,7 @@ class Decoder:
                 with self._guard.starting() as facts:
                     facts["weights"] = self.weights
                     self._model.load(bucket.task)
+                    facts["switches"] = self._attention.record
             width = batch.samples.schema.field("image_embeds").type.list_size
             self._warm_up.before(batch, bucket.shape, lambda: self._blank(bucket, width))
             batch = self._guard.run(

@@ -323,3 +323,17 @@ def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     trouble = books.news().trouble
     assert isinstance(trouble, UsageError)
     assert str(trouble) == orders.taken_out
+
+
+def test_a_switch_that_fell_back_is_told_once_however_often_its_actor_starts(line: Line) -> None:
+    fell_back = {
+        "switch": "attention",
+        "of": "unet, heads of 64",
+        "chosen": "plain",
+        "fell_back": True,
+        "why": "no kernel",
+    }
+    as_wanted = {**fell_back, "of": "movq, heads of 512", "chosen": "fused", "fell_back": False, "why": None}
+    for _ in range(2):
+        line.books.ready("decoder", line.next(), {"switches": [fell_back, as_wanted]})
+    assert line.books.news().fallbacks == ["NPU 0 of npu-0: attention is plain for unet, heads of 64: no kernel"]
