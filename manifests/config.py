@@ -156,6 +156,14 @@ class RunConfig(BaseModel):
         Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX"),
         Option("devices", "MIN:MAX"),
     ] = "auto"
+    schedule: Annotated[
+        Literal["auto", "pools", "phases"],
+        Field(
+            description="'pools' divides the devices between prior and decoder, 'phases' has all of them embed a piece "
+            "of the manifest and then decode it, 'auto' takes what keeps more of them busy"
+        ),
+        Option("devices"),
+    ] = "auto"
     times_of: Annotated[
         str | None,
         Field(
@@ -223,6 +231,11 @@ class RunConfig(BaseModel):
     quality: Annotated[
         int, Field(ge=1, le=100, description="of jpg and webp, 1 to 100"), Option("output format", "N")
     ] = 95
+    mark: Annotated[
+        bool,
+        Field(description="say in the images' XMP metadata that a model has made them (IPTC DigitalSourceType)"),
+        Option("output format"),
+    ] = True
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000

@@ -36,8 +36,23 @@ TIMELINE = "timeline.json"
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report"}
+    | {"shards", "times_of", "report", "schedule"}
 )
+
+#: What an output that an earlier version has begun was made with, where its record does not say.
+EARLIER = {"mark": False}
+
+
+def as_begun(config: RunConfig) -> RunConfig:
+    """The config, with marks as the output was begun with or without them, where nobody asks for either.
+
+    Raises:
+        UsageError: the record of the plan cannot be read.
+    """
+    known = None if "mark" in config.model_fields_set else read(config.output, "plan.json")
+    if known is None:
+        return config
+    return config.model_copy(update={"mark": _settings_of(known)["mark"]})
 
 
 def ends_of(config: RunConfig) -> tuple[int, ...]:
@@ -113,7 +128,7 @@ def _known(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
 
 def unfinish(config: RunConfig) -> None:
     """Take the marker away: shards of a finished output are about to change."""
-    storage.remove(storage.join(config.output, SUCCESS_NAME))
+    storage.remove(storage.join(config.output, SUCCESS_NAME), lasting=True)
 
 
 def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
@@ -179,6 +194,11 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     return None
 
 
+def _settings_of(known: dict[str, Any]) -> dict[str, Any]:
+    """Settings that the record of a plan has, or had by default in the version that wrote it."""
+    return {**EARLIER, **known.get("settings", {})}
+
+
 def _counts(plan: Plan) -> dict[str, Any]:
     return {
         "requests": plan.requests,
@@ -192,7 +212,7 @@ def _counts(plan: Plan) -> dict[str, Any]:
 
 def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
     """What a person changed since the output was begun, and the ways out."""
-    before = known.get("settings", {})
+    before = _settings_of(known)
     changed = [
         f"--{name.replace('_', '-')} was {before[name]!r} and is {value!r}"
         for name, value in settings.items()
@@ -210,7 +230,7 @@ def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[s
 
 def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
     """Why `--append` cannot go on with what is there."""
-    before, rows = known.get("settings", {}), known["requests"]
+    before, rows = _settings_of(known), known["requests"]
     if any(name not in FREE_FIELDS and before.get(name) != value for name, value in settings.items()):
         return _difference(output, known, plan, settings)
     if plan.requests < rows:
@@ -245,7 +265,7 @@ def settings(output: str, **given: Any) -> RunConfig:
     """
     stored, _ = begun(output)
     try:
-        return RunConfig.model_validate({**stored, "output": output, "append": False, **given})
+        return RunConfig.model_validate({**EARLIER, **stored, "output": output, "append": False, **given})
     except ValidationError as error:
         detail = error.errors()[0]
         raise UsageError(
