@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.run import run_folder
-from jobs.run.outcome import READERS
-from manifests.commit import ShardStats, read_stats, sealed_shards
+from manifests.commit import READERS, ShardStats, read_stats, sealed_shards
 
 
 @dataclass(frozen=True)
