@@ -4,6 +4,7 @@ _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
+_run/timeline.json when the devices of that start were in calls (workers/fault_tolerance/timeline.py)
 _run/prior.json    the report of the last start with `--stage prior`
 _run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
 _run/error.log     what the engine said where it stopped early
@@ -26,10 +27,12 @@ from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.embeddings.store import check_owned
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan
+from workers.fault_tolerance.timeline import Timeline
 
 FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
 TIMES = "times.json"
+TIMELINE = "timeline.json"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
@@ -163,7 +166,7 @@ def _known(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
 
 def unfinish(config: RunConfig) -> None:
     """Take the marker away: shards of a finished output are about to change."""
-    storage.remove(storage.join(config.output, SUCCESS_NAME))
+    storage.remove(storage.join(config.output, SUCCESS_NAME), lasting=True)
 
 
 def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
@@ -197,6 +200,12 @@ def write_times(config: RunConfig, times: StepTimes) -> None:
     """Keep what a start has measured; one that measured nothing leaves the last one's."""
     if times.buckets:
         _write(config, TIMES, times.model_dump(mode="json"))
+
+
+def write_timeline(config: RunConfig, timeline: Timeline | None) -> None:
+    """Keep when the devices worked; a start in which none did leaves the last one's."""
+    if timeline is not None and timeline.lanes:
+        _write(config, TIMELINE, timeline.model_dump(mode="json"))
 
 
 def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:

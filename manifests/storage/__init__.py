@@ -26,14 +26,22 @@ from manifests.storage.locations import (
 from manifests.storage.ownership import in_words, others_in, same_place
 from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes, read_range
 from manifests.storage.retries import passes, patience
-from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
+from manifests.storage.writes import (
+    copy_together,
+    put_atomic,
+    put_together,
+    remove,
+    sweep,
+    write_atomic,
+    writing,
+)
 
 __all__ = [
     "MARKER",
     "Entry",
     "Found",
     "absolute",
-    "copy",
+    "copy_together",
     "exists",
     "fetch",
     "find",
@@ -52,6 +60,7 @@ __all__ = [
     "passes",
     "patience",
     "put_atomic",
+    "put_together",
     "read_bytes",
     "read_range",
     "remove",

@@ -64,8 +64,8 @@ def reseal_rows(shard: int, pieces: Iterator[pa.Table], output_url: str, config:
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
     with tempfile.TemporaryDirectory(prefix="reseal-") as folder:
         stats = build_shard(shard, pieces, folder, config)
-        for file in filter(None, (stats.tar, stats.parquet)):
-            storage.put_atomic(os.path.join(folder, file.name), storage.join(aside, file.name))
+        files = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
+        storage.put_together(files, aside)
     commit.write_stats(aside, stats)
     _put_in_place(output_url, shard, stats)
     return stats
@@ -91,10 +91,13 @@ def finish_reseals(output_url: str, shards: Collection[int]) -> int:
 def _put_in_place(output_url: str, shard: int, stats: ShardStats) -> None:
     """Swap the files; may be killed anywhere and done again."""
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
-    storage.remove(storage.join(output_url, commit.stats_name(shard)))
-    for file in filter(None, (stats.tar, stats.parquet)):
-        storage.copy(storage.join(aside, file.name), storage.join(output_url, file.name))
+    # Lasting: were it back after a loss of power, it would stand beside files that are not its own.
+    storage.remove(storage.join(output_url, commit.stats_name(shard)), lasting=True)
+    files = [storage.join(aside, file.name) for file in filter(None, (stats.tar, stats.parquet))]
+    storage.copy_together(files, output_url)
     commit.write_stats(output_url, stats)
+    # First, because a stats file aside says that all the others lie there, and a removal may end in the middle.
+    storage.remove(storage.join(aside, commit.stats_name(shard)), lasting=True)
     storage.remove(aside, recursive=True)
     storage.remove(commit.parts_url(storage.join(output_url, RETRY_FOLDER), shard), recursive=True)
 
