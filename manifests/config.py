@@ -158,6 +158,14 @@ class RunConfig(BaseModel):
         Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX"),
         Option("devices", "MIN:MAX"),
     ] = "auto"
+    schedule: Annotated[
+        Literal["auto", "pools", "phases"],
+        Field(
+            description="'pools' divides the devices between prior and decoder, 'phases' has all of them embed a piece "
+            "of the manifest and then decode it, 'auto' takes what keeps more of them busy"
+        ),
+        Option("devices"),
+    ] = "auto"
     times_of: Annotated[
         str | None,
         Field(

@@ -5,6 +5,7 @@
 
 A plan of texts alone has no inputs to load, and no stage for them. Batches whose embeddings the store knows have a
 way of their own to the decoder pool, past the prior; where all are known, there is no prior pool.
+`run_decoder` has the second half of it alone, `embedded` the first one.
 Every block is one batch (manifests/batch.py says what it holds after which stage). The stages themselves are
 plain functions and classes in `workers/`; nothing here knows what they do.
 """
@@ -35,7 +36,7 @@ from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.embeddings.store import EmbeddingStore
-from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
+from manifests.errors import IncompleteRunError, KandinskyBatchError, RowError, RowStatus, StorageError
 from manifests.planning.plan import Plan, Window, window_batches
 from manifests.records import GIVEN_EMBEDDINGS
 from workers.checkpoints.locations import condition_size
@@ -46,12 +47,15 @@ from workers.fault_tolerance.timeline import Timeline
 from workers.scoring.columns import Columns, columns_of, with_scores
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
-from workers.stages.inputs import load_inputs
+from workers.stages.inputs import load_inputs, without_inputs
 from workers.stages.prior import Prior
 from workers.stages.shards import write_part
 
 #: A window, and which of its batches are wanted.
 Work = tuple[Window, Wanted]
+
+#: (shard, batch) -> position in the batch -> status and message.
+FailedEarlier = Mapping[tuple[int, int], Mapping[int, tuple[RowStatus, str]]]
 
 #: Blocks that a reader may have ready where they are texts only. Ray Data fetches what is ready about eight times a
 #: second, and lets a task have two blocks ready otherwise; a block and its metadata are two objects.
@@ -88,6 +92,7 @@ class Setup:
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
         told: ids of the lost processes that `notify` has heard of.
+        several_shapes: the decoder's batches differ in shape, so that who gets which matters.
     """
 
     config: RunConfig
@@ -101,6 +106,7 @@ class Setup:
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
     told: set[str] = field(default_factory=set)
+    several_shapes: bool = False
 
 
 def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -117,11 +123,22 @@ def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
-    split = _split(setup, work)
+    split = split_by_store(setup, work)
     if not split.with_prior:
         setup = replace(setup, pools=without_prior(setup.pools, setup.taken_out.nodes()))
     with begin_pipeline(setup) as places:
         yield from _receipts(_dataset(setup, split, places))
+
+
+def run_decoder(setup: Setup, work: Sequence[Work], failed: FailedEarlier) -> Iterator[Receipt]:
+    """As `run_pipeline`, of batches whose embeddings are stored or brought; others are left out.
+
+    Args:
+        setup: its pools have no prior.
+        failed: of these batches the rows that the prior has failed.
+    """
+    with begin_pipeline(setup) as places:
+        yield from _receipts(_dataset(setup, WorkSplit(without_prior=list(work)), places, failed))
 
 
 @contextmanager
@@ -141,8 +158,8 @@ def begin_pipeline(setup: Setup) -> Iterator[Places]:
         gc.collect()
 
 
-def _split(setup: Setup, work: Sequence[Work]) -> WorkSplit:
-    """What needs the prior, and what does not."""
+def split_by_store(setup: Setup, work: Sequence[Work]) -> WorkSplit:
+    """What needs the prior, and what does not; all of it needs the prior where nothing says otherwise."""
     if setup.config.stage == "decode":
         return WorkSplit(without_prior=list(work))
     brings_some = any(name in GIVEN_EMBEDDINGS for name in work[0][0].extras.names)
@@ -220,7 +237,7 @@ def _news(setup: Setup) -> News:
     return news
 
 
-def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
+def _dataset(setup: Setup, split: WorkSplit, places: Places, failed: FailedEarlier | None = None) -> Any:
     """The pipeline as a Ray dataset of blocks with receipts."""
     config, pools, attempts = setup.config, setup.pools, setup.attempts
     ways = []
@@ -228,7 +245,7 @@ def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
         ways.append(embedded(setup, split.with_prior, places))
     if split.without_prior:
         if_unknown: IfUnknown = "fail" if config.stage == "decode" else "leave out"
-        ways.append(_loaded(setup, split.without_prior, if_unknown))
+        ways.append(_loaded(setup, split.without_prior, if_unknown, failed))
     dataset = ways[0].union(ways[1]) if len(ways) > 1 else ways[0]
     # It grows to its full size when the prior is done (jobs/engine/elastic.py).
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
@@ -238,28 +255,39 @@ def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
     return dataset.map_batches(encode_and_stage, fn_args=(config, encoding, columns), **task_arguments(setup), **BLOCKS)
 
 
-def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
-    """The pipeline as far as the prior: batches with their embeddings."""
+def embedded(setup: Setup, work: Sequence[Work], places: Places, images: bool = True) -> Any:
+    """The pipeline as far as the prior: batches with their embeddings.
+
+    Args:
+        images: load them too, which the decoder needs; else only what the prior needs.
+    """
     actors = _actors(setup, places, setup.pools.prior)
-    return _loaded(setup, work, "pass").map_batches(Prior, **actors, **BLOCKS)
+    return _loaded(setup, work, "pass", images=images).map_batches(Prior, **actors, **BLOCKS)
 
 
-def _loaded(setup: Setup, work: Sequence[Work], if_unknown: IfUnknown) -> Any:
+def _loaded(
+    setup: Setup,
+    work: Sequence[Work],
+    if_unknown: IfUnknown,
+    failed: FailedEarlier | None = None,
+    images: bool = True,
+) -> Any:
     """The pipeline as far as the inputs, with the embeddings that are known."""
     config, task = setup.config, task_arguments(setup)
     size = condition_size(config.checkpoint)
-    if setup.tasks == ("text2img",):
+    source = PlannedBatches(config, work, setup.memory, if_unknown, failed or {})
+    by_shape = setup.several_shapes and if_unknown != "pass"
+    if not by_shape and not any(_has_inputs(task, images) for task in setup.tasks):
         # Nothing to fetch and to decode, so there is no stage for it, which would cost each batch a turn of the engine.
-        text = PlannedBatches(config, work, setup.memory, if_unknown, size)
+        source.ready = True
         ahead = {"_generator_backpressure_num_objects": 2 * TEXT_BLOCKS_AHEAD}
-        return ray.data.read_datasource(text, override_num_blocks=len(work), ray_remote_args=ahead, **task)
-    source = PlannedBatches(config, work, setup.memory, if_unknown)
+        return ray.data.read_datasource(source, override_num_blocks=len(work), ray_remote_args=ahead, **task)
     # Another share than the next stage's keeps Ray Data from fusing the two, which would decode all images
     # of a window one after the other.
     share = task["num_cpus"] / 2
     dataset = ray.data.read_datasource(source, override_num_blocks=len(work), **{**task, "num_cpus": share})
     loading = Guard(INPUTS, "failed_to_load", config.device_timeout, setup.attempts)
-    return dataset.map_batches(inputs, fn_args=(size, loading, config.input_timeout), **task, **BLOCKS)
+    return dataset.map_batches(inputs, fn_args=(size, loading, config.input_timeout, images), **task, **BLOCKS)
 
 
 def task_arguments(setup: Setup) -> dict[str, Any]:
@@ -323,15 +351,16 @@ class PlannedBatches(Datasource):
     """Ray Data's source: one read task per window, which plans it again and streams one block per batch.
 
     Attributes:
-        condition_size: where no batch has inputs to fetch; the batches then leave the source as `inputs` would
-            leave them.
+        failed: rows that the prior has failed.
+        ready: no batch has inputs to fetch; the batches then leave the source as `inputs` would leave them.
     """
 
     config: RunConfig
     work: Sequence[Work]
     memory: Memory
     if_unknown: IfUnknown
-    condition_size: int | None = None
+    failed: FailedEarlier = field(default_factory=dict)
+    ready: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -348,21 +377,38 @@ class PlannedBatches(Datasource):
         return [ReadTask(self._reader(*item), unknown) for item in self.work]
 
     def _reader(self, window: Window, wanted: Wanted) -> Callable[[], Iterable[pa.Table]]:
-        config, memory, if_unknown, size = self.config, self.memory, self.if_unknown, self.condition_size
+        config, memory, if_unknown, ready = self.config, self.memory, self.if_unknown, self.ready
+        shards = range(window.first_shard, window.first_shard + window.shards)
+        failed = {place: rows for place, rows in self.failed.items() if place[0] in shards}
 
         def read() -> Iterator[pa.Table]:
             batches = (wanted.narrow(batch) for batch in window_batches(config, window, wanted))
+            batches = (_with_failures(batch, failed) for batch in batches) if failed else batches
             for batch in recall(batches, memory, if_unknown):
-                yield (batch if size is None else load_inputs(batch, size)).to_block()
+                yield (without_inputs(batch) if ready else batch).to_block()
 
         return read
 
 
-def inputs(block: pa.Table, size: int, guard: Guard, limit_s: float) -> pa.Table:
-    """Stage: images and masks of one batch, decoded; each is to be read within `limit_s` seconds."""
+def _with_failures(batch: Batch, failed: FailedEarlier) -> Batch:
+    rows = failed.get((batch.shard, batch.index), {})
+    return batch.fail({row: RowError(status, words) for row, (status, words) in rows.items()})
+
+
+def _has_inputs(task: str, images: bool) -> bool:
+    """Whether requests of a task name files; those that the decoder sees count where `images` is set."""
+    return task == "interpolate" or (images and task != "text2img")
+
+
+def inputs(block: pa.Table, size: int, guard: Guard, limit_s: float, images: bool = True) -> pa.Table:
+    """Stage: images and masks of one batch, decoded; each is to be read within `limit_s` seconds.
+
+    Args:
+        images: load what the decoder needs, too; else only an interpolation has something to load.
+    """
     batch = Batch.from_block(block)
-    if batch.bucket is None or batch.bucket.task == "text2img" or not batch.pending:
-        return load_inputs(batch, size).to_block()
+    if batch.bucket is None or not _has_inputs(batch.bucket.task, images) or not batch.pending:
+        return without_inputs(batch).to_block()
     # Image codecs are C libraries that read what anybody may have written.
     return guard.run(batch, lambda rows: load_inputs(rows, size, limit_s)).to_block()
 

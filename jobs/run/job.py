@@ -15,22 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.cost.device_split import split_devices
 from jobs.cost.step_times import Stopwatch
-from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
+from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
-from jobs.engine.pipeline import (
-    EngineStoppedError,
-    Setup,
-    after_loss,
-    compilations,
-    devices,
-    losses,
-    run_pipeline,
-    timeline,
-    windows_left,
-)
-from jobs.engine.pools import npus
+from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import check_known
 from jobs.limits import disk_space
 from jobs.limits.failed_rows import FailureLimit
@@ -45,6 +33,8 @@ from jobs.run.prior_stage import PriorReport, run_prior_stage
 from jobs.run.prior_stage import describe as describe_prior_stage
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
+from jobs.schedule.embedding import Embedded, failure_kinds
+from jobs.schedule.running import Running, start
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
@@ -52,9 +42,6 @@ from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageErr
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import describe as describe_sources
 from workers.checkpoints import locations
-from workers.device.device import choose_device
-from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
 from workers.stages.reseal import finish_reseals
 
 #: Packages whose version may change an image or a run.
@@ -71,6 +58,7 @@ class RunReport(BaseModel):
         embedded: of these, rows that the prior embedded; the others' embeddings were known, or they failed before.
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
         images_per_second: from the first batch to the last, without the start; None where only a few came.
+        schedule: 'pools' or 'phases' (jobs/schedule/arrange.py), and `schedule_reason` why.
         pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
         lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
@@ -94,6 +82,8 @@ class RunReport(BaseModel):
     images_per_second: float | None
     device: str | None
     device_reason: str | None
+    schedule: str | None = None
+    schedule_reason: str | None = None
     pools: Mapping[str, Any] | None
     devices: tuple[Mapping[str, Any], ...]
     compilations: tuple[Mapping[str, Any], ...]
@@ -105,14 +95,17 @@ class RunReport(BaseModel):
 class _Done:
     """What this start did; filled in on the way."""
 
-    def __init__(self, limit: FailureLimit) -> None:
-        self.limit = limit
+    def __init__(self, limit: FailureLimit, embedding_limit: FailureLimit) -> None:
+        #: Of a schedule with phases, the prior's failures have a limit of their own: they are counted again as images.
+        self.limit, self.embedding_limit = limit, embedding_limit
         self.made = 0
         self.embedded = 0
         self.first_batch: float | None = None
         self._pace = Pace(sys.maxsize)
         self.device: str | None = None
         self.device_reason: str | None = None
+        self.schedule: str | None = None
+        self.schedule_reason: str | None = None
         self.pools: dict[str, Any] | None = None
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
@@ -127,6 +120,18 @@ class _Done:
         self.embedded += receipt.embedded
         self.first_batch = self.first_batch or time.monotonic()
         self._pace.add(receipt.count)
+
+    def add_embedded(self, stored: Embedded) -> None:
+        """Count what a phase of the prior has stored."""
+        self.embedded += stored.rows
+        for time_ in stored.times:
+            self.times.add_prior(time_.bucket, time_.rows, time_.seconds)
+        self.embedding_limit.count(failure_kinds(stored.failed), stored.rows)
+
+    @property
+    def too_many(self) -> bool:
+        """More rows have failed than may."""
+        return self.limit.too_many or self.embedding_limit.too_many
 
     @property
     def rate(self) -> float | None:
@@ -175,7 +180,8 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     totals = _totals(planned, ledger, config.batch_size)
     progress.start_tasks(totals)
     total = sum(planned.shards[number].rows for number in numbers)
-    done = _Done(FailureLimit(config, total, failures_before(config, planned, ledger)))
+    before = failures_before(config, planned, ledger)
+    done = _Done(FailureLimit(config, total, before), FailureLimit(config, total, before))
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or failed.count:
         done.limit.check()
@@ -204,6 +210,8 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         images_per_second=done.rate,
         device=done.device,
         device_reason=done.device_reason,
+        schedule=done.schedule,
+        schedule_reason=done.schedule_reason,
         pools=done.pools,
         devices=done.devices,
         compilations=done.compilations,
@@ -226,67 +234,69 @@ def _make_missing(
 ) -> None:
     """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.publish()
-    progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
-        stop.listen()
-        device = choose_device(config, npus(nodes))
-        pools = split_devices(config, planned, device.kind, nodes, run_folder.known_times(config), progress.note)
+    with start(config, planned, progress, stop, lambda: run_folder.known_times(config)) as running:
+        device, schedule = running.device, running.schedule
         done.device, done.device_reason = device.kind, device.reason
-        done.pools = asdict(pools)
-        progress.note(f"device: {device.kind} ({device.reason})")
-        attempts = start_attempts()
+        done.schedule, done.schedule_reason = schedule.name, schedule.reason
+        done.pools = asdict(schedule.pools)
         sealer = Sealer(config, ledger.batches, tell=progress.sealed)
         for shard in ledger.to_seal:
             sealer.add(shard)
         try:
-            memory = remembered(config, device.kind)
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.engine, stop.look, memory)
+            memory = running.setup.memory
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
-                setup = _run_pipeline(setup, planned, ledger, sealer, progress, done, stop)
+                _make(running, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish(lambda left: stop.look())
             stop.check()
             if ledger.missing or failed.count:
                 done.limit.check()
+            if ledger.missing:
+                done.embedding_limit.check()
             if failed.count and not ledger.missing:
-                _retry(setup, planned, failed, progress, done, stop)
+                _retry(running, planned, failed, progress, done, stop)
         except StopNowError:
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
-            raise _incomplete(config, ledger, said, error) from error
+            raise _incomplete(config, ledger, running.said, error) from error
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         finally:
             # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                run_folder.write_times(config, done.times.record(device.kind, config.batch_size, pools, config.graph))
-                run_folder.write_timeline(config, timeline(attempts))
+                times = done.times.record(device.kind, config.batch_size, schedule.pools, config.graph)
+                run_folder.write_times(config, times)
+                run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
-            raise _incomplete(config, ledger, said)
-        done.devices, done.compilations = devices(setup), compilations(setup)
-        done.lost_workers, again = losses(setup)
+            raise _incomplete(config, ledger, running.said)
+        done.devices, done.compilations = devices(running.setup), compilations(running.setup)
+        done.lost_workers, again = losses(running.setup)
         done.batches_again += again
         if memory.url is not None:
             tidy_index(memory.url)
     progress.finish()
 
 
-def _run_pipeline(
-    setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
-) -> Setup:
-    """Run the pipeline; and again over the batches that were given up on the way, as long as that makes any of them.
+def _make(
+    running: Running, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
+) -> None:
+    """Make what is missing; and again what was given up on the way, as long as that makes any of it."""
 
-    Returns what to run on from now on, which is less where the cluster has shrunk.
-    """
+    def hear(stored: Embedded) -> bool:
+        progress.phase("embedding")
+        done.add_embedded(stored)
+        return stop.came() or done.too_many
+
+    running.hear = hear
     before = ledger.missing + 1
     while 0 < ledger.missing < before:
         before = ledger.missing
         progress.phase("starting the pools")
-        stop.wait_for(setup.pools.decoder.most)
+        stop.wait_for(running.setup.pools.decoder.most)
         try:
-            for receipt in run_pipeline(setup, windows_left(planned, ledger)):
+            for receipt in running.receipts(windows_left(planned, ledger)):
                 progress.phase("making images")
                 progress.received(receipt)
                 done.add(receipt)
@@ -296,29 +306,34 @@ def _run_pipeline(
                     sealer.add(receipt.shard)
                 sealer.poll()
                 if stop.came() or (done.limit.too_many and ledger.missing):
-                    return setup
-            if setup.trust_index and ledger.missing:
+                    return
+            if stop.asked or (done.too_many and ledger.missing):
+                return
+            if running.setup.trust_index and ledger.missing:
                 # What came back as nothing may have been known to the store's index only.
-                setup, before = replace(setup, trust_index=False), ledger.missing + 1
+                running.setup, before = replace(running.setup, trust_index=False), ledger.missing + 1
         except ClusterShrankError as error:
-            setup = after_loss(setup)
-            done.pools = asdict(setup.pools)
-            progress.note(f"{error}; going on with {setup.pools.in_words}")
+            running.lose(error)
+            done.pools = asdict(running.setup.pools)
             before = ledger.missing + 1
             continue
         if ledger.missing:
             done.batches_again += ledger.missing
             progress.note(f"{ledger.missing} batches were given up on the way")
-    return setup
 
 
-def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
+def _retry(running: Running, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Try the failed rows again."""
     progress.phase(f"trying {failed.count} failed rows again")
     progress.start(failed.count)
-    stop.wait_for(setup.pools.decoder.most)
-    run_folder.unfinish(setup.config)
+    stop.wait_for(running.setup.pools.decoder.most)
+    run_folder.unfinish(running.setup.config)
 
+    def on_embedded(stored: Embedded) -> bool:
+        done.add_embedded(stored)
+        return stop.came()
+
+    running.hear = on_embedded
     tried: set[tuple[int, int]] = set()
 
     def on_receipt(receipt: Receipt) -> bool:
@@ -330,7 +345,7 @@ def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgres
         return stop.came() or done.limit.too_many
 
     try:
-        retry(setup, planned, failed, on_receipt)
+        retry(running, planned, failed, on_receipt)
     except IncompleteRunError:
         done.limit.check()
         raise

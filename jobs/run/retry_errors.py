@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from jobs.engine.cluster import ClusterShrankError
 from jobs.engine.ledger import Sealer
-from jobs.engine.pipeline import Setup, after_loss, run_pipeline
+from jobs.schedule.running import Running
 from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt, index_name, parts_url, read_stats
@@ -114,7 +114,7 @@ def _by_batch(shard: int, rows: Sequence[int], sizes: Sequence[int]) -> dict[tup
     return {place: tuple(positions) for place, positions in found.items()}
 
 
-def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[[Receipt], bool]) -> None:
+def retry(running: Running, planned: Plan, failed: FailedRows, on_receipt: Callable[[Receipt], bool]) -> None:
     """Make these rows again and seal their shards anew.
 
     Args:
@@ -123,7 +123,7 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[
     Raises:
         IncompleteRunError: some rows could not be tried; their shards stay as they are.
     """
-    config = setup.config
+    config = running.setup.config
     sealer = Sealer(config, failed.shards, reseal)
 
     def on_batch(receipt: Receipt, whole: bool) -> bool:
@@ -132,14 +132,14 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[
         sealer.poll()
         return on_receipt(receipt)
 
-    missing = make_rows(setup, planned, failed, storage.join(config.output, RETRY_FOLDER), on_batch)
+    missing = make_rows(running, planned, failed, storage.join(config.output, RETRY_FOLDER), on_batch)
     sealer.finish()
     if missing:
         raise IncompleteRunError(f"failed rows of {missing} batches could not be tried again")
 
 
 def make_rows(
-    setup: Setup, planned: Plan, rows: FailedRows, root: str, on_batch: Callable[[Receipt, bool], bool]
+    running: Running, planned: Plan, rows: FailedRows, root: str, on_batch: Callable[[Receipt, bool], bool]
 ) -> int:
     """Make these rows again and stage them under a folder of their own.
 
@@ -155,18 +155,18 @@ def make_rows(
     for shard in rows.shards:
         storage.remove(parts_url(root, shard), recursive=True)
     # One run of the pipeline only, so it must not leave anything out.
-    separate = replace(setup, config=setup.config.model_copy(update={"output": root}), trust_index=False)
+    config = running.setup.config.model_copy(update={"output": root})
     left = {shard: set(batches) for shard, batches in rows.shards.items()}
     while (remaining := rows.only(left)).rows:
+        separate = replace(running.setup, config=config, trust_index=False)
         try:
-            for receipt in run_pipeline(separate, list(remaining.by_window(planned.windows))):
+            for receipt in running.receipts(list(remaining.by_window(planned.windows)), separate):
                 new = receipt.batch in left[receipt.shard]
                 left[receipt.shard].discard(receipt.batch)
                 if on_batch(receipt, new and not left[receipt.shard]):
                     break
         except ClusterShrankError as error:
-            separate = after_loss(separate)
-            separate.notify(f"{error}; going on with {separate.pools.in_words}")
+            running.lose(error)
             continue
         break
     return sum(map(len, left.values()))

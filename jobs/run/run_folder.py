@@ -38,7 +38,7 @@ TIMELINE = "timeline.json"
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report", "scores"}
+    | {"shards", "times_of", "report", "schedule", "scores"}
 )
 
 #: What an output that an earlier version has begun was made with, where its record does not say.

@@ -23,11 +23,11 @@ def test_texts_leave_the_source_as_the_stage_that_loads_inputs_would_pass_them_o
     planned = plan(config)
     work = windows_left(planned, Ledger({n: shard.batches for n, shard in enumerate(planned.shards)}, (), {}))
 
-    def blocks(condition_size: int | None) -> list[pa.Table]:
-        source = PlannedBatches(config, work, remembered(config, "cpu"), "pass", condition_size)
+    def blocks(ready: bool) -> list[pa.Table]:
+        source = PlannedBatches(config, work, remembered(config, "cpu"), "pass", ready=ready)
         return [block for task in source.get_read_tasks(1) for block in task()]
 
     guard = Guard("inputs", "failed_to_load", 60, None)
-    in_two_steps = [inputs(block, 224, guard, 60.0) for block in blocks(None)]
-    assert in_two_steps == blocks(224)
+    in_two_steps = [inputs(block, 224, guard, 60.0) for block in blocks(ready=False)]
+    assert in_two_steps == blocks(ready=True)
     assert sum(Batch.from_block(block).samples.num_rows for block in in_two_steps) == len(prompts)
