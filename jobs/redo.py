@@ -34,6 +34,7 @@ from jobs.replay.recorded import Recorded, find  # noqa: E402
 from jobs.replay.request import parse_changes, request_batch  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.errors import SUCCESS, UsageError  # noqa: E402
+from manifests.scores import NONE  # noqa: E402
 from workers.device.device import DeviceKind, device_here  # noqa: E402
 from workers.stages.encode import encode_image  # noqa: E402
 
@@ -100,7 +101,7 @@ def main() -> int:
     rows = 1 if given.alone else together
     batch = request_batch(recorded, changes, rows)
     place = {"checkpoint": one_spelling(given.checkpoint)} if given.checkpoint else {}
-    config = recorded.config.model_copy(update={"share_devices": False, "dump_latents": False, **place})
+    config = recorded.config.model_copy(update={"share_devices": False, "dump_latents": False, "scores": NONE, **place})
     kind, began = device_here(given.device), time.monotonic()
     made = make(recorded, batch, config, kind, lambda doing: print(doing, file=sys.stderr, flush=True))
     size = (made.row["width"], made.row["height"])

@@ -9,6 +9,7 @@ travel inside that row as one Arrow table in IPC form. What the stages read, add
     prior    prompt, negative_prompt, condition_inputs   image_embeds, negative_image_embeds          condition_inputs
              (rows without both embeddings)
     decoder  prompt, negative_prompt, *_embeds, *_pixels pixels                                       *_embeds, *_pixels
+    scores   pixels, image_embeds, *_pixels, …           columns of manifests/scores.py
     encode   pixels, every record column                 encoded                                      pixels
 
 Pixels are raw uint8, row-major: `image_pixels` and `pixels` are (height, width, 3) RGB, `mask_pixels` is
@@ -20,6 +21,7 @@ With `dump_latents` the decoder also adds `latents`: the bytes of a .npy file, (
 dtype, which stays until the shard.
 With `dedupe` the plan also adds `same_as`, the key of another sample of the batch whose image the sample gets: stages
 pass it by, and encode copies the pixels first (`Batch.with_copies`).
+With `scores` the prior leaves `condition_inputs` to the decoder's actor, which scores what it has made.
 A stage works only on samples whose `status` is "success", and sets `status` and `error_message` where it fails one.
 """
 
@@ -34,6 +36,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from manifests.errors import SUCCESS, RowError
+from manifests.scores import BY_CLIP
 
 #: `condition_inputs`: an interpolation's conditions with decoded images, raw RGB of (size, size, 3).
 CONDITION_INPUT_TYPE = pa.list_(
@@ -41,7 +44,7 @@ CONDITION_INPUT_TYPE = pa.list_(
 )
 
 #: What a copy takes from its original.
-COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents")
+COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents", *BY_CLIP)
 
 #: Under which a block's schema has its bucket's shape.
 SHAPE_KEY = b"shape"

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests import storage
+from manifests.scores import NONE as NO_SCORES
+from manifests.scores import PATTERN, SCORES, parse
 
 ImageFormat = Literal["png", "jpg", "webp"]
 
@@ -244,6 +246,15 @@ class RunConfig(BaseModel):
         Field(description="say in the images' XMP metadata that a model has made them (IPTC DigitalSourceType)"),
         Option("output format"),
     ] = True
+    scores: Annotated[
+        str,
+        Field(
+            pattern=PATTERN,
+            description=f"columns of the index that say how images came out: {', '.join(SCORES)}, with commas "
+            "between, or 'all'",
+        ),
+        Option("output format", "NAMES"),
+    ] = NO_SCORES
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
@@ -264,6 +275,11 @@ class RunConfig(BaseModel):
         if self.embeddings is None:
             return storage.join(self.output, "_run/embeddings")
         return None if self.embeddings == NO_EMBEDDINGS else self.embeddings
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The scores that images get."""
+        return parse(self.scores)
 
     @property
     def share(self) -> tuple[int, int]:

@@ -45,6 +45,7 @@ from workers.embeddings.lookup import IfUnknown, Memory, recall
 from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.fault_tolerance.guard import START_LIMIT_S, Guard
 from workers.fault_tolerance.timeline import Timeline
+from workers.scoring.columns import Columns, columns_of, with_scores
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
 from workers.stages.inputs import load_inputs, without_inputs
@@ -252,7 +253,8 @@ def _dataset(setup: Setup, split: WorkSplit, places: Places, failed: FailedEarli
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
     dataset = dataset.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    return dataset.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
+    columns = columns_of(config.score_names, config.checkpoint)
+    return dataset.map_batches(encode_and_stage, fn_args=(config, encoding, columns), **task_arguments(setup), **BLOCKS)
 
 
 def embedded(
@@ -444,14 +446,19 @@ def _inputs(block: pa.Table, size: int, guard: Guard, limit_s: float, images: bo
     return guard.run(batch, lambda rows: load_inputs(rows, size, limit_s)).to_block()
 
 
-def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:
-    """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
+def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard, columns: Columns) -> pa.Table:
+    """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none.
+
+    Args:
+        columns: of the scores.
+    """
     receipt = refused = None
     batch = Batch.from_block(block).with_copies()
     if batch.pending:
         batch = guard.run(batch, lambda rows: encode_images(rows, config))
     else:
         batch = encode_images(batch, config)
+    batch = with_scores(batch, columns)
     try:
         receipt = write_part(batch, config.output).model_dump_json()
     except StorageError as error:

@@ -24,9 +24,8 @@ import pyarrow.parquet as pq
 from jobs.output.summary import Summary, summarize
 from jobs.output.tar_members import open_members
 from jobs.run import run_folder
-from jobs.run.outcome import READERS
 from manifests import storage
-from manifests.commit import ShardStats, index_name
+from manifests.commit import READERS, ShardStats, index_name
 from manifests.errors import SUCCESS, StorageError, first_line
 from manifests.planning.layout import shards_of
 from manifests.records import RECORD_NAMES

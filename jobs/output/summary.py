@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.run import run_folder
-from jobs.run.outcome import READERS
-from manifests.commit import ShardStats, read_stats, sealed_shards
+from manifests.commit import READERS, ShardStats, read_stats, sealed_shards
 from workers.fault_tolerance.timeline import Timeline
 
 

@@ -14,13 +14,15 @@ _SUCCESS           every planned row is written or failed, counted
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.cost.step_times import StepTimes
 from jobs.run import ownership
-from manifests import storage
+from manifests import scores, storage
+from manifests.commit import sealed_shards, staged_parts
 from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.embeddings.store import check_owned
 from manifests.errors import UsageError
@@ -36,7 +38,7 @@ TIMELINE = "timeline.json"
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report", "schedule"}
+    | {"shards", "times_of", "report", "schedule", "scores"}
 )
 
 #: What an output that an earlier version has begun was made with, where its record does not say.
@@ -44,15 +46,50 @@ EARLIER = {"mark": False}
 
 
 def as_begun(config: RunConfig) -> RunConfig:
-    """The config, with marks as the output was begun with or without them, where nobody asks for either.
+    """The config, with marks and scores as the output has them, where nobody asks for others.
 
     Raises:
-        UsageError: the record of the plan cannot be read.
+        UsageError: the record of a plan cannot be read.
     """
-    known = None if "mark" in config.model_fields_set else read(config.output, "plan.json")
+    known = read(config.output, "plan.json")
     if known is None:
         return config
-    return config.model_copy(update={"mark": _settings_of(known)["mark"]})
+    last = {"mark": _settings_of(known)["mark"], "scores": _scores_at(config.output)}
+    return config.model_copy(
+        update={name: value for name, value in last.items() if name not in config.model_fields_set}
+    )
+
+
+def _scores_at(output: str) -> str:
+    """The scores whose columns the indexes of an output have."""
+    return str((read(output, "config.json") or {}).get("scores", scores.NONE))
+
+
+def set_scores(output: str, names: Sequence[str]) -> None:
+    """Indexes of an output have the columns of these scores from now on.
+
+    Raises:
+        UsageError: no run was begun there.
+    """
+    stored, _ = begun(output)
+    _write_at(output, "config.json", {**stored, "scores": scores.spelled(names)})
+
+
+def _refuse_scores(config: RunConfig, plan: Plan) -> None:
+    """Make sure that all indexes of an output have the same columns, each once."""
+    there = _scores_at(config.output)
+    if scores.parse(there) != config.score_names and (sealed_shards(config.output) or staged_parts(config.output)):
+        raise UsageError(
+            f"option --scores: {config.output} was begun with {there} and not with {config.scores}; go on as it was "
+            "begun, and add scores when it is finished"
+        )
+    extras = plan.windows[0].extras.names if plan.windows and config.score_names else []
+    taken = [name for name in extras if name in scores.COLUMNS]
+    if taken:
+        raise UsageError(
+            f"option --scores: the manifest has a column {taken[0]!r}, which is also the name of a score; rename it "
+            "there, or leave that score out"
+        )
 
 
 def ends_of(config: RunConfig) -> tuple[int, ...]:
@@ -97,6 +134,7 @@ def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
     settings = config.model_dump(mode="json")
     known = _known(config, plan)
     ownership.refuse_manifest(config.output, plan)
+    _refuse_scores(config, plan)
     if known is None:
         return None
     if known.get("fingerprint") != plan.fingerprint:
@@ -295,5 +333,9 @@ def read(output: str, name: str) -> dict[str, Any] | None:
 
 
 def _write(config: RunConfig, name: str, content: dict[str, Any]) -> None:
+    _write_at(config.output, name, content)
+
+
+def _write_at(output: str, name: str, content: dict[str, Any]) -> None:
     data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
-    storage.write_atomic(storage.join(config.output, FOLDER, name), data)
+    storage.write_atomic(storage.join(output, FOLDER, name), data)

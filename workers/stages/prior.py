@@ -50,6 +50,8 @@ class Prior:
             graphs = graph.Graphs() if config.graph else None
             self._warm_up = WarmUp(self._guard, graphs)
             self._batch_size = config.batch_size
+            # What an image is scored by, in the decoder's actor.
+            self._keeps_conditions = "clip_similarity" in config.score_names
             self._dtype = np.dtype(device.number_type(kind))
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
             self.weights = facts["weights"] = fingerprints(folder, [PRIOR])
@@ -68,7 +70,7 @@ class Prior:
             self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
             self._warm_up.report()
-        return batch.drop(["condition_inputs"]).to_block()
+        return (batch if self._keeps_conditions else batch.drop(["condition_inputs"])).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:
         """The batch with its embeddings; samples whose embeddings are not finite, or that raise, are failed.

@@ -26,9 +26,9 @@ def shard_files(output: str) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(Path(output).iterdir()) if p.name[0].isdigit()}
 
 
-@pytest.fixture(params=[False, True], ids=["images", "images and latents"])
+@pytest.fixture(params=[False, True], ids=["images", "images, latents and scores"])
 def latents(request: pytest.FixtureRequest) -> bool:
-    """Whether the shards keep latents."""
+    """Whether the shards keep latents, and scores."""
     return bool(request.param)
 
 
@@ -37,7 +37,7 @@ def whole(tmp_path: Path, latents: bool) -> dict[str, bytes]:
     """The shards as they are where nothing fails."""
     folder = tmp_path / "whole"
     folder.mkdir()
-    config = finished_run.make_config(folder, dump_latents=latents)
+    config = finished_run.make_config(folder, dump_latents=latents, scores="all" if latents else "none")
     finished_run.run(config)
     return shard_files(config.output)
 
@@ -45,7 +45,7 @@ def whole(tmp_path: Path, latents: bool) -> dict[str, bytes]:
 @pytest.fixture
 def config(tmp_path: Path, latents: bool) -> RunConfig:
     """A run that some rows failed in."""
-    made = finished_run.make_config(tmp_path, dump_latents=latents)
+    made = finished_run.make_config(tmp_path, dump_latents=latents, scores="all" if latents else "none")
     finished_run.run(made, BROKEN)
     return made
 
