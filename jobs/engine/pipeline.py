@@ -26,11 +26,12 @@ from ray.data.datasource import Datasource, ReadTask
 from jobs.engine.broken_devices import TakenOut
 from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
 from jobs.engine.elastic import engine_state
-from jobs.engine.ledger import Ledger, Wanted
+from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.monitoring.facts import EngineState
+from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -83,6 +84,7 @@ class Setup:
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
         told: ids of the lost processes that `notify` has heard of.
+        fence: asked by every process before it replaces or removes a file of the output.
     """
 
     config: RunConfig
@@ -96,6 +98,7 @@ class Setup:
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
     told: set[str] = field(default_factory=set)
+    fence: Callable[[], None] = unfenced
 
 
 def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -217,7 +220,9 @@ def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
     actors = _actors(setup, places, PoolSize(pools.decoder.least, pools.beside_prior), setup.tasks)
     dataset = dataset.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
-    return dataset.map_batches(encode_and_stage, fn_args=(config, encoding), **task_arguments(setup), **BLOCKS)
+    return dataset.map_batches(
+        encode_and_stage, fn_args=(config, encoding, setup.fence), **task_arguments(setup), **BLOCKS
+    )
 
 
 def embedded(setup: Setup, work: Sequence[Work], places: Places) -> Any:
@@ -350,7 +355,7 @@ def inputs(block: pa.Table, size: int, guard: Guard, limit_s: float) -> pa.Table
     return guard.run(batch, lambda rows: load_inputs(rows, size, limit_s)).to_block()
 
 
-def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Table:
+def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard, fence: Callable[[], None]) -> pa.Table:
     """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none."""
     receipt = refused = None
     batch = Batch.from_block(block).with_copies()
@@ -359,7 +364,8 @@ def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard) -> pa.Tab
     else:
         batch = encode_images(batch, config)
     try:
-        receipt = write_part(batch, config.output).model_dump_json()
+        with storage.fenced(fence):
+            receipt = write_part(batch, config.output).model_dump_json()
     except StorageError as error:
         # As data: an exception would be one errored block of several that are allowed, and every next batch
         # would be computed only to meet the same full disk.

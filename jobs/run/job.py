@@ -30,19 +30,21 @@ from jobs.engine.pipeline import (
 )
 from jobs.engine.pools import npus
 from jobs.engine.store_lookup import check_known
+from jobs.leases.fence import Fence, LeaseLostError
+from jobs.leases.lease import Lease
 from jobs.limits import disk_space
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.facts import INVALID
 from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
-from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome, failures_before, staged_failures
 from jobs.run.parallel_planning import plan_job
 from jobs.run.prior_stage import PriorReport, run_prior_stage
 from jobs.run.prior_stage import describe as describe_prior_stage
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
+from manifests import storage
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
@@ -156,11 +158,14 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
-            with progress.status_file(config.output, config.share, lease.check):
-                return run(config, planned, progress, stop, began)
+            fence = lease.fence
+            with progress.status_file(config.output, config.share, fence.check), storage.fenced(fence.check):
+                return run(config, planned, progress, stop, fence, began)
 
 
-def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
+def _run_share(
+    config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, fence: Fence, began: float
+) -> RunReport:
     """Do this job's share of the plan, which is all of it unless `--shards` says otherwise."""
     run_folder.begin(config, planned)
     numbers = share_of(planned, config.share)
@@ -181,7 +186,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         left = sum(rows - made for name, (rows, made) in totals.items() if name != INVALID)
         disk_space.check(config, planned, left, run_folder.known_times(config), progress.note)
     if ledger.missing or ledger.to_seal or failed.count:
-        _make_missing(config, planned, ledger, failed, progress, done, stop)
+        _make_missing(config, planned, ledger, failed, progress, done, stop, fence)
     else:
         progress.phase("nothing to do: every shard is sealed")
     # Whoever is the last of several finds all of it done.
@@ -222,6 +227,7 @@ def _make_missing(
     progress: RunProgress,
     done: _Done,
     stop: Stop,
+    fence: Fence,
 ) -> None:
     """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.publish()
@@ -233,13 +239,23 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
-        sealer = Sealer(config, ledger.batches, tell=progress.sealed)
+        sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
         try:
             memory = remembered(config, device.kind)
             attempts = start_attempts()
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.engine, stop.look, memory)
+            setup = Setup(
+                config,
+                pools,
+                planned.tasks,
+                attempts,
+                progress.note,
+                progress.engine,
+                stop.look,
+                memory,
+                fence=fence.check,
+            )
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
@@ -255,6 +271,8 @@ def _make_missing(
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, said, error) from error
+        except LeaseLostError:
+            raise
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         finally:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from jobs.engine.cluster import ClusterShrankError, cluster, engine_log, reason
-from jobs.engine.ledger import Ledger
+from jobs.engine.ledger import Ledger, unfenced
 from jobs.engine.pipeline import (
     EngineStoppedError,
     Setup,
@@ -36,11 +36,13 @@ from jobs.engine.pipeline import (
 )
 from jobs.engine.pools import npus, size_pools
 from jobs.engine.store_lookup import WorkSplit, split_work
+from jobs.leases.fence import Fence
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.signals import Stop, StopNowError
+from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import FailureKind
 from manifests.config import RunConfig
@@ -91,7 +93,9 @@ class _Done:
         self.compilations: tuple[dict[str, Any], ...] = ()
 
 
-def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> PriorReport:
+def run_prior_stage(
+    config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, fence: Fence, began: float
+) -> PriorReport:
     """Embed what the store does not know of this job's share of the plan.
 
     Raises:
@@ -116,7 +120,17 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
         pools = size_pools(config, device.kind, found)
         progress.note(f"device: {device.kind} ({device.reason})")
         memory = remembered(config, device.kind)
-        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.engine, stop.look, memory)
+        setup = Setup(
+            config,
+            pools,
+            planned.tasks,
+            start_attempts(),
+            progress.note,
+            progress.engine,
+            stop.look,
+            memory,
+            fence=fence.check,
+        )
         progress.phase("asking the store")
         first = split_work(config, work, memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)
@@ -195,7 +209,7 @@ def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str,
             store_batches,
             batch_size=together,
             batch_format="pyarrow",
-            fn_args=(config.embeddings_url,),
+            fn_args=(config.embeddings_url, setup.fence),
             **task_arguments(setup),
         )
         for block in blocks_of(dataset):
@@ -205,7 +219,7 @@ def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str,
                 yield row["stored"], json.loads(row["failed"])
 
 
-def store_batches(block: pa.Table, store_url: str) -> pa.Table:
+def store_batches(block: pa.Table, store_url: str, fence: Callable[[], None] = unfenced) -> pa.Table:
     """Stage: the new embeddings of several batches, as one part of the store."""
     batches = [Batch.from_block(block.slice(row, 1)) for row in range(block.num_rows)]
     failed: Counter[str] = Counter()
@@ -214,8 +228,9 @@ def store_batches(block: pa.Table, store_url: str) -> pa.Table:
         columns = (batch.samples.column(name).to_pylist() for name in ("status", "error_message"))
         failed.update(f"{status}: {text}" for status, text in zip(*columns, strict=True) if status != SUCCESS)
     try:
-        for _ in store_new((batch.samples for batch in batches), store_url):
-            pass
+        with storage.fenced(fence):
+            for _ in store_new((batch.samples for batch in batches), store_url):
+                pass
         stored = sum(newly_embedded(batch.samples) for batch in batches)
     except StorageError as error:
         # As data, so that one full disk is not one of the errors that a pipeline may have.

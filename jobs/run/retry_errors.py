@@ -124,7 +124,7 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[
         IncompleteRunError: some rows could not be tried; their shards stay as they are.
     """
     config = setup.config
-    sealer = Sealer(config, failed.shards, reseal)
+    sealer = Sealer(config, failed.shards, reseal, fence=setup.fence)
 
     def on_batch(receipt: Receipt, whole: bool) -> bool:
         if whole:

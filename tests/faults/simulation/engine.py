@@ -22,9 +22,10 @@ import ray
 
 from jobs.engine.pipeline import Setup, Work
 from jobs.engine.pools import Pools, PoolSize
+from jobs.leases import lease
 from jobs.monitoring.progress import RunProgress
 from jobs.monitoring.status_file import StatusFile
-from jobs.run import job, lease
+from jobs.run import job
 from jobs.run.prior_stage import PriorReport
 from manifests.batch import Batch
 from manifests.commit import Receipt
@@ -148,7 +149,8 @@ def generate(config: RunConfig, engine: Engine | None = None) -> job.RunReport |
     machine = uuid.uuid4().hex
     with (
         in_place_of_ray(engine or Engine()),
-        patch.multiple(lease, LOOK_S=0.0, STALE_S=0.0, _machine=lambda: machine),
+        patch.multiple(lease, LOOK_S=0.0, STALE_S=0.0, FRESH_S=0.0),
+        patch("jobs.leases.files.machine", lambda: machine),
         RunProgress(io.StringIO()) as progress,
     ):
         return job.run_job(config, progress)
