@@ -73,6 +73,7 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
     with RunProgress() as progress:
         progress.phase("planning")
         began = time.monotonic()
+        config = run_folder.as_begun(config)
         planned = plan_job(config, run_folder.ends_of(config))
         seconds = time.monotonic() - began
         inputs = _check_inputs(config, planned, progress) if given.check_inputs else None

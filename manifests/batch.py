@@ -46,6 +46,11 @@ COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixel
 SHAPE_KEY = b"shape"
 
 
+def bucket_words(task: str, width: int, height: int, steps: int) -> str:
+    """What a person calls a bucket, in reports and metrics alike."""
+    return f"{task} {width} x {height}, {steps} steps"
+
+
 class Bucket(BaseModel):
     """What one device call must share. `strength` is None outside img2img."""
 
@@ -60,6 +65,11 @@ class Bucket(BaseModel):
     prior_guidance_scale: float
     strength: float | None
     has_negative: bool
+
+    @property
+    def words(self) -> str:
+        """What a person calls it; buckets that differ in guidance, strength or prior settings alone share it."""
+        return bucket_words(self.task, self.width, self.height, self.steps)
 
     @property
     def shape(self) -> str:

@@ -223,6 +223,11 @@ class RunConfig(BaseModel):
     quality: Annotated[
         int, Field(ge=1, le=100, description="of jpg and webp, 1 to 100"), Option("output format", "N")
     ] = 95
+    mark: Annotated[
+        bool,
+        Field(description="say in the images' XMP metadata that a model has made them (IPTC DigitalSourceType)"),
+        Option("output format"),
+    ] = True
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000

@@ -43,6 +43,7 @@ from workers.checkpoints.locations import condition_size
 from workers.embeddings.lookup import IfUnknown, Memory, recall
 from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.fault_tolerance.guard import START_LIMIT_S, Guard
+from workers.fault_tolerance.timeline import Timeline
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
 from workers.stages.inputs import load_inputs
@@ -58,6 +59,9 @@ TEXT_BLOCKS_AHEAD = 16
 
 #: The stage whose batches wait for storage rather than for a device.
 INPUTS = "inputs"
+
+#: Seconds to wait for what a chart is made of.
+TIMELINE_S = 30.0
 
 #: As whole blocks of Arrow: a stage gets the one batch that a block is.
 BLOCKS: Mapping[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
@@ -160,10 +164,11 @@ def after_loss(setup: Setup) -> Setup:
     Raises:
         IncompleteRunError: what is left of the cluster is too small for any pipeline.
     """
-    taken_out = setup.taken_out.hold(ray.get(setup.attempts.news.remote()).broken)
+    taken_out = setup.taken_out.hold(_news(setup).broken)
     # Whoever held a batch was ended with its pipeline, and by no fault of the batch. Said only now, when the processes
     # that had the devices are known to be gone, and with them whatever they still had to say.
     ray.get(setup.attempts.pipeline_ended.remote())
+    _news(setup)
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
@@ -194,16 +199,27 @@ def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
 
 def losses(setup: Setup) -> tuple[dict[str, int], int]:
     """Processes that were lost so far, by cause, and the batches that were made again because of it."""
-    news = ray.get(setup.attempts.news.remote())
-    _tell_losses(setup, news)
+    news = _news(setup)
     return dict(news.lost_by_cause), news.batches_again
 
 
-def _tell_losses(setup: Setup, news: News) -> None:
+def timeline(attempts: Any) -> Timeline | None:
+    """When the actors of a run's pools were in calls so far; None where nobody can tell any more."""
+    try:
+        found: Timeline = ray.get(attempts.timeline.remote(), timeout=TIMELINE_S)
+    except Exception:  # whatever has become of the cluster, a run does not fail for want of a chart
+        return None
+    return found
+
+
+def _news(setup: Setup) -> News:
+    """What the attempts actor knows; losses that are new are told."""
+    news: News = ray.get(setup.attempts.news.remote())
     for loss in news.lost:
         if loss.id not in setup.told:
             setup.told.add(loss.id)
             setup.notify(loss.words)
+    return news
 
 
 def _dataset(setup: Setup, split: WorkSplit, places: Places) -> Any:
@@ -291,10 +307,9 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up(topology: Any) -> None:
-        news = ray.get(setup.attempts.news.remote())
+        news = _news(setup)
         # First, because what ends the run below may be what came of it.
         setup.notify_state(engine_state(setup.pools, topology, news))
-        _tell_losses(setup, news)
         setup.look(sum(count for stage, count in news.working.items() if stage != INPUTS))
         watch.check()
         if news.trouble is not None:

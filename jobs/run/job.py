@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import sys
 import time
 import traceback
 from collections import Counter
@@ -26,6 +27,7 @@ from jobs.engine.pipeline import (
     devices,
     losses,
     run_pipeline,
+    timeline,
     windows_left,
 )
 from jobs.engine.pools import npus
@@ -35,7 +37,7 @@ from jobs.leases.lease import Lease
 from jobs.limits import disk_space
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.facts import INVALID
-from jobs.monitoring.pace import duration
+from jobs.monitoring.pace import Pace, duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.outcome import count_outcome, failures_before, staged_failures
@@ -70,7 +72,7 @@ class RunReport(BaseModel):
         made: rows that this start ended, one way or the other; the others were there before.
         embedded: of these, rows that the prior embedded; the others' embeddings were known, or they failed before.
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
-        images_per_second: from the first batch to the last, without the start; None for less than two batches.
+        images_per_second: from the first batch to the last, without the start; None where only a few came.
         pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
         lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
@@ -109,9 +111,8 @@ class _Done:
         self.limit = limit
         self.made = 0
         self.embedded = 0
-        #: When the first and the last batch came, and how much had been made then.
-        self.first: tuple[float, int] | None = None
-        self.last: tuple[float, int] | None = None
+        self.first_batch: float | None = None
+        self._pace = Pace(sys.maxsize)
         self.device: str | None = None
         self.device_reason: str | None = None
         self.pools: dict[str, Any] | None = None
@@ -126,15 +127,14 @@ class _Done:
         self.times.add(receipt)
         self.made += receipt.count
         self.embedded += receipt.embedded
-        self.last = (time.monotonic(), self.made)
-        self.first = self.first or self.last
+        self.first_batch = self.first_batch or time.monotonic()
+        self._pace.add(receipt.count)
 
     @property
     def rate(self) -> float | None:
-        """Rows per second between the first batch and the last."""
-        if self.first is None or self.last is None or self.last[0] <= self.first[0]:
-            return None
-        return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
+        """Rows per second since the first batch; None where a few batches are all that came."""
+        rate = self._pace.overall_rate
+        return None if rate is None else round(rate, 4)
 
 
 def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport:
@@ -149,6 +149,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
     began = time.monotonic()
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
+        config = run_folder.as_begun(config)
         planned = plan_job(config, run_folder.ends_of(config))
         for line in describe_sources(planned.sources):
             progress.note(line)
@@ -204,7 +205,7 @@ def _run_share(
         made=done.made,
         embedded=done.embedded,
         seconds=round(time.monotonic() - began, 3),
-        start_seconds=round(done.first[0] - began, 3) if done.first else None,
+        start_seconds=round(done.first_batch - began, 3) if done.first_batch else None,
         images_per_second=done.rate,
         device=done.device,
         device_reason=done.device_reason,
@@ -239,12 +240,12 @@ def _make_missing(
         done.device, done.device_reason = device.kind, device.reason
         done.pools = asdict(pools)
         progress.note(f"device: {device.kind} ({device.reason})")
+        attempts = start_attempts()
         sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
         try:
             memory = remembered(config, device.kind)
-            attempts = start_attempts()
             setup = Setup(
                 config,
                 pools,
@@ -276,9 +277,10 @@ def _make_missing(
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         finally:
-            # Good for an estimate only, so nothing fails because of it.
+            # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
                 run_folder.write_times(config, done.times.record(device.kind, config.batch_size, pools, config.graph))
+                run_folder.write_timeline(config, timeline(attempts))
         if ledger.missing:
             raise _incomplete(config, ledger, said)
         done.devices, done.compilations = devices(setup), compilations(setup)

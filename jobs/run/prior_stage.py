@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.engine.cluster import ClusterShrankError, cluster, engine_log, reason
 from jobs.engine.ledger import Ledger, unfenced
@@ -31,7 +31,9 @@ from jobs.engine.pipeline import (
     compilations,
     devices,
     embedded,
+    losses,
     task_arguments,
+    timeline,
     windows_left,
 )
 from jobs.engine.pools import npus, size_pools
@@ -66,6 +68,8 @@ class PriorReport(BaseModel):
             and `failed` have none.
         devices: what the actors ran on (workers/device/device.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
+        lost_workers: processes that were lost, by cause.
+        batches_again: batches that were made again because of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +84,8 @@ class PriorReport(BaseModel):
     seconds: float
     devices: tuple[Mapping[str, Any], ...]
     compilations: tuple[Mapping[str, Any], ...]
+    lost_workers: Mapping[str, int] = Field(default_factory=dict)
+    batches_again: int = 0
 
 
 class _Done:
@@ -91,6 +97,8 @@ class _Done:
         self.examples: dict[str, str] = {}
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
+        self.lost_workers: dict[str, int] = {}
+        self.batches_again = 0
 
 
 def run_prior_stage(
@@ -145,6 +153,8 @@ def run_prior_stage(
                 f"{left}: {reason(str(error))} (more in {log}); the same command goes on from here"
             ) from error
         done.devices, done.compilations = devices(setup), compilations(setup)
+        done.lost_workers, done.batches_again = losses(setup)
+        run_folder.write_timeline(config, timeline(setup.attempts))
         tidy_index(store_url)
     progress.finish()
     report = PriorReport(
@@ -158,6 +168,8 @@ def run_prior_stage(
         seconds=round(time.monotonic() - began, 3),
         devices=done.devices,
         compilations=done.compilations,
+        lost_workers=done.lost_workers,
+        batches_again=done.batches_again,
     )
     run_folder.write_report(config, "prior.json", report.model_dump(mode="json"))
     return report

@@ -4,6 +4,7 @@ _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
+_run/timeline.json when the devices of that start were in calls (workers/fault_tolerance/timeline.py)
 _run/prior.json    the report of the last start with `--stage prior`
 _run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
 _run/error.log     what the engine said where it stopped early
@@ -24,10 +25,12 @@ from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.embeddings.store import check_owned
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan
+from workers.fault_tolerance.timeline import Timeline
 
 FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
 TIMES = "times.json"
+TIMELINE = "timeline.json"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
@@ -35,6 +38,21 @@ FREE_FIELDS = frozenset(
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
     | {"shards", "times_of", "report"}
 )
+
+#: What an output that an earlier version has begun was made with, where its record does not say.
+EARLIER = {"mark": False}
+
+
+def as_begun(config: RunConfig) -> RunConfig:
+    """The config, with marks as the output was begun with or without them, where nobody asks for either.
+
+    Raises:
+        UsageError: the record of the plan cannot be read.
+    """
+    known = None if "mark" in config.model_fields_set else read(config.output, "plan.json")
+    if known is None:
+        return config
+    return config.model_copy(update={"mark": _settings_of(known)["mark"]})
 
 
 def ends_of(config: RunConfig) -> tuple[int, ...]:
@@ -146,6 +164,12 @@ def write_times(config: RunConfig, times: StepTimes) -> None:
         _write(config, TIMES, times.model_dump(mode="json"))
 
 
+def write_timeline(config: RunConfig, timeline: Timeline | None) -> None:
+    """Keep when the devices worked; a start in which none did leaves the last one's."""
+    if timeline is not None and timeline.lanes:
+        _write(config, TIMELINE, timeline.model_dump(mode="json"))
+
+
 def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     """What was measured last at the output that `--times-of` names, else at the job's own, and where that stands.
 
@@ -170,6 +194,11 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     return None
 
 
+def _settings_of(known: dict[str, Any]) -> dict[str, Any]:
+    """Settings that the record of a plan has, or had by default in the version that wrote it."""
+    return {**EARLIER, **known.get("settings", {})}
+
+
 def _counts(plan: Plan) -> dict[str, Any]:
     return {
         "requests": plan.requests,
@@ -183,7 +212,7 @@ def _counts(plan: Plan) -> dict[str, Any]:
 
 def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
     """What a person changed since the output was begun, and the ways out."""
-    before = known.get("settings", {})
+    before = _settings_of(known)
     changed = [
         f"--{name.replace('_', '-')} was {before[name]!r} and is {value!r}"
         for name, value in settings.items()
@@ -201,7 +230,7 @@ def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[s
 
 def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
     """Why `--append` cannot go on with what is there."""
-    before, rows = known.get("settings", {}), known["requests"]
+    before, rows = _settings_of(known), known["requests"]
     if any(name not in FREE_FIELDS and before.get(name) != value for name, value in settings.items()):
         return _difference(output, known, plan, settings)
     if plan.requests < rows:
@@ -236,7 +265,7 @@ def settings(output: str, **given: Any) -> RunConfig:
     """
     stored, _ = begun(output)
     try:
-        return RunConfig.model_validate({**stored, "output": output, "append": False, **given})
+        return RunConfig.model_validate({**EARLIER, **stored, "output": output, "append": False, **given})
     except ValidationError as error:
         detail = error.errors()[0]
         raise UsageError(

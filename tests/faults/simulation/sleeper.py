@@ -43,7 +43,7 @@ def asleep(
     process = _context.Process(target=_run, args=(config, stop_at, dict(environment), late, fenced))
     process.start()
     while process.is_alive():
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
                 time.sleep(FRESH_S)
                 return process

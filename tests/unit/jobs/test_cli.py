@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from jobs import benchmark, cli, embeddings, generate, make_manifest, plan, redo, report, status, verify
+from jobs import benchmark, cli, embeddings, export, generate, make_manifest, plan, redo, report, status, verify
 from manifests.config import OptionGroup, RunConfig
 from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
 
@@ -50,6 +50,7 @@ HELPS: dict[str, Callable[[], int]] = {
     "report.py": report.main,
     "status.py": status.main,
     "redo.py": redo.main,
+    "export.py": export.main,
     "make_manifest.py": make_manifest.main,
     "embeddings.py": embeddings.main,
     **{f"embeddings.py {name}": embeddings.main for name in ("list", "export", "import", "prune")},
