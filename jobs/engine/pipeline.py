@@ -28,11 +28,12 @@ from ray.data.datasource import Datasource, ReadTask
 from jobs.engine.broken_devices import TakenOut
 from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
 from jobs.engine.elastic import engine_state
-from jobs.engine.ledger import Ledger, Wanted
+from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.monitoring.facts import EngineState
+from manifests import storage
 from manifests.batch import Batch, on_each, pack
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -94,6 +95,8 @@ class Setup:
         taken_out: devices that broke while it ran.
         told: ids of the lost processes, and fallbacks, that `notify` has heard of.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
+        told: ids of the lost processes that `notify` has heard of.
+        fence: asked by every process before it replaces or removes a file of the output.
     """
 
     config: RunConfig
@@ -108,6 +111,7 @@ class Setup:
     taken_out: TakenOut = field(default_factory=TakenOut)
     told: set[str] = field(default_factory=set)
     several_shapes: bool = False
+    fence: Callable[[], None] = unfenced
 
 
 def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
@@ -254,7 +258,8 @@ def _dataset(setup: Setup, split: WorkSplit, places: Places, failed: FailedEarli
     dataset = dataset.map_batches(Decoder, **actors, **BLOCKS)
     encoding = Guard("encode", "failed_to_encode", config.device_timeout, attempts)
     columns = columns_of(config.score_names, config.checkpoint)
-    return dataset.map_batches(encode_and_stage, fn_args=(config, encoding, columns), **task_arguments(setup), **BLOCKS)
+    given = (config, encoding, columns, setup.fence)
+    return dataset.map_batches(encode_and_stage, fn_args=given, **task_arguments(setup), **BLOCKS)
 
 
 def embedded(
@@ -446,11 +451,14 @@ def _inputs(block: pa.Table, size: int, guard: Guard, limit_s: float, images: bo
     return guard.run(batch, lambda rows: load_inputs(rows, size, limit_s)).to_block()
 
 
-def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard, columns: Columns) -> pa.Table:
+def encode_and_stage(
+    block: pa.Table, config: RunConfig, guard: Guard, columns: Columns, fence: Callable[[], None]
+) -> pa.Table:
     """Stage: image files of one batch, staged as a part; what goes on is the receipt, or why there is none.
 
     Args:
         columns: of the scores.
+        fence: asked before anything is replaced.
     """
     receipt = refused = None
     batch = Batch.from_block(block).with_copies()
@@ -460,7 +468,8 @@ def encode_and_stage(block: pa.Table, config: RunConfig, guard: Guard, columns: 
         batch = encode_images(batch, config)
     batch = with_scores(batch, columns)
     try:
-        receipt = write_part(batch, config.output).model_dump_json()
+        with storage.fenced(fence):
+            receipt = write_part(batch, config.output).model_dump_json()
     except StorageError as error:
         # As data: an exception would be one errored block of several that are allowed, and every next batch
         # would be computed only to meet the same full disk.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import sys
 import time
@@ -22,13 +23,14 @@ from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import check_known
+from jobs.leases.fence import Fence, LeaseLostError
+from jobs.leases.lease import Lease
 from jobs.limits import disk_space
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.facts import INVALID
 from jobs.monitoring.pace import Pace, duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
-from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome, failures_before, staged_failures
 from jobs.run.parallel_planning import plan_job
 from jobs.run.prior_stage import PriorReport, run_prior_stage
@@ -37,6 +39,7 @@ from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
 from jobs.schedule.embedding import Embedded, failure_kinds
 from jobs.schedule.running import Running, start
+from manifests import storage
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
@@ -171,11 +174,14 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
-            with progress.status_file(config.output, config.share, lease.check):
-                return run(config, planned, progress, stop, began)
+            fence = lease.fence
+            with progress.status_file(config.output, config.share, fence.check), storage.fenced(fence.check):
+                return run(config, planned, progress, stop, fence, began)
 
 
-def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
+def _run_share(
+    config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, fence: Fence, began: float
+) -> RunReport:
     """Do this job's share of the plan, which is all of it unless `--shards` says otherwise."""
     run_folder.begin(config, planned)
     numbers = share_of(planned, config.share)
@@ -197,7 +203,7 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         left = sum(rows - made for name, (rows, made) in totals.items() if name != INVALID)
         disk_space.check(config, planned, left, run_folder.known_times(config), progress.note)
     if ledger.missing or ledger.to_seal or failed.count:
-        _make_missing(config, planned, ledger, failed, progress, done, stop)
+        _make_missing(config, planned, ledger, failed, progress, done, stop, fence)
     else:
         progress.phase("nothing to do: every shard is sealed")
     # Whoever is the last of several finds all of it done.
@@ -241,16 +247,18 @@ def _make_missing(
     progress: RunProgress,
     done: _Done,
     stop: Stop,
+    fence: Fence,
 ) -> None:
     """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.publish()
-    with start(config, planned, progress, stop, lambda: run_folder.known_times(config)) as running:
+    known = functools.partial(run_folder.known_times, config)
+    with start(config, planned, progress, stop, known, fence.check) as running:
         device, schedule = running.device, running.schedule
         done.device, done.device_reason = device.kind, device.reason
         done.schedule, done.schedule_reason = schedule.name, schedule.reason
         done.pools = asdict(schedule.pools)
         done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks))
-        sealer = Sealer(config, ledger.batches, tell=progress.sealed)
+        sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
         try:
@@ -272,6 +280,8 @@ def _make_missing(
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
             raise _incomplete(config, ledger, running.said, error) from error
+        except LeaseLostError:
+            raise
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         finally:

@@ -18,6 +18,7 @@ from jobs.engine.cluster import ClusterShrankError, reason
 from jobs.engine.ledger import Ledger
 from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import WorkSplit, split_work
+from jobs.leases.fence import Fence
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
@@ -73,7 +74,9 @@ class _Done:
         self.batches_again = 0
 
 
-def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> PriorReport:
+def run_prior_stage(
+    config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, fence: Fence, began: float
+) -> PriorReport:
     """Embed what the store does not know of this job's share of the plan.
 
     Raises:
@@ -91,7 +94,7 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
     work = windows_left(planned, ledger)
     done = _Done()
     progress.publish()
-    with start(config, planned, progress, stop) as running:
+    with start(config, planned, progress, stop, fence=fence.check) as running:
         progress.phase("asking the store")
         first = split_work(config, work, running.setup.memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)

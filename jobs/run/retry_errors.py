@@ -124,7 +124,7 @@ def retry(running: Running, planned: Plan, failed: FailedRows, on_receipt: Calla
         IncompleteRunError: some rows could not be tried; their shards stay as they are.
     """
     config = running.setup.config
-    sealer = Sealer(config, failed.shards, reseal)
+    sealer = Sealer(config, failed.shards, reseal, fence=running.setup.fence)
 
     def on_batch(receipt: Receipt, whole: bool) -> bool:
         if whole:

@@ -10,13 +10,15 @@ is stored is durable: whoever goes on after a kill finds it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from jobs.engine.ledger import unfenced
 from jobs.engine.pipeline import Setup, Work, begin_pipeline, blocks_of, embedded, task_arguments
+from manifests import storage
 from manifests.batch import Batch, Bucket, unpack
 from manifests.commit import FailureKind
 from manifests.errors import REJECTED, SUCCESS, RowStatus, StorageError, general
@@ -88,7 +90,7 @@ def embed(setup: Setup, work: Sequence[Work], images: bool = True, together: int
             store_batches,
             batch_size=stored_at_once,
             batch_format="pyarrow",
-            fn_args=(setup.memory.url,),
+            fn_args=(setup.memory.url, setup.fence),
             **task_arguments(setup),
         )
         for block in blocks_of(dataset):
@@ -105,7 +107,7 @@ def embed(setup: Setup, work: Sequence[Work], images: bool = True, together: int
                 )
 
 
-def store_batches(block: pa.Table, store_url: str) -> pa.Table:
+def store_batches(block: pa.Table, store_url: str, fence: Callable[[], None] = unfenced) -> pa.Table:
     """Stage: the new embeddings of several batches, as one part of the store."""
     batches = [Batch.from_block(each) for each in unpack(block)]
     failed = [failure for batch in batches for failure in _failures(batch)]
@@ -116,8 +118,9 @@ def store_batches(block: pa.Table, store_url: str) -> pa.Table:
     ]
     stored, refused = 0, None
     try:
-        for _ in store_new((batch.samples for batch in batches), store_url):
-            pass
+        with storage.fenced(fence):
+            for _ in store_new((batch.samples for batch in batches), store_url):
+                pass
         stored = sum(newly_embedded(batch.samples) for batch in batches)
     except StorageError as error:
         # As data, so that one full disk is not one of the errors that a pipeline may have.

@@ -13,6 +13,7 @@ from typing import Protocol
 from jobs.cost.step_times import StepTimes
 from jobs.cost.work import device_time
 from jobs.engine.cluster import EngineLog, cluster, engine_log
+from jobs.engine.ledger import unfenced
 from jobs.engine.pipeline import Setup, Work, after_loss, run_pipeline
 from jobs.engine.pools import npus
 from jobs.monitoring.progress import RunProgress
@@ -92,11 +93,13 @@ def start(
     progress: RunProgress,
     stop: Stops,
     known: Callable[[], tuple[str, StepTimes] | None] = lambda: None,
+    fence: Callable[[], None] = unfenced,
 ) -> Iterator[Running]:
     """Be connected to Ray, with pools that fit its devices; nothing of them is started yet.
 
     Args:
         known: tells the step times of an earlier run.
+        fence: asked by every process before it replaces or removes a file of the output.
 
     Raises:
         UsageError: the pools cannot run on what the cluster has, or there is no such device.
@@ -120,6 +123,7 @@ def start(
             progress.engine,
             stop.look,
             remembered(config, device.kind),
+            fence=fence,
             several_shapes=len({bucket.shape for bucket in planned.buckets}) > 1,
         )
         yield Running(device, schedule, setup, said)

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from jobs.leases.lease import Lease
 from jobs.run import run_folder
-from jobs.run.lease import Lease
 from jobs.scoring.batches import made_batches
 from jobs.scoring.shards import clip_scores, has_columns, seal_with
 from jobs.verification.output import planned_output, shards_of
+from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan, share_of
@@ -57,7 +58,7 @@ def score(config: RunConfig, names: Sequence[str], kind: DeviceKind, tell: Calla
         raise UsageError(f"--manifest: {', '.join(config.manifest)} is not what {config.output} was made of")
     if not run_folder.is_finished(config.output):
         raise UsageError(f"{config.output} is not finished; start the job again until it is, and then score it")
-    with Lease(config.output, share, tell) as lease:
+    with Lease(config.output, share, tell) as lease, storage.fenced(lease.fence.check):
         numbers = share_of(planned, share)
         finish_reseals(config.output, numbers)
         wanted = parse(spelled([*config.score_names, *names]))
@@ -67,7 +68,7 @@ def score(config: RunConfig, names: Sequence[str], kind: DeviceKind, tell: Calla
         done = Scored()
         missing = [number for number in numbers if not has_columns(config.output, number, columns)]
         done.before = len(numbers) - len(missing)
-        _score_shards(config, planned, missing, columns, kind, done, tell, lease.check)
+        _score_shards(config, planned, missing, columns, kind, done, tell, lease.fence.check)
     return done
 
 

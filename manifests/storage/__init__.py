@@ -11,6 +11,7 @@ becomes a `StorageError` that names the location and what to do.
 
 from __future__ import annotations
 
+from manifests.storage.exclusive import create, is_exclusive
 from manifests.storage.finding import MARKER, Found, find
 from manifests.storage.listing import Entry, exists, free_bytes, list_names, list_tree
 from manifests.storage.locations import (
@@ -28,6 +29,7 @@ from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes, re
 from manifests.storage.retries import passes, patience
 from manifests.storage.writes import (
     copy_together,
+    fenced,
     put_atomic,
     put_together,
     remove,
@@ -42,13 +44,16 @@ __all__ = [
     "Found",
     "absolute",
     "copy_together",
+    "create",
     "exists",
+    "fenced",
     "fetch",
     "find",
     "folder_of",
     "free_bytes",
     "in_words",
     "is_absolute",
+    "is_exclusive",
     "is_remote",
     "join",
     "list_names",

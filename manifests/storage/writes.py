@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,30 @@ from manifests.storage.locations import filesystem, is_remote, join, local_path
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
 
 
+#: Asked right before anything is replaced or removed by this thread.
+_fence: ContextVar[Callable[[], None] | None] = ContextVar("fence", default=None)
+
+
+@contextlib.contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """Within the block this thread replaces and removes nothing without asking.
+
+    Args:
+        check: raises where what lies there is not this process's to change any more.
+    """
+    token = _fence.set(check)
+    try:
+        yield
+    finally:
+        _fence.reset(token)
+
+
+def _ask() -> None:
+    check = _fence.get()
+    if check is not None:
+        check()
+
+
 @contextlib.contextmanager
 def _replacing(url: str, lasting: bool = True) -> Iterator[IO[bytes]]:
     """A local file under a hidden name; at the end it is synced and gets its own name in one step.
@@ -34,7 +59,7 @@ def _replacing(url: str, lasting: bool = True) -> Iterator[IO[bytes]]:
         lasting: sync the folder too; else the caller does that, once for several files.
     """
     target = Path(local_path(url))
-    _make_folder(target.parent)
+    make_folder(target.parent)
     # The random part keeps a writer that was taken for dead from mixing its bytes with its successor's.
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -42,25 +67,30 @@ def _replacing(url: str, lasting: bool = True) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        _ask()
         os.replace(temporary, target)
+    except FileNotFoundError:
+        # Whoever took this job's lease over has removed what it was about to put in place.
+        _ask()
+        raise
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     if lasting:
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it; each one's name is synced in the folder above."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names that stand in a folder survive a loss of power, and those that are gone stay away."""
     try:
         number = os.open(folder, os.O_RDONLY)
@@ -109,6 +139,7 @@ def write_atomic(url: str, data: bytes) -> None:
                 file.write(data)
             return
         fs, path = filesystem(url)
+        _ask()
         fs.pipe_file(path, data)
 
     retries.request("write", url, attempt)
@@ -133,6 +164,7 @@ def _put(local_file: str, url: str, lasting: bool) -> None:
                 shutil.copyfileobj(source, file, 16 << 20)
             return
         fs, path = filesystem(url)
+        _ask()
         fs.put_file(local_file, path)
 
     retries.request("write", url, attempt)
@@ -148,7 +180,7 @@ def put_together(local_files: Sequence[str], folder: str) -> None:
     for local_file in local_files:
         _put(local_file, join(folder, os.path.basename(local_file)), lasting=False)
     if not is_remote(folder):
-        retries.request("write", folder, lambda: _sync_folder(Path(local_path(folder))))
+        retries.request("write", folder, lambda: sync_folder(Path(local_path(folder))))
 
 
 def copy_together(urls: Sequence[str], folder: str) -> None:
@@ -167,6 +199,7 @@ def copy_together(urls: Sequence[str], folder: str) -> None:
 def _copy(url: str, target: str) -> None:
     def attempt() -> None:
         fs, path = filesystem(url)
+        _ask()
         fs.cp_file(path, filesystem(target)[1])
 
     retries.request("write", target, attempt)
@@ -182,31 +215,47 @@ def remove(url: str, recursive: bool = False, lasting: bool = False) -> None:
     def attempt() -> None:
         fs, path = filesystem(url)
         fs.invalidate_cache(path)
+        _ask()
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=recursive)
         if lasting and not is_remote(url):
             # Also where it is gone already: whoever removed it may have been killed before this.
             with contextlib.suppress(FileNotFoundError):
-                _sync_folder(Path(path).parent)
+                sync_folder(Path(path).parent)
 
     retries.request("remove", url, attempt)
 
 
-def sweep(folder: str, older_than_s: float = 3600.0) -> int:
-    """Remove temporary files that killed writers left in a local folder; returns how many there were."""
+def sweep(folder: str, older_than_s: float = 3600.0, below: bool = False) -> int:
+    """Remove temporary files that killed writers left in a local folder; returns how many there were.
+
+    Args:
+        older_than_s: and nobody has written to them for so long, by the clock of the disk they lie on.
+        below: in all folders below it, too.
+    """
     if is_remote(folder) or not os.path.isdir(local_path(folder)):
         return 0
 
     def attempt() -> int:
-        swept = 0
-        for entry in os.scandir(local_path(folder)):
-            with contextlib.suppress(FileNotFoundError):
-                if is_temporary(entry.name) and time.time() - entry.stat().st_mtime > older_than_s:
-                    os.unlink(entry.path)
-                    swept += 1
-        return swept
+        left = [
+            os.path.join(place, name)
+            for place, _, names in itertools.islice(os.walk(local_path(folder)), None if below else 1)
+            for name in filter(is_temporary, names)
+        ]
+        return sum(_remove_old(path, older_than_s) for path in left)
 
     return retries.request("clean", folder, attempt)
+
+
+def _remove_old(path: str, older_than_s: float) -> bool:
+    probe = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.tmp")
+    with contextlib.suppress(FileNotFoundError), open(probe, "xb") as new:
+        os.unlink(probe)
+        # This machine's clock may be an hour from that of the server that the folder lies on.
+        if os.fstat(new.fileno()).st_mtime - os.stat(path).st_mtime >= older_than_s:
+            os.unlink(path)
+            return True
+    return False
 
 
 def is_temporary(name: str) -> bool:
