@@ -156,10 +156,11 @@ class AttentionSwitch:
     Args:
         wanted: the option's value.
         kind: of the device.
+        graph: the models are compiled, which the trials are not.
     """
 
-    def __init__(self, wanted: AttentionWay, kind: DeviceKind) -> None:
-        self._wanted, self._kind = wanted, kind
+    def __init__(self, wanted: AttentionWay, kind: DeviceKind, graph: bool = False) -> None:
+        self._wanted, self._kind, self._graph = wanted, kind, graph
         self._decisions: list[Decision] = []
 
     @property
@@ -201,6 +202,8 @@ class AttentionSwitch:
             return "--attention plain"
         if self._wanted == "auto" and self._kind == "cpu":
             return "the CPU has no fused operator"
+        if self._wanted == "auto" and self._graph:
+            return "with --graph only --attention fused takes the operator: no trial says how it compiles"
         return None
 
 

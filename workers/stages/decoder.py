@@ -72,7 +72,7 @@ class Decoder:
             wanted = repositories(tasks) if set(config.score_names) & set(BY_CLIP) else repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
-            self._attention = attention.AttentionSwitch(config.attention, kind)
+            self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
             rows = rows_per_call(config, kind)
             self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows, graphs, self._attention)
             for task in tasks[:1]:

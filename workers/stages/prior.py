@@ -56,7 +56,7 @@ class Prior:
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
             self.weights = facts["weights"] = fingerprints(folder, [PRIOR])
             self._condition_size = condition_size(str(folder))
-            self._attention = attention.AttentionSwitch(config.attention, kind)
+            self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
             rows = rows_per_call(config, kind)
             self._model = pipelines.PriorModel(folder, device.dtype(kind), rows, graphs, self._attention)
             facts["switches"] = self._attention.record

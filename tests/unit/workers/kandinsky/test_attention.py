@@ -207,14 +207,17 @@ def test_a_device_without_the_operator_falls_back_under_auto_and_refuses_fused(
         decoder_of(kandinsky, folder, ms.float32, attention.AttentionSwitch("fused", "ascend"))
 
 
-def test_on_the_cpu_auto_is_plain_without_a_trial(
+def test_on_the_cpu_and_in_graphs_auto_is_plain_without_a_trial(
     kandinsky: ModuleType, attention: ModuleType, folder: Path, operator: Any
 ) -> None:
     import mindspore as ms
 
     switch = attention.AttentionSwitch("auto", "cpu")
     model = decoder_of(kandinsky, folder, ms.float32, switch)
+    compiled = attention.AttentionSwitch("auto", "ascend", graph=True)
+    compiled.apply(model._pipelines["text2img"].movq, "movq")
     assert not operator.calls
+    assert [(each["chosen"], each["fell_back"]) for each in compiled.record] == [("plain", False)]
     assert [(each["of"], each["chosen"], each["fell_back"]) for each in switch.record] == [
         ("unet", "plain", False),
         ("movq", "plain", False),
