@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests.storage import writes
+from jobs.leases.fence import Fence
 from tests.faults.simulation.seeds import KINDS, tell, undisturbed
 
 pytestmark = pytest.mark.faults
@@ -37,9 +37,6 @@ def test_one_seed_is_one_story(tmp_path: Path, whole: dict[str, bytes]) -> None:
 def test_a_fault_of_the_job_is_found_and_names_its_seed(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nobody_asks(check: object) -> object:
-        return writes.contextlib.nullcontext()
-
-    monkeypatch.setattr("manifests.storage.fenced", nobody_asks)
+    monkeypatch.setattr(Fence, "check", lambda fence: None)
     with pytest.raises(AssertionError, match=r"^seed \d+: "):
         tell_all(tmp_path / "story", whole)
