@@ -29,6 +29,7 @@ OTHER_ENVIRONMENTS = {
     "jobs/benchmarks/kernel_times_pytorch.py": {"diffusers", "torch"},
     "infra/demo_checkpoint": {"diffusers", "torch"},
     "tests/goldens/reference.py": {"diffusers", "torch"},
+    "tests/goldens/count_flops.py": {"diffusers", "torch"},
 }
 
 #: Declared and never imported: commands, plugins of pytest, and what fsspec loads when it meets a URL.

@@ -119,7 +119,7 @@ def test_an_option_is_not_torn_at_the_end_of_a_line(monkeypatch: pytest.MonkeyPa
 
 def test_a_dry_run_shows_its_own_options_first(monkeypatch: pytest.MonkeyPatch) -> None:
     own, *others = groups(parser_of("plan.py", monkeypatch)).items()
-    assert [action.dest for action in own[1]] == ["check_inputs", "probe", "json"]
+    assert [action.dest for action in own[1]] == ["check_inputs", "probe", "chip", "peak", "utilization", "json"]
     run = groups(parser_of("generate.py", monkeypatch))
     assert [title for title, _ in others] == list(run)
     assert list(run) == [*get_args(OptionGroup), "settings from a file", "help"]
