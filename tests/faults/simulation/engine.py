@@ -27,6 +27,7 @@ from jobs.monitoring.progress import RunProgress
 from jobs.monitoring.status_file import StatusFile
 from jobs.run import job
 from jobs.run.prior_stage import PriorReport
+from jobs.schedule import running
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -128,14 +129,16 @@ class _Call:
 @contextmanager
 def in_place_of_ray(engine: Engine) -> Iterator[None]:
     """Within the block the job runs on this engine."""
-    stand_ins = {
+    schedule = SimpleNamespace(name="pools", reason="simulated", in_words="simulated", pools=POOLS)
+    at_start = {
         "cluster": lambda notify: nullcontext([]),
         "engine_log": lambda: nullcontext(SimpleNamespace(text="")),
         "choose_device": lambda config, npus: DeviceChoice("cpu", "simulated"),
-        "npus": lambda nodes: 0,
-        "split_devices": lambda *given: POOLS,
+        "arrange": lambda *given: schedule,
         "start_attempts": lambda: None,
         "run_pipeline": engine.run_pipeline,
+    }
+    at_end = {
         "devices": lambda setup: (),
         "compilations": lambda setup: (),
         "losses": lambda setup: ({}, 0),
@@ -143,8 +146,8 @@ def in_place_of_ray(engine: Engine) -> Iterator[None]:
         "_versions": dict,
     }
     with ExitStack() as stack:
-        stack.enter_context(patch.multiple(job, **stand_ins))
-        stack.enter_context(patch("jobs.run.retry_errors.run_pipeline", engine.run_pipeline))
+        stack.enter_context(patch.multiple(running, **at_start))
+        stack.enter_context(patch.multiple(job, **at_end))
         stack.enter_context(patch("jobs.engine.ledger.ray", engine.ray))
         # Once, and not by a thread whose moments nobody decides.
         stack.enter_context(patch.object(StatusFile, "begin", lambda status: status._write("running", "", 1.0)))
