@@ -54,7 +54,7 @@ def packages() -> list[str]:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site-packages folder with packages and data as pyproject.toml names them, and nothing else of the source tree."""
+    """A site-packages folder with packages and data as pyproject.toml says, and nothing else of the source tree."""
     folder = tmp_path_factory.mktemp("site-packages")
     data = SETUPTOOLS["package-data"]
     for package in packages():

@@ -18,7 +18,7 @@ from tests.unit.finished_run import write_manifest
 pytestmark = pytest.mark.faults
 
 #: Changes of files that the job makes: run files, parts, shards, their stats, and removals.
-CHANGES = 16
+CHANGES = 17
 
 #: Of these, the ones that put a shard's tar, index and stats in place; in the first shard and the second a row fails.
 SHARD_FILES = (7, 8, 9, 11)
