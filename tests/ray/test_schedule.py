@@ -54,7 +54,8 @@ def test_both_schedules_make_the_same_bytes(
     assert [name for name in pools if pools[name] != phases[name]] == []
     times = json.loads((tmp_path / "phases" / "_run" / "times.json").read_text())
     assert all({"prior", "decoder"} <= bucket["seconds"].keys() for bucket in times["buckets"])
-    achieved = [reports[schedule]["achieved"] for schedule in ("pools", "phases")]
-    for stage in ("prior", "decoder"):
-        assert achieved[0][stage]["tflop"] == pytest.approx(achieved[1][stage]["tflop"]), "the same work"
-        assert achieved[0][stage]["of_peak"] is None, "of this CPU's peak nothing is known"
+    pools_did, phases_did = (reports[schedule]["achieved"] for schedule in ("pools", "phases"))
+    assert pools_did["decoder"]["tflop"] == pytest.approx(phases_did["decoder"]["tflop"]), "the same work"
+    # Phases load images in their second half, so the prior has embedded the row whose image is lost.
+    assert pools_did["prior"]["tflop"] < phases_did["prior"]["tflop"] < 1.2 * pools_did["prior"]["tflop"]
+    assert pools_did["prior"]["of_peak"] is None, "of this CPU's peak nothing is known"
