@@ -57,18 +57,7 @@ def _parser() -> Parser:
     how.add_argument("--alone", action="store_true", help="in a device call of one row, however many the run's had")
     how.add_argument("--to", metavar="FILE_OR_URL", help="the PNG file to write (default: KEY.png in this folder)")
     how.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    model = parser.add_argument_group("model and device")
-    model.add_argument(
-        "--checkpoint",
-        metavar="FOLDER_URL_OR_OWNER",
-        help="where the run's checkpoint lies now (default: where the run had it)",
-    )
-    model.add_argument(
-        "--device",
-        choices=("auto", "ascend", "cpu"),
-        default="auto",
-        help="auto takes Ascend where this machine has a card (default: auto)",
-    )
+    parser.add_model_options()
     return parser
 
 

@@ -48,18 +48,7 @@ def _parser() -> Parser:
         help="where the run's manifest lies now (default: where it had it)",
     )
     what.add_argument("--shards", metavar="I/N", default="1/1", help="every N-th shard from the I-th on (default: 1/1)")
-    model = parser.add_argument_group("model and device")
-    model.add_argument(
-        "--checkpoint",
-        metavar="FOLDER_URL_OR_OWNER",
-        help="where the run's checkpoint lies now (default: where the run had it)",
-    )
-    model.add_argument(
-        "--device",
-        choices=("auto", "ascend", "cpu"),
-        default="auto",
-        help="auto takes Ascend where this machine has a card (default: auto)",
-    )
+    parser.add_model_options()
     return parser
 
 

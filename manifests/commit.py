@@ -29,7 +29,7 @@ from manifests.errors import SUCCESS, StorageError, general
 #: Where parts are staged, under the output.
 PARTS_FOLDER = "_run/parts"
 
-#: Stats files read at the same time; on an object store each is one round trip.
+#: Stats files, or indexes, read at the same time; on an object store each is one round trip.
 READERS = 16
 
 _STATS_NAME = re.compile(r"^(\d{5,})_stats\.json$")

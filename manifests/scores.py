@@ -6,7 +6,7 @@ NaN and never a reason to fail a row. Columns of scores come behind the manifest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
@@ -33,6 +33,11 @@ _VITL14 = {"hidden_size": 1024, "num_hidden_layers": 24, "patch_size": 14, "proj
 
 #: The settings of an image encoder that `fields` asks for.
 ENCODER_SETTINGS: tuple[str, ...] = tuple(_VITL14)
+
+
+def needs_clip(names: Collection[str]) -> bool:
+    """True where one of these scores needs the checkpoint's CLIP."""
+    return not set(BY_CLIP).isdisjoint(names)
 
 
 def parse(words: str) -> tuple[str, ...]:

@@ -95,7 +95,6 @@ class Setup:
         taken_out: devices that broke while it ran.
         told: ids of the lost processes, and fallbacks, that `notify` has heard of.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
-        told: ids of the lost processes that `notify` has heard of.
         fence: asked by every process before it replaces or removes a file of the output.
     """
 
@@ -418,7 +417,8 @@ class PlannedBatches(Datasource):
             blocks = ((without_inputs(batch) if ready else batch).to_block() for batch in found)
             if together is None:
                 yield from blocks
-            while together is not None and (some := list(itertools.islice(blocks, together))):
+                return
+            while some := list(itertools.islice(blocks, together)):
                 yield pack(some)
 
         return read

@@ -17,6 +17,7 @@ from jobs.output.catalog import open_index
 from jobs.output.summary import Summary, summarize
 from jobs.run import run_folder
 from manifests import storage
+from manifests.config import RunConfig
 from manifests.errors import UsageError
 
 
@@ -94,7 +95,7 @@ def export(wish: Wish, tell: Callable[[str], None]) -> Exported:
     if not target.is_finished():
         layout.finish(files)
         if wish.layout == "huggingface":
-            _describe(wish, target, contents, summary, selection, rows)
+            _describe(wish, target, contents, summary, selection, rows, config)
         target.finish(contents)
     return Exported(contents, len(missing), files, selection.without_image, summary.whole)
 
@@ -115,10 +116,15 @@ def _asked(wish: Wish, summary: Summary, selection: Selection) -> dict[str, obje
 
 
 def _describe(
-    wish: Wish, target: Target, contents: Contents, summary: Summary, selection: Selection, rows: Rows
+    wish: Wish,
+    target: Target,
+    contents: Contents,
+    summary: Summary,
+    selection: Selection,
+    rows: Rows,
+    config: RunConfig,
 ) -> None:
     """Card and sample pictures."""
-    config = run_folder.settings(wish.output)
     with open_index(wish.output, int(selection.shards[0])) as file:
         schema: pa.Schema = file.schema_arrow
     if wish.resize is not None:

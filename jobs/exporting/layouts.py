@@ -126,8 +126,8 @@ class WebDataset:
         counted = _Counted(pieces)
         with tempfile.TemporaryDirectory(prefix="export-") as folder:
             stats = build_shard(file, iter(counted), folder, self._config)
-            for one in filter(None, (stats.tar, stats.parquet)):
-                storage.put_atomic(os.path.join(folder, one.name), storage.join(self._url, one.name))
+            local = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
+            storage.put_together(local, self._url)
         commit.write_stats(self._url, stats)
         return counted.contents
 

@@ -138,7 +138,8 @@ class _Done:
         for call in stored.times:
             self.times.add_prior(call.bucket, call.rows, call.seconds)
             self.achieved.add_prior(call.bucket, call.embedded, call.seconds)
-        self.embedding_limit.count(failure_kinds(stored.failed), stored.rows)
+        # The plan has counted those that it rejects.
+        self.embedding_limit.count(failure_kinds(stored.failed_here), stored.rows)
 
     @property
     def too_many(self) -> bool:

@@ -24,12 +24,11 @@ from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.signals import Stop, StopNowError
-from jobs.schedule.embedding import embed
+from jobs.schedule.embedding import embed, failure_kinds
 from jobs.schedule.running import Running, start
-from manifests.commit import FailureKind
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
-from manifests.errors import IncompleteRunError, UsageError, general
+from manifests.errors import IncompleteRunError, UsageError
 from manifests.planning.plan import Plan, share_of
 
 
@@ -149,12 +148,10 @@ def _embed_missing(running: Running, found: WorkSplit, progress: RunProgress, do
                 progress.phase("embedding")
                 progress.add(stored.rows, len(stored.failed))
                 done.embedded += stored.rows
-                kinds = []
-                for message, count in Counter((row.status, row.message) for row in stored.failed).items():
-                    status, text = message
-                    done.failed[status] += count
-                    done.examples.setdefault(status, text)
-                    kinds.append(FailureKind(status=status, reason=general(text), count=count, example=text))
+                kinds = failure_kinds(stored.failed)
+                for kind in kinds:
+                    done.failed[kind.status] += kind.count
+                    done.examples.setdefault(kind.status, kind.example)
                 limit.count(kinds, stored.rows)
                 if stop.came():
                     stop.check()

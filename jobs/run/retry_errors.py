@@ -22,7 +22,7 @@ from jobs.engine.ledger import Sealer
 from jobs.schedule.running import Running
 from manifests import storage
 from manifests.batch import Batch
-from manifests.commit import Receipt, index_name, parts_url, read_stats
+from manifests.commit import READERS, Receipt, index_name, parts_url, read_stats
 from manifests.config import RunConfig
 from manifests.errors import REJECTED, SUCCESS, IncompleteRunError
 from manifests.planning.plan import Plan, Window, planned_batches
@@ -30,9 +30,6 @@ from workers.stages.reseal import RETRY_FOLDER, reseal
 
 #: Statuses that trying again cannot change.
 FINAL = frozenset({SUCCESS, REJECTED})
-
-#: Stats and indexes read at the same time.
-READERS = 16
 
 
 @dataclass(frozen=True)

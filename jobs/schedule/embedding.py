@@ -68,6 +68,11 @@ class Embedded:
     failed: tuple[FailedRow, ...]
     times: tuple[PriorTime, ...]
 
+    @property
+    def failed_here(self) -> list[FailedRow]:
+        """Those that the plan had not rejected before."""
+        return [row for row in self.failed if row.status != REJECTED]
+
 
 def embed(setup: Setup, work: Sequence[Work], images: bool = True, together: int | None = None) -> Iterator[Embedded]:
     """Embed what the store does not know of these windows' wanted batches, and store it.
@@ -137,12 +142,11 @@ def _failures(batch: Batch) -> Iterator[tuple[int, int, int, str, str]]:
 
 
 def failure_kinds(failed: Sequence[FailedRow]) -> list[FailureKind]:
-    """The same by what their messages have in common; those that the plan rejects are left out, it has counted them."""
+    """The same by what their messages have in common, in the order in which they came first."""
     kinds: dict[tuple[str, str], FailureKind] = {}
     for row in failed:
-        if row.status != REJECTED:
-            kind = row.status, general(row.message)
-            count = kinds[kind].count if kind in kinds else 0
-            example = kinds[kind].example if kind in kinds else row.message
-            kinds[kind] = FailureKind(status=kind[0], reason=kind[1], count=count + 1, example=example)
+        kind = row.status, general(row.message)
+        count = kinds[kind].count if kind in kinds else 0
+        example = kinds[kind].example if kind in kinds else row.message
+        kinds[kind] = FailureKind(status=kind[0], reason=kind[1], count=count + 1, example=example)
     return list(kinds.values())

@@ -16,7 +16,7 @@ from jobs.schedule.embedding import Embedded, embed
 from jobs.schedule.pieces import Pieces
 from manifests.commit import Receipt
 from manifests.embeddings.store import tidy_index
-from manifests.errors import REJECTED, RowStatus
+from manifests.errors import RowStatus
 
 #: Hears of embeddings that were stored; true where the run shall stop.
 Hear = Callable[[Embedded], bool]
@@ -42,10 +42,9 @@ def run_phases(setup: Setup, pieces: Pieces, work: Sequence[Work], hear: Hear) -
         setup.notify(f"piece {number + 1} of {len(cut)}: {setup.pools.in_words}")
         failed: defaultdict[tuple[int, int], dict[int, tuple[RowStatus, str]]] = defaultdict(dict)
         for stored in embed(prior, piece, images=False, together=pieces.together):
-            for row in stored.failed:
-                # The plan's own are failed rows before they get here.
-                if row.status != REJECTED:
-                    failed[row.shard, row.batch][row.row] = row.status, row.message
+            # Those that the plan rejects are failed rows before they get here.
+            for row in stored.failed_here:
+                failed[row.shard, row.batch][row.row] = row.status, row.message
             if hear(stored):
                 return
         # The decoder's look-ups each read all index files.

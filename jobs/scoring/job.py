@@ -15,7 +15,7 @@ from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan, share_of
-from manifests.scores import BY_CLIP, parse, spelled
+from manifests.scores import needs_clip, parse, spelled
 from workers.checkpoints.locations import PRIOR, condition_size, local_folder
 from workers.device import device
 from workers.device.device import DeviceKind
@@ -95,12 +95,11 @@ def _score_shards(
 
 
 def _scorer(config: RunConfig, names: Sequence[str], kind: DeviceKind) -> Scorer | None:
-    if not set(names) & set(BY_CLIP):
+    if not needs_clip(names):
         return None
     device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
     from workers.kandinsky import pipelines
 
     folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
     guard = Guard(STAGE, "failed_to_generate", config.device_timeout)
-    size = condition_size(str(folder))
-    return make_scorer(names, folder, device.dtype(kind), rows_per_call(config, kind), guard, size)
+    return make_scorer(names, folder, device.dtype(kind), rows_per_call(config, kind), guard)

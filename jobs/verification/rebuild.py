@@ -107,8 +107,7 @@ def _put_in_place(found: Salvage, built: ShardStats, folder: str, output: str) -
             trouble=f"{which}, made again, cannot be proved to be what was there: {why}; remove the shard's files "
             f"({commit.shard_name(found.shard)}*) and start the job again to make all of it anew",
         )
-    for file, _ in damaged:
-        storage.put_atomic(os.path.join(folder, file.name), storage.join(output, file.name))
+    storage.put_together([os.path.join(folder, file.name) for file, _ in damaged], output)
     names = [file.name for file, _ in damaged]
     if recorded != built:
         commit.write_stats(output, built)

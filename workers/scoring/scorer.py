@@ -17,7 +17,8 @@ import pyarrow as pa
 from PIL import Image
 
 from manifests.batch import Batch, Bucket
-from manifests.scores import BY_CLIP
+from manifests.scores import BY_CLIP, needs_clip
+from workers.checkpoints.locations import condition_size
 from workers.fault_tolerance.guard import Guard
 from workers.fault_tolerance.isolation import call_or_isolate
 from workers.scoring.columns import cosines
@@ -127,9 +128,7 @@ def _picture(pixels: bytes | None, shape: tuple[int, ...]) -> Image.Image | None
     return None if pixels is None else Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(shape))
 
 
-def make_scorer(
-    names: Sequence[str], folder: Path, dtype: Any, rows: int | None, guard: Guard, condition_size: int
-) -> Scorer | None:
+def make_scorer(names: Sequence[str], folder: Path, dtype: Any, rows: int | None, guard: Guard) -> Scorer | None:
     """A scorer with the checkpoint's CLIP loaded; None where no score needs it.
 
     Args:
@@ -137,8 +136,8 @@ def make_scorer(
         dtype: MindSpore dtype of the weights.
         rows: of every call, where the device compiles for each number of them.
     """
-    if not set(names) & set(BY_CLIP):
+    if not needs_clip(names):
         return None
     from workers.kandinsky.pipelines import ClipModel
 
-    return Scorer(names, ClipModel(folder, dtype, rows), guard, condition_size)
+    return Scorer(names, ClipModel(folder, dtype, rows), guard, condition_size(str(folder)))

@@ -14,8 +14,8 @@ from PIL import Image
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
-from manifests.scores import BY_CLIP
-from workers.checkpoints.locations import condition_size, local_folder, repositories
+from manifests.scores import needs_clip
+from workers.checkpoints.locations import local_folder, repositories
 from workers.device import device
 from workers.embeddings.origin import fingerprints
 from workers.embeddings.storing import only_new
@@ -69,7 +69,7 @@ class Decoder:
             self._warm_up = WarmUp(self._guard, graphs)
             self._dump_latents = config.dump_latents
             # The first one is the prior's, whose CLIP scores images.
-            wanted = repositories(tasks) if set(config.score_names) & set(BY_CLIP) else repositories(tasks)[1:]
+            wanted = repositories(tasks) if needs_clip(config.score_names) else repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
             self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
@@ -78,14 +78,8 @@ class Decoder:
             for task in tasks[:1]:
                 self._model.load(task)
             facts["switches"] = self._attention.record
-            self._scorer = make_scorer(
-                config.score_names,
-                folder,
-                device.dtype(kind),
-                rows,
-                replace(self._guard, stage=STAGE),
-                condition_size(str(folder)),
-            )
+            guard = replace(self._guard, stage=STAGE)
+            self._scorer = make_scorer(config.score_names, folder, device.dtype(kind), rows, guard)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `pixels` and scores to a batch of one block and drop what they were made from, except new embeddings."""
