@@ -19,7 +19,7 @@ from manifests.planning.plan import Plan, Window, planned_batches
 from workers.checkpoints import locations
 from workers.device.device import choose_device
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
+from workers.fault_tolerance.kept_attempts import start_attempts
 
 #: Batches of each bucket: one that compiles and loads, and one that is timed.
 BATCHES = 2
@@ -52,7 +52,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
     alone = alone.model_copy(update={"embeddings": NO_EMBEDDINGS, "stage": "all"})
     watch = Stopwatch()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes, start_attempts() as attempts:
         device = choose_device(config, npus(nodes))
         pools = size_pools(config, device.kind, nodes)
         progress.note(f"device: {device.kind} ({device.reason})")
@@ -63,7 +63,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             alone,
             pools_alone,
             planned.tasks,
-            start_attempts(),
+            attempts,
             progress.note,
             progress.engine,
             lambda working: None,

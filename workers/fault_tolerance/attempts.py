@@ -6,8 +6,9 @@ happened:
 
     whole -> died -> whole -> died -> row by row; a row that dies alone is failed, the others are made
 
-`Attempts` is plain bookkeeping; `start_attempts` puts one on the driver's node, as a Ray actor that costs no CPU
-share. If that one process is lost, counting begins anew: some calls more, no row less.
+`Attempts` is plain bookkeeping; workers/fault_tolerance/kept_attempts.py puts it on the driver's node, as a Ray actor
+that costs no CPU share and whose books outlive its process. What is asked twice, because the answer was lost with
+that process, counts once.
 
 What is blamed on whom:
 - A death is the batch's, then the row's. It is nobody's where the whole node is gone.
@@ -27,8 +28,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
-from workers.fault_tolerance.losses import Loss, Losses, engines_words, lost_nodes
-from workers.fault_tolerance.same_source import difference, own_source
+from workers.fault_tolerance.losses import Loss, Losses
+from workers.fault_tolerance.same_source import difference
 from workers.fault_tolerance.timeline import Calls, Timeline
 
 #: Deaths of a whole batch before its rows are tried one by one.
@@ -177,7 +178,8 @@ class Attempts:
         self._up: dict[str, tuple[str, Worker]] = {}
         self._losses = Losses(lost_nodes, self._own_words, last_words)
         self._calls = Calls(clock)
-        self._start_failures: Counter[str] = Counter()
+        #: By stage, the processes that could not, with none in between that could.
+        self._start_failures: defaultdict[str, set[str]] = defaultdict(set)
         #: Stages of the actors that do.
         self._compiling: dict[str, str] = {}
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -326,7 +328,8 @@ class Attempts:
 
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
         """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/kandinsky/graph.py)."""
-        self._compilations += [{"stage": stage, "device": worker.name, **each} for each in compilations]
+        found = [{"stage": stage, "device": worker.name, **each} for each in compilations]
+        self._compilations += [each for each in found if each not in self._compilations]
 
     def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
         """An actor could not load its model; `unusable` where no other process could either."""
@@ -334,8 +337,8 @@ class Attempts:
         self._start_failed(stage, worker, why, unusable)
 
     def _start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
-        self._start_failures[stage] += 1
-        if unusable or self._start_failures[stage] >= START_FAILURES:
+        self._start_failures[stage].add(worker.id)
+        if unusable or len(self._start_failures[stage]) >= START_FAILURES:
             where = self._own_words.pop(worker.id, None)
             self._trouble = (UsageError if unusable else IncompleteRunError)(
                 f"the {stage} pool cannot start on {worker.name}: {where or why}"
@@ -407,13 +410,3 @@ class Attempts:
         self._starting.clear()
         self._compiling.clear()
         self._left_out.update(self._out)
-
-
-def start_attempts() -> Any:
-    """`Attempts` as a Ray actor on the node that this is called on; its handle goes to every guard."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts)
-    return actor.remote(lost_nodes, engines_words, own_source())
