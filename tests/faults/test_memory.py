@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -111,6 +112,42 @@ def metered(container: Container, share: float, too: Sequence[str]) -> Iterator[
         thread.join()
 
 
+def run(
+    prompts: Sequence[str],
+    container: Container,
+    environment: dict[str, str],
+    folder: Path,
+    share: float = 0.99,
+    too: Sequence[str] = (),
+) -> tuple[str, dict[str, Any]]:
+    """What the job says and what it writes into `_run/run.json`; all of its rows have an image."""
+    rows = [
+        {**SMALL, "id": f"r{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)
+    ]
+    path = os.pathsep.join(filter(None, [str(ROOT), str(KILLERS), environment.get("PYTHONPATH")]))
+    environment = {
+        **environment,
+        "PYTHONPATH": path,
+        "KILLERS_EATER": str(container.eater),
+        "RAY_memory_monitor_refresh_ms": "100",
+    }
+    output = folder / "out"
+    job = Job(write_manifest(folder / "m.parquet", rows), folder, environment)
+    with metered(container, share, too):
+        ended = subprocess.run(
+            [*CONTAINED, str(container.folder), *job.command(output)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=RUN_LIMIT_S,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert container.eater.exists()
+    assert {row["status"] for row in index_rows(output).values()} == {"success"}
+    return ended.stderr, json.loads((output / "_run" / "run.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("share", "too"),
     [
@@ -123,39 +160,25 @@ def test_workers_that_ray_ends_for_memory_are_told_and_counted_and_their_batches
     share: float, too: Sequence[str], clean_environment: dict[str, str], container: Container, tmp_path: Path
 ) -> None:
     prompts = ["a cat", "a dog", "leaves no room", "a fox", "a hen", "an owl"]
-    rows = [
-        {**SMALL, "id": f"r{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)
-    ]
-    path = os.pathsep.join(filter(None, [str(ROOT), str(KILLERS), clean_environment.get("PYTHONPATH")]))
-    environment = {
-        **clean_environment,
-        "PYTHONPATH": path,
-        "KILLERS_EATER": str(container.eater),
-        "RAY_memory_monitor_refresh_ms": "100",
-    }
-    output = tmp_path / "out"
-    job = Job(write_manifest(tmp_path / "m.parquet", rows), tmp_path, environment)
-    with metered(container, share, too):
-        ended = subprocess.run(
-            [*CONTAINED, str(container.folder), *job.command(output)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=RUN_LIMIT_S,
-        )
-    assert ended.returncode == 0, ended.stderr
-    assert container.eater.exists()
-    assert {row["status"] for row in index_rows(output).values()} == {"success"}
-    told = [line for line in ended.stderr.splitlines() if " was lost on the CPU of " in line]
+    said, report = run(prompts, container, clean_environment, tmp_path, share, too)
+    told = [line for line in said.splitlines() if " was lost on the CPU of " in line]
     # How many Ray takes until it sees room again is a matter of moments, and of the machine; each is told.
-    assert all("(out of memory: Ray ended it to keep its node alive)" in line for line in told), ended.stderr
-    eater = [
-        line for line in told if "a worker of decoder was lost" in line and "(shard 0, batch 1) is made again" in line
-    ]
-    assert eater, ended.stderr
-    books = [line for line in told if "a worker of attempts was lost" in line]
-    assert bool(books) == bool(too), ended.stderr
+    assert all("(out of memory: Ray ended it to keep its node alive)" in line for line in told), said
+    of_decoder = [line for line in told if "a worker of decoder was lost" in line]
+    assert any("its batch (shard 0, batch 1) is made again" in line for line in of_decoder), said
+    assert any("a worker of attempts was lost" in line for line in told) == bool(too), said
     again = sum(line.endswith("is made again") for line in told)
-    report = json.loads((output / "_run" / "run.json").read_text())
     assert (report["lost_workers"], report["batches_again"]) == ({"out of memory": len(told)}, again)
+
+
+def test_a_batch_that_memory_does_not_hold_is_made_with_less_in_it_at_a_time(
+    clean_environment: dict[str, str], container: Container, tmp_path: Path
+) -> None:
+    said, report = run(["a cat", "a dog", "wants a call of its own", "a fox"], container, clean_environment, tmp_path)
+    turns, halves = report["memory_relief"]
+    assert turns.startswith("out of memory: the process of shard 0, batch 1 of decoder was ended 2 times"), said
+    assert turns.endswith("; going on with 1 prior, then 1 decoder actors"), said
+    assert "; going on with calls of 1 sample" in halves, said
+    assert [said.count(turns), said.count(halves)] == [1, 1], said
+    assert report["pools"]["in_turn"]
+    assert report["lost_workers"]["out of memory"] >= 4

@@ -29,8 +29,8 @@ STAGE = "attempts"
 #: Calls that are written before the state takes their place.
 CALLS = 1000
 
-#: When a call was answered, its name and its arguments.
-Call = tuple[float, str, tuple[Any, ...]]
+#: When a call was answered, its name, its arguments and those by name.
+Call = tuple[float, str, tuple[Any, ...], dict[str, Any]]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,7 +119,7 @@ def _kept(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Kept
     @functools.wraps(method)
     def call(self: KeptAttempts, /, *arguments: P.args, **named: P.kwargs) -> R:
         answer = method(self, *arguments, **named)
-        self._write(method.__name__, arguments)
+        self._write(method.__name__, arguments, named)
         return answer
 
     return call
@@ -161,19 +161,20 @@ class KeptAttempts(Attempts):
     compiled = _kept(Attempts.compiled)
     start_failed = _kept(Attempts.start_failed)
     pipeline_ended = _kept(Attempts.pipeline_ended)
+    relieve = _kept(Attempts.relieve)
 
     def _go_on(self, state: dict[str, Any], calls: list[Call]) -> None:
         keeper = self._keeper
         self.__dict__.update(state)
-        for self._time.then, name, arguments in calls:
-            getattr(Attempts, name)(self, *arguments)
+        for self._time.then, name, arguments, named in calls:
+            getattr(Attempts, name)(self, *arguments, **named)
         self._time.then = None
         self._losses.note(STAGE, self._keeper, "another one goes on from what it has written down")
         self._keeper = keeper
 
-    def _write(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _write(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         try:
-            self._journal.add((self._time(), name, arguments))
+            self._journal.add((self._time(), name, arguments, named))
         except OSError as error:
             self._do_without(error)
         if self._journal.full:

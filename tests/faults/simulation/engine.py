@@ -141,7 +141,7 @@ def in_place_of_ray(engine: Engine) -> Iterator[None]:
     at_end = {
         "devices": lambda setup: (),
         "compilations": lambda setup: (),
-        "losses": lambda setup: ({}, 0),
+        "losses": lambda setup: ({}, 0, ()),
         "timeline": lambda attempts: None,
         "_versions": dict,
     }

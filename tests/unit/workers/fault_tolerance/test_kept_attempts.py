@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from manifests.errors import UsageError
 from workers.fault_tolerance.attempts import START_FAILURES, Attempts, News, Worker
 from workers.fault_tolerance.kept_attempts import CALLS, Journal, KeptAttempts
 
@@ -108,6 +109,13 @@ def test_a_start_that_fails_counts_once_however_often_it_is_told() -> None:
     for _ in range(START_FAILURES):
         books.start_failed("decoder", worker(0), "no weights", unusable=False)
     assert books.news().trouble is None
+
+
+def test_arguments_by_name_are_kept_too(tmp_path: Path) -> None:
+    kept(tmp_path / "books").start_failed("decoder", worker(0), "no weights", unusable=True)
+    trouble = kept(tmp_path / "books", 1).news().trouble
+    assert isinstance(trouble, UsageError)
+    assert "no weights" in str(trouble)
 
 
 def test_a_call_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
