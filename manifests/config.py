@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests import storage
+from manifests.call_limit import CallLimit
 from manifests.scores import NONE as NO_SCORES
 from manifests.scores import PATTERN, SCORES, parse
 
@@ -148,6 +149,15 @@ class RunConfig(BaseModel):
         Option("devices"),
     ] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call"), Option("devices", "N")] = 4
+    batch_pixels: Annotated[
+        int | None,
+        Field(
+            ge=4096,
+            description="height x width of all samples of a device call, at most, beside --batch-size: 4194304 is 16 "
+            "images of 512 x 512 or 4 of 1024 x 1024; a larger image has a call to itself (default: any number)",
+        ),
+        Option("devices", "N"),
+    ] = None
     prior_actors: Annotated[
         str,
         Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the prior pool: auto, N or MIN:MAX"),
@@ -275,6 +285,11 @@ class RunConfig(BaseModel):
         if self.embeddings is None:
             return storage.join(self.output, "_run/embeddings")
         return None if self.embeddings == NO_EMBEDDINGS else self.embeddings
+
+    @property
+    def call_limit(self) -> CallLimit:
+        """How many samples a device call may have."""
+        return CallLimit(self.batch_size, self.batch_pixels)
 
     @property
     def score_names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.engine.pools import Pools
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 
 #: The stages that hold a device.
@@ -64,10 +65,15 @@ class StepTimes(BaseModel):
     device: str
     graph: bool = False
     batch_size: int
+    batch_pixels: int | None = None
     prior_actors: int
     decoder_actors: int
     buckets: tuple[BucketTimes, ...]
     course: tuple[tuple[float, int, int], ...] = ()
+
+    def rows_of(self, bucket: Bucket) -> int:
+        """Samples that a call of a bucket could have."""
+        return CallLimit(self.batch_size, self.batch_pixels).of(bucket.height, bucket.width)
 
 
 @dataclass
@@ -129,12 +135,13 @@ class Stopwatch:
             del self._course[1::2]
             self._every += 1
 
-    def record(self, device: str, batch_size: int, pools: Pools, graph: bool = False) -> StepTimes:
+    def record(self, device: str, limit: CallLimit, pools: Pools, graph: bool = False) -> StepTimes:
         """The medians so far."""
         return StepTimes(
             device=device,
             graph=graph,
-            batch_size=batch_size,
+            batch_size=limit.rows,
+            batch_pixels=limit.pixels,
             prior_actors=max(1, pools.prior.most),
             decoder_actors=max(1, pools.decoder.most),
             course=tuple(dict.fromkeys([*self._course, self._last])) if self._course else (),
@@ -144,7 +151,7 @@ class Stopwatch:
                     batches=measured.batches,
                     images=measured.images,
                     # Copies (--dedupe) make a batch longer than what the device is given.
-                    size=min(measured.size, batch_size),
+                    size=min(measured.size, limit.of(bucket.height, bucket.width)),
                     # Of two the lower: the first batch of a bucket carries what is done once.
                     seconds={
                         stage: round(statistics.median_low(times), 6) for stage, times in measured.seconds.items()

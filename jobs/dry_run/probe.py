@@ -77,7 +77,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             raise IncompleteRunError(f"no batch could be timed: {error}") from error
         finally:
             storage.remove(url, recursive=True)
-    times = watch.record(device.kind, config.batch_size, pools, config.graph)
+    times = watch.record(device.kind, config.call_limit, pools, config.graph)
     if not times.buckets:
         raise IncompleteRunError(f"no batch could be timed: {reason(said.text)}")
     return times

@@ -14,7 +14,7 @@ import numpy as np
 from manifests.config import RunConfig
 from workers.device import device
 from workers.device.device import DeviceKind
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import full_calls
 from workers.stages.pixels import decode, to_rgb
 
 
@@ -86,7 +86,7 @@ def _devices(report: Mapping[str, Any], config: RunConfig, kind: DeviceKind) -> 
 
 def _rows(then: int, now: int, config: RunConfig, kind: DeviceKind) -> Iterator[str]:
     # Where calls are filled up they have the same number of rows whatever is in them.
-    if then != now and rows_per_call(config, kind) is None:
+    if then != now and full_calls(config, kind) is None:
         yield f"another batch: the run made {then} images in one call, and now it is {now}"
 
 

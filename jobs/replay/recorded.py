@@ -57,7 +57,7 @@ class Recorded:
             first -= 1
         while last < len(rows) and _bucket(rows[last]) == _bucket(self.row):
             last += 1
-        size = self.config.batch_size
+        size = self.config.call_limit.of(self.row["height"], self.row["width"])
         first += (place - first) // size * size
         return sum(row["status"] == SUCCESS for row in rows[first : min(last, first + size)])
 

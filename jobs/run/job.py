@@ -103,7 +103,7 @@ class _Done:
     """What this start did; filled in on the way."""
 
     def __init__(self, config: RunConfig, limit: FailureLimit, embedding_limit: FailureLimit) -> None:
-        self._batch_size = config.batch_size
+        self._limit = config.call_limit
         #: Of each stage; filled in once the checkpoint's configs are read.
         self.achieved = Achieved(None)
         #: Of a schedule with phases, the prior's failures have a limit of their own: they are counted again as images.
@@ -126,7 +126,7 @@ class _Done:
     def add(self, receipt: Receipt) -> None:
         """Count a batch that just came."""
         self.times.add(receipt)
-        self.achieved.add(receipt, self._batch_size)
+        self.achieved.add(receipt, self._limit)
         self.made += receipt.count
         self.embedded += receipt.embedded
         self.first_batch = self.first_batch or time.monotonic()
@@ -193,7 +193,7 @@ def _run_share(
         # Of shards that are not sealed yet they are made with what is missing.
         ledger.drop(staged_failures(config.output, ledger))
     progress.plan_shards(len(ledger.batches), ledger.sealed)
-    totals = _totals(planned, ledger, config.batch_size)
+    totals = _totals(planned, ledger)
     progress.start_tasks(totals)
     total = sum(planned.shards[number].rows for number in numbers)
     before = failures_before(config, planned, ledger)
@@ -288,7 +288,7 @@ def _make_missing(
         finally:
             # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                times = done.times.record(device.kind, config.batch_size, schedule.pools, config.graph)
+                times = done.times.record(device.kind, config.call_limit, schedule.pools, config.graph)
                 run_folder.write_times(config, times)
                 run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
@@ -389,7 +389,7 @@ def _incomplete(
     )
 
 
-def _totals(planned: Plan, ledger: Ledger, batch_size: int) -> dict[str, tuple[int, int]]:
+def _totals(planned: Plan, ledger: Ledger) -> dict[str, tuple[int, int]]:
     """By task, rows in all and rows made before; of a shard under way an estimate, because its batches differ in size.
 
     Rows that failed validation have a count of their own.
@@ -398,8 +398,7 @@ def _totals(planned: Plan, ledger: Ledger, batch_size: int) -> dict[str, tuple[i
     done: Counter[str] = Counter()
     for number in ledger.batches:
         shard = planned.shards[number]
-        batches = ledger.missing_of([number]).count
-        left = shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
+        left = shard.rows_in(ledger.missing_of([number]).count)
         # The rejected rows of a shard come last.
         made = min(shard.samples, shard.rows - left)
         for name, rows, before in (

@@ -42,7 +42,7 @@ FREE_FIELDS = frozenset(
 )
 
 #: What an output that an earlier version has begun was made with, where its record does not say.
-EARLIER = {"mark": False}
+EARLIER = {"mark": False, "batch_pixels": None}
 
 
 def as_begun(config: RunConfig) -> RunConfig:

@@ -36,6 +36,8 @@ class Fingerprint:
         if config.dedupe:
             # Left out where it is not used: outputs that were begun before there was such a setting go on.
             job["dedupe"] = True
+        if config.batch_pixels is not None:
+            job["batch_pixels"] = config.batch_pixels
         if config.graph:
             job["graph"] = True
         if config.mark:

@@ -36,9 +36,10 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
 from workers.kandinsky.attention import AttentionSwitch
-from workers.kandinsky.batch_shape import filled
+from workers.kandinsky.batch_shape import filled, rows_of
 from workers.kandinsky.graph import Graphs
 
 Array = np.ndarray[Any, Any]
@@ -165,7 +166,8 @@ class PriorModel:
     Args:
         folder: the checkpoint's folder.
         dtype: MindSpore dtype of the weights and the embeddings.
-        rows: of every call, where the device compiles for each number of them; fewer are filled up with copies.
+        calls: gives the rows of each call, where the device compiles for each number of them; fewer are filled up with
+            copies.
         graphs: where given, the diffusion model is compiled there.
         attention: where given, decides how the diffusion model computes it.
     """
@@ -174,12 +176,12 @@ class PriorModel:
         self,
         folder: Path,
         dtype: Any,
-        rows: int | None = None,
+        calls: CallLimit | None = None,
         graphs: Graphs | None = None,
         attention: AttentionSwitch | None = None,
     ) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
-        self._rows = rows
+        self._calls = calls
         if graphs is not None:
             compile_model(self._pipeline.prior, graphs)
         if attention is not None:
@@ -219,12 +221,13 @@ class PriorModel:
     def _embed(
         self, prompts: list[str], negatives: Sequence[str] | None, generators: Generators, bucket: Bucket
     ) -> tuple[ms.Tensor, ms.Tensor]:
-        generators = filled(generators, self._rows)
+        size = rows_of(self._calls, bucket)
+        generators = filled(generators, size)
         # A negative prompt doubles the rows; the same generator serves both rows of a sample, as in a single run.
         rows = generators if negatives is None else [*generators, *generators]
         positive, negative = self._pipeline(
-            filled(prompts, self._rows),
-            negative_prompt=None if negatives is None else filled(negatives, self._rows),
+            filled(prompts, size),
+            negative_prompt=None if negatives is None else filled(negatives, size),
             num_inference_steps=bucket.prior_steps,
             guidance_scale=bucket.prior_guidance_scale,
             generator=rows,
@@ -265,7 +268,8 @@ class PriorModel:
             )
             embedded.update({place: embeds[i : i + 1] for i, place in enumerate(part)})
         if images:
-            encoded = self._encode([image for r, c in images if (image := rows[r][c].image) is not None])
+            pictures = [image for r, c in images if (image := rows[r][c].image) is not None]
+            encoded = self._encode(pictures, rows_of(self._calls, bucket))
             embedded.update({place: encoded[i : i + 1] for i, place in enumerate(images)})
         sums = [
             mint.sum(
@@ -284,9 +288,9 @@ class PriorModel:
         prompts, generators = zip(*negatives, strict=True)
         return self._embed([""] * count, prompts, generators, bucket)[1]
 
-    def _encode(self, images: Sequence[Image.Image]) -> ms.Tensor:
-        size = self._rows or len(images)
-        parts = [filled(images[start : start + size], self._rows) for start in range(0, len(images), size)]
+    def _encode(self, images: Sequence[Image.Image], rows: int | None) -> ms.Tensor:
+        size = rows or len(images)
+        parts = [filled(images[start : start + size], rows) for start in range(0, len(images), size)]
         encoder, processor = self._pipeline.image_encoder, self._pipeline.image_processor
         pixels = [processor(part, return_tensors="np").pixel_values for part in parts]
         return mint.cat([encoder(ms.tensor(part).to(encoder.dtype))[0] for part in pixels])[: len(images)]
@@ -296,7 +300,8 @@ class ClipModel:
     """The CLIP that the prior was trained on, without the prior: texts and images to vectors of one space.
 
     Args:
-        folder, dtype, rows: as of `PriorModel`.
+        folder, dtype: as of `PriorModel`.
+        rows: of every call, where the device compiles for each number of them.
     """
 
     def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
@@ -368,7 +373,7 @@ class DecoderModel:
     """Embeddings to images, for all tasks; loads the inpainting UNet only when a mask comes.
 
     Args:
-        folder, dtype, rows: as of `PriorModel`.
+        folder, dtype, calls: as of `PriorModel`.
         graphs: where given, UNet and MoVQ are compiled there.
         attention: where given, decides how UNet and MoVQ compute it.
     """
@@ -377,11 +382,11 @@ class DecoderModel:
         self,
         folder: Path,
         dtype: Any,
-        rows: int | None = None,
+        calls: CallLimit | None = None,
         graphs: Graphs | None = None,
         attention: AttentionSwitch | None = None,
     ) -> None:
-        self._folder, self._dtype, self._rows, self._graphs = folder, dtype, rows, graphs
+        self._folder, self._dtype, self._calls, self._graphs = folder, dtype, calls, graphs
         self._attention = attention
         self._pipelines: dict[str, Any] = {}
 
@@ -422,12 +427,12 @@ class DecoderModel:
 
     def decode(self, inputs: DecoderInputs, bucket: Bucket) -> Decoded:
         """Run the decoder's pipeline of the bucket's task once for all rows."""
-        pipeline = self._pipeline(bucket.task)
+        pipeline, rows = self._pipeline(bucket.task), rows_of(self._calls, bucket)
         extra: dict[str, Any] = {}
         if bucket.task in ("img2img", "inpaint"):
-            extra["image"] = filled(inputs.images, self._rows)
+            extra["image"] = filled(inputs.images, rows)
         if bucket.task == "inpaint":
-            extra["mask_image"] = filled(inputs.masks, self._rows)
+            extra["mask_image"] = filled(inputs.masks, rows)
         if bucket.task == "img2img":
             extra["strength"] = bucket.strength
         latents: list[ms.Tensor] = []
@@ -436,16 +441,16 @@ class DecoderModel:
             latents[:] = [value]
 
         (images,) = pipeline(
-            filled(inputs.prompts, self._rows),
-            negative_prompt=filled(inputs.negatives, self._rows),
+            filled(inputs.prompts, rows),
+            negative_prompt=filled(inputs.negatives, rows),
             # Without guidance the pipeline does not cast the embeddings itself.
-            image_embeds=self._embeds(inputs.image_embeds),
-            negative_image_embeds=self._embeds(inputs.negative_image_embeds),
+            image_embeds=self._embeds(inputs.image_embeds, rows),
+            negative_image_embeds=self._embeds(inputs.negative_image_embeds, rows),
             height=bucket.height,
             width=bucket.width,
             num_inference_steps=bucket.steps,
             guidance_scale=bucket.guidance_scale,
-            generator=filled(inputs.generators, self._rows),
+            generator=filled(inputs.generators, rows),
             output_type="np",
             callback=keep_last,
             **extra,
@@ -454,8 +459,8 @@ class DecoderModel:
         pixels = (np.nan_to_num(images[: len(inputs.prompts)]) * 255).round().astype(np.uint8)
         return Decoded(pixels=pixels, latents=latents[0].asnumpy()[: len(inputs.prompts)])
 
-    def _embeds(self, embeds: Array) -> ms.Tensor:
-        return ms.tensor(np.stack(filled(embeds, self._rows))).to(self._dtype)
+    def _embeds(self, embeds: Array, rows: int | None) -> ms.Tensor:
+        return ms.tensor(np.stack(filled(embeds, rows))).to(self._dtype)
 
 
 def component(class_name: str, config: Mapping[str, Any]) -> Any:

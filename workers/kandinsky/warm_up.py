@@ -26,7 +26,7 @@ class WarmUp:
         """Before a batch: the first of its shape has it compiled.
 
         Args:
-            shape: what decides the shapes of the models' calls; the number of rows is always the same.
+            shape: what decides the shapes of the models' calls.
             call: one of that shape, as short as can be.
         """
         if self._graphs is None or shape in self._known:

@@ -21,7 +21,7 @@ from workers.embeddings.origin import fingerprints
 from workers.embeddings.storing import only_new
 from workers.fault_tolerance.guard import PROBE_BUCKET, Guard
 from workers.fault_tolerance.isolation import call_or_isolate
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import full_calls
 from workers.kandinsky.noise import decoder_generator
 from workers.kandinsky.warm_up import WarmUp, shortest
 from workers.scoring.scorer import STAGE, make_scorer
@@ -47,7 +47,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint`, `batch_size`, `graph`, `attention`, `dump_latents` and `scores` are read here.
+        config: `checkpoint`, `call_limit`, `graph`, `attention`, `dump_latents` and `scores` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
@@ -73,12 +73,13 @@ class Decoder:
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
             self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
-            rows = rows_per_call(config, kind)
-            self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows, graphs, self._attention)
+            calls = full_calls(config, kind)
+            self._model = pipelines.DecoderModel(folder, device.dtype(kind), calls, graphs, self._attention)
             for task in tasks[:1]:
                 self._model.load(task)
             facts["switches"] = self._attention.record
             guard = replace(self._guard, stage=STAGE)
+            rows = None if calls is None else calls.rows
             self._scorer = make_scorer(config.score_names, folder, device.dtype(kind), rows, guard)
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -18,7 +18,7 @@ from workers.embeddings.lookup import filled, given_rows, to_embed
 from workers.embeddings.origin import fingerprints
 from workers.fault_tolerance.guard import PROBE_BUCKET, Guard
 from workers.fault_tolerance.isolation import call_or_isolate
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import full_calls
 from workers.kandinsky.noise import prior_generator
 from workers.kandinsky.warm_up import WarmUp, shortest
 
@@ -32,7 +32,7 @@ class Prior:
     """One actor of the prior pool; holds the prior's repository on its device.
 
     Args:
-        config: `checkpoint`, `batch_size`, `graph` and `attention` are read here.
+        config: `checkpoint`, `call_limit`, `graph` and `attention` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
 
@@ -49,7 +49,7 @@ class Prior:
             self._kandinsky = pipelines
             graphs = graph.Graphs() if config.graph else None
             self._warm_up = WarmUp(self._guard, graphs)
-            self._batch_size = config.batch_size
+            self._limit = config.call_limit
             # What an image is scored by, in the decoder's actor.
             self._keeps_conditions = "clip_similarity" in config.score_names
             self._dtype = np.dtype(device.number_type(kind))
@@ -57,8 +57,8 @@ class Prior:
             self.weights = facts["weights"] = fingerprints(folder, [PRIOR])
             self._condition_size = condition_size(str(folder))
             self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
-            rows = rows_per_call(config, kind)
-            self._model = pipelines.PriorModel(folder, device.dtype(kind), rows, graphs, self._attention)
+            calls = full_calls(config, kind)
+            self._model = pipelines.PriorModel(folder, device.dtype(kind), calls, graphs, self._attention)
             facts["switches"] = self._attention.record
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -66,7 +66,8 @@ class Prior:
         batch = Batch.from_block(block)
         bucket = batch.bucket
         if bucket is not None and to_embed(batch):
-            shape = (bucket.has_negative, bucket.prior_guidance_scale > 1)
+            rows = self._limit.of(bucket.height, bucket.width)
+            shape = (rows, bucket.has_negative, bucket.prior_guidance_scale > 1)
             self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
             self._warm_up.report()
@@ -129,7 +130,10 @@ class Prior:
             if bucket.has_negative
         ]
         embeds = self._model.interpolate(
-            [self._conditions(row) for row in rows], negatives or None, bucket, self._batch_size
+            [self._conditions(row) for row in rows],
+            negatives or None,
+            bucket,
+            self._limit.of(bucket.height, bucket.width),
         )
         return list(zip(*embeds, [self._cuts_a_text(row) for row in rows], strict=True))
 

@@ -8,6 +8,7 @@ import pytest
 
 from jobs.cost.step_times import MARKS, Stopwatch
 from jobs.engine.pools import Pools, PoolSize
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 
 POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(1, 1), 1)
@@ -21,7 +22,7 @@ def course(batches: int) -> tuple[tuple[float, int, int], ...]:
         now[0] += 1
         failed = {"failed_to_generate": 1}
         watch.add(Receipt(shard=0, batch=batch, count=4, successes=3, failed_by_status=failed, bytes=1))
-    return watch.record("cpu", 4, POOLS).course
+    return watch.record("cpu", CallLimit(4), POOLS).course
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3, MARKS - 1, MARKS, MARKS + 1, 777, 20_000])

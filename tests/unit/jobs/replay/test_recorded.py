@@ -61,6 +61,13 @@ def test_how_many_images_the_run_made_together_follows_from_the_index(config: Ru
     assert seen == {0, 1, 2}
 
 
+def test_calls_that_the_pixels_bound_have_fewer_rows(config: RunConfig) -> None:
+    recorded = find(config.output, "000000000")
+    assert recorded.together() == 2
+    object.__setattr__(recorded, "config", config.model_copy(update={"batch_pixels": 64 * 64}))
+    assert recorded.together() == 1
+
+
 def test_copies_of_a_deduped_run_are_not_taken_for_images_of_one_call(config: RunConfig) -> None:
     recorded = find(config.output, "000000000")
     assert recorded.together() == 2

@@ -7,14 +7,23 @@ import pytest
 
 from manifests.config import RunConfig
 from workers.device.device import DeviceKind
-from workers.kandinsky.batch_shape import filled, rows_per_call
+from workers.fault_tolerance.guard import PROBE_BUCKET
+from workers.kandinsky.batch_shape import filled, full_calls, rows_of
 
 
 @pytest.mark.parametrize(
     ("kind", "graph", "rows"), [("ascend", False, 3), ("ascend", True, 3), ("cpu", False, None), ("cpu", True, 3)]
 )
 def test_only_what_compiles_asks_for_whole_batches(kind: DeviceKind, graph: bool, rows: int | None) -> None:
-    assert rows_per_call(RunConfig(manifest=("m",), output="o", batch_size=3, graph=graph), kind) == rows
+    calls = full_calls(RunConfig(manifest=("m",), output="o", batch_size=3, graph=graph), kind)
+    assert rows_of(calls, PROBE_BUCKET) == rows
+
+
+def test_each_size_has_its_own_number_of_rows() -> None:
+    config = RunConfig(manifest=("m",), output="o", batch_size=16, batch_pixels=4 * 128 * 128)
+    calls = full_calls(config, "ascend")
+    large = PROBE_BUCKET.model_copy(update={"height": 256})
+    assert (rows_of(calls, PROBE_BUCKET), rows_of(calls, large)) == (4, 2)
 
 
 def test_copies_of_the_last_item_fill_up() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from workers.kandinsky.noise import decoder_generator, prior_generator
 
 pytestmark = pytest.mark.models
@@ -148,13 +149,19 @@ def test_a_tail_is_filled_up_to_the_one_shape_and_its_images_stay_the_same(
             return call(self, *given, **named)
 
         monkeypatch.setattr(type(model), "construct", construct)
-    monkeypatch.setattr(prior, "_rows", 4)
-    monkeypatch.setattr(decoder, "_rows", 4)
+    # Of images as small as these the pixels let four rows through.
+    for model in (prior, decoder):
+        monkeypatch.setattr(model, "_calls", CallLimit(8, 4 * 64 * 64))
     _assert_same(_make(kandinsky, prior, decoder, bucket, rows), as_they_are)
     _assert_same(_make(kandinsky, prior, decoder, bucket, rows[:1]), as_they_are[:1])
     channels = 9 if task == "inpaint" else 4
     # Guidance doubles the rows, and a negative prompt those of the prior once more.
     assert calls == {"prior": {(16 if bucket.has_negative else 8, 64)}, "unet": {(8, channels, 8, 8)}}
+    calls["prior"].clear()
+    calls["unet"].clear()
+    wide = bucket.model_copy(update={"width": 128})
+    _make(kandinsky, prior, decoder, wide, [_row(wide, 0)])
+    assert calls == {"prior": {(8 if bucket.has_negative else 4, 64)}, "unet": {(4, channels, 8, 16)}}
 
 
 def test_img2img_starts_from_its_image_also_when_the_batch_is_as_large_as_the_latents_are_wide(
