@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from manifests import storage
 from manifests.call_limit import CallLimit
@@ -37,6 +37,11 @@ OptionGroup = Literal[
 _FOR_ROWS: OptionGroup = "values for rows that leave them null"
 
 
+def on_or_off(given: object) -> object:
+    """A switch may be written as true or false, which it once was."""
+    return ("on" if given else "off") if isinstance(given, bool) else given
+
+
 @dataclass(frozen=True)
 class Option:
     """How `--help` shows a field.
@@ -44,10 +49,12 @@ class Option:
     Attributes:
         group: the heading it stands under.
         metavar: what is wanted as its value. None for a field that is a flag or lists its choices.
+        flag: the value where the option is given without one; None: it needs one. `--no-` before it is "off".
     """
 
     group: OptionGroup
     metavar: str | None = None
+    flag: str | None = None
 
 
 class RunConfig(BaseModel):
@@ -185,10 +192,22 @@ class RunConfig(BaseModel):
         Option("devices", "FOLDER_OR_URL"),
     ] = None
     graph: Annotated[
-        bool,
-        Field(description="run the models as compiled graphs; each new shape is compiled before its first batch"),
+        Literal["auto", "on", "off"],
+        BeforeValidator(on_or_off),
+        Field(
+            description="run models as compiled graphs: 'auto' where a shape has so many batches that compiling it "
+            "pays, 'on' (also --graph alone) for all; a shape is compiled before its first batch"
+        ),
+        Option("devices", flag="on"),
+    ] = "auto"
+    graph_compiler: Annotated[
+        Literal["O0", "O1", "GE"],
+        Field(
+            description="Ascend: how graphs are compiled: O0 operator by operator, O1 with operators fused, GE by "
+            "CANN's graph engine; nobody has measured the last two"
+        ),
         Option("devices"),
-    ] = False
+    ] = "O0"
     attention: Annotated[
         Literal["auto", "plain", "fused"],
         Field(
@@ -215,7 +234,7 @@ class RunConfig(BaseModel):
 
     device_timeout: Annotated[
         float,
-        Field(gt=0, description="that one call of a stage may take, compilation by --graph not counted"),
+        Field(gt=0, description="that one call of a stage may take, compilation of graphs not counted"),
         Option("faults", "SECONDS"),
     ] = 1800.0
     input_timeout: Annotated[

@@ -64,7 +64,7 @@ def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, limit: CallL
     like = _most_alike(bucket, times.buckets)
     # A batch of another size takes about so much more or less; what compiles fills all up
     # (workers/kandinsky/batch_shape.py).
-    filled = times.device == "ascend" or times.graph
+    filled = times.device == "ascend" or times.graph or like.graph
     rows = limit.of(bucket.height, bucket.width)
     size = rows / times.rows_of(like.bucket) if filled else min(rows, planned.made) / like.size
     prior = like.seconds.get(PRIOR, 0.0) * size * _ratio(_prior_work, bucket, like.bucket)

@@ -38,7 +38,8 @@ class Fingerprint:
             job["dedupe"] = True
         if config.batch_pixels is not None:
             job["batch_pixels"] = config.batch_pixels
-        if config.graph:
+        if config.graph == "on":
+            # What `auto` comes to is known on the devices only, as with `--attention` (infra/adr/0018-self-checks.md).
             job["graph"] = True
         if config.mark:
             job["mark"] = True

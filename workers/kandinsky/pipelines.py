@@ -36,14 +36,17 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from manifests.batch import Bucket
-from manifests.call_limit import CallLimit
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
+from workers.checkpoints.same_files import same_files
 from workers.kandinsky.attention import AttentionSwitch
-from workers.kandinsky.batch_shape import filled, rows_of
+from workers.kandinsky.batch_shape import FullCalls, filled
 from workers.kandinsky.graph import Graphs
 
 Array = np.ndarray[Any, Any]
 Generators = Sequence[np.random.Generator]
+
+#: Components that the two decoders of a checkpoint may have in common: in memory then once, and loaded once.
+SHARED = ("text_encoder", "movq")
 
 #: Longest prompt either text encoder reads, in tokens with the two specials.
 MAX_TOKENS = 77
@@ -166,9 +169,8 @@ class PriorModel:
     Args:
         folder: the checkpoint's folder.
         dtype: MindSpore dtype of the weights and the embeddings.
-        calls: gives the rows of each call, where the device compiles for each number of them; fewer are filled up with
-            copies.
-        graphs: where given, the diffusion model is compiled there.
+        calls: where given, says how many rows each call has; fewer are filled up with copies.
+        graphs: where given, the diffusion model is compiled there, if its choice says so.
         attention: where given, decides how the diffusion model computes it.
     """
 
@@ -176,16 +178,19 @@ class PriorModel:
         self,
         folder: Path,
         dtype: Any,
-        calls: CallLimit | None = None,
+        calls: FullCalls | None = None,
         graphs: Graphs | None = None,
         attention: AttentionSwitch | None = None,
     ) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
         self._calls = calls
-        if graphs is not None:
+        if graphs is not None and graphs.choice.prior:
             compile_model(self._pipeline.prior, graphs)
         if attention is not None:
             attention.apply(self._pipeline.prior, "prior", masked=True)
+
+    def _rows(self, bucket: Bucket) -> int | None:
+        return None if self._calls is None else self._calls.prior(bucket)
 
     @property
     def width(self) -> int:
@@ -221,7 +226,7 @@ class PriorModel:
     def _embed(
         self, prompts: list[str], negatives: Sequence[str] | None, generators: Generators, bucket: Bucket
     ) -> tuple[ms.Tensor, ms.Tensor]:
-        size = rows_of(self._calls, bucket)
+        size = self._rows(bucket)
         generators = filled(generators, size)
         # A negative prompt doubles the rows; the same generator serves both rows of a sample, as in a single run.
         rows = generators if negatives is None else [*generators, *generators]
@@ -269,7 +274,7 @@ class PriorModel:
             embedded.update({place: embeds[i : i + 1] for i, place in enumerate(part)})
         if images:
             pictures = [image for r, c in images if (image := rows[r][c].image) is not None]
-            encoded = self._encode(pictures, rows_of(self._calls, bucket))
+            encoded = self._encode(pictures, self._rows(bucket))
             embedded.update({place: encoded[i : i + 1] for i, place in enumerate(images)})
         sums = [
             mint.sum(
@@ -372,9 +377,11 @@ class Decoded:
 class DecoderModel:
     """Embeddings to images, for all tasks; loads the inpainting UNet only when a mask comes.
 
+    Text encoder and MoVQ of both decoders are one where their files are the same.
+
     Args:
         folder, dtype, calls: as of `PriorModel`.
-        graphs: where given, UNet and MoVQ are compiled there.
+        graphs: where given, UNet and MoVQ are compiled there for the shapes of its choice.
         attention: where given, decides how UNet and MoVQ compute it.
     """
 
@@ -382,13 +389,15 @@ class DecoderModel:
         self,
         folder: Path,
         dtype: Any,
-        calls: CallLimit | None = None,
+        calls: FullCalls | None = None,
         graphs: Graphs | None = None,
         attention: AttentionSwitch | None = None,
     ) -> None:
         self._folder, self._dtype, self._calls, self._graphs = folder, dtype, calls, graphs
         self._attention = attention
         self._pipelines: dict[str, Any] = {}
+        #: By repository, what its pipeline was made of.
+        self._components: dict[str, Mapping[str, Any]] = {}
 
     def is_loaded(self, task: str) -> bool:
         """Whether the task can be decoded without loading anything."""
@@ -406,15 +415,27 @@ class DecoderModel:
         self._pipelines |= {"text2img": text2img, "interpolate": text2img, "img2img": img2img}
 
     def _load(self, pipeline: Any, repository: str) -> Any:
-        loaded = _load(pipeline, self._folder / repository, self._dtype)
-        if self._graphs is not None:
-            compile_model(loaded.unet, self._graphs)
-            compile_model(loaded.movq, self._graphs)
-        if self._attention is not None:
-            kind = "inpainting " if repository == INPAINT else ""
-            self._attention.apply(loaded.unet, f"{kind}unet")
-            self._attention.apply(loaded.movq, f"{kind}movq")
+        shared = self._shared(repository)
+        loaded = _load(pipeline, self._folder / repository, self._dtype, **shared)
+        self._components[repository] = loaded.components
+        new = [name for name in ("unet", "movq") if name not in shared]
+        for name in new if self._graphs is not None and self._graphs.choice.compiles_decoder else ():
+            assert self._graphs is not None
+            if name == "unet" or self._graphs.choice.movq:
+                compile_model(loaded.components[name], self._graphs)
+        for name in new if self._attention is not None else ():
+            assert self._attention is not None
+            self._attention.apply(loaded.components[name], f"{'inpainting ' if repository == INPAINT else ''}{name}")
         return loaded
+
+    def _shared(self, repository: str) -> dict[str, Any]:
+        """Components that another repository has as well, with the same files, and that are loaded."""
+        return {
+            name: components[name]
+            for other, components in self._components.items()
+            for name in SHARED
+            if same_files(self._folder / repository / name, self._folder / other / name)
+        }
 
     def _pipeline(self, task: str) -> Any:
         if not self.is_loaded(task):
@@ -427,7 +448,7 @@ class DecoderModel:
 
     def decode(self, inputs: DecoderInputs, bucket: Bucket) -> Decoded:
         """Run the decoder's pipeline of the bucket's task once for all rows."""
-        pipeline, rows = self._pipeline(bucket.task), rows_of(self._calls, bucket)
+        pipeline, rows = self._pipeline(bucket.task), None if self._calls is None else self._calls.decoder(bucket)
         extra: dict[str, Any] = {}
         if bucket.task in ("img2img", "inpaint"):
             extra["image"] = filled(inputs.images, rows)
@@ -440,6 +461,8 @@ class DecoderModel:
         def keep_last(_step: int, _timestep: Any, value: ms.Tensor) -> None:
             latents[:] = [value]
 
+        if self._graphs is not None:
+            self._graphs.on = self._graphs.choice.decodes(bucket)
         (images,) = pipeline(
             filled(inputs.prompts, rows),
             negative_prompt=filled(inputs.negatives, rows),

@@ -39,7 +39,10 @@ class WarmUp:
         """Record with the attempts actor what has been compiled since."""
         if self._graphs is None:
             return
-        new = [{**asdict(one), "seconds": round(one.seconds, 2)} for one in self._graphs.compilations]
+        new = [
+            {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(one).items()}
+            for one in self._graphs.compilations
+        ]
         self._graphs.compilations.clear()
         self._guard.report_compiled(new)
 

@@ -37,3 +37,14 @@ def test_it_goes_from_the_first_batch_to_the_last_in_even_steps(batches: int) ->
         assert len(found) >= min(batches, MARKS // 2)
     else:
         assert found == ()
+
+
+def test_what_graphs_take_and_save_is_the_median_of_all_actors_that_use_them() -> None:
+    record = {"stage": "decoder", "part": "unet", "shape": [8, 4, 16, 16], "why": None}
+    seconds = [(10.0, 0.1, 0.3), (30.0, 0.2, 0.5), (20.0, 0.3, 0.4)]
+    names = ("seconds", "graph_seconds", "operator_seconds")
+    compiled = [{**record, **dict(zip(names, each, strict=True))} for each in seconds]
+    refused = {**record, "shape": [2, 4, 8, 8], "seconds": 5.0, "graph_seconds": None, "operator_seconds": None}
+    found = Stopwatch().record("cpu", CallLimit(4), POOLS, compilations=[*compiled, {**refused, "why": "no"}])
+    (times,) = found.graphs
+    assert (times.part, times.shape, times.compiling, times.saved) == ("unet", (8, 4, 16, 16), 20.0, pytest.approx(0.2))
