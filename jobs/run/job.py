@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.cost.achieved import Achieved, StageRate
 from jobs.cost.price import models_of
-from jobs.cost.step_times import Stopwatch
+from jobs.cost.step_times import Measured, Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
@@ -293,14 +293,14 @@ def _make_missing(
         finally:
             # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                done.compilations = compilations(running.setup)
+                done.devices, done.compilations = devices(running.setup), compilations(running.setup)
                 choice = running.graphs.choice
-                times = done.times.record(device.kind, config.call_limit, schedule.pools, choice, done.compilations)
+                measured = Measured(choice, done.compilations, done.devices)
+                times = done.times.record(device.kind, config.call_limit, schedule.pools, measured)
                 run_folder.write_times(config, times)
                 run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
             raise _incomplete(config, ledger, running.said)
-        done.devices = devices(running.setup)
         done.lost_workers, again = losses(running.setup)
         done.batches_again += again
         if memory.url is not None:

@@ -29,12 +29,12 @@ MARGIN = 2.0
 #: Parts of the models that a choice is made for, as a compilation names them.
 PRIOR, UNET, MOVQ = "prior", "unet", "movq decode"
 
-#: Per call and compilation, in seconds, where nothing was measured: of the demo checkpoint, 128 px, two threads. Larger
-#: models save more of each call. MoVQ's operators have NumPy bodies that graphs cannot have, and are as fast or faster.
-#: For Ascend there are none: nobody has measured these models there.
+#: Per call and compilation, in seconds, where nothing was measured: the demo checkpoint's at 128 px on two quiet cores.
+#: Larger models save more of each call, and busy cores less or nothing. MoVQ's operators have NumPy bodies that graphs
+#: cannot have, and are as fast or faster. For Ascend there are none: nobody has measured these models there.
 CPU = {
-    PRIOR: GraphTimes(part=PRIOR, shape=(), compiling=10.0, graph=0.0, operators=0.01),
-    UNET: GraphTimes(part=UNET, shape=(), compiling=20.0, graph=0.0, operators=0.1),
+    PRIOR: GraphTimes(part=PRIOR, shape=(), compiling=10.0, graph=0.0, operators=0.005),
+    UNET: GraphTimes(part=UNET, shape=(), compiling=15.0, graph=0.0, operators=0.02),
     MOVQ: GraphTimes(part=MOVQ, shape=(), compiling=10.0, graph=0.0, operators=0.0),
 }
 

@@ -63,7 +63,7 @@ def test_a_shape_is_compiled_where_it_has_batches_enough(config: RunConfig) -> N
     assert not found.choice.movq
     steps = ENOUGH * STEPS
     assert found.in_words == (
-        f"graphs: {many.shape} ({steps:,} steps of {many.shape} an actor save 40s, and compiling takes 20s, "
+        f"graphs: {many.shape} ({steps:,} steps of {many.shape} an actor save 30s, and compiling takes 15s, "
         "by the demo checkpoint's figures)"
     )
 
