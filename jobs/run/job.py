@@ -46,6 +46,7 @@ from manifests.embeddings.store import tidy_index
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import describe as describe_sources
+from workers import metrics
 from workers.checkpoints import locations
 from workers.stages.reseal import finish_reseals
 
@@ -263,7 +264,7 @@ def _make_missing(
         done.schedule, done.schedule_reason = schedule.name, schedule.reason
         done.graphs = running.graphs.in_words
         done.pools = asdict(schedule.pools)
-        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks))
+        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks), metrics.count_work)
         sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
@@ -316,6 +317,7 @@ def _make(
     def hear(stored: Embedded) -> bool:
         progress.phase("embedding")
         done.add_embedded(stored)
+        progress.achieved(done.achieved.tflops)
         return stop.came() or done.too_many
 
     running.hear = hear
@@ -329,6 +331,7 @@ def _make(
                 progress.phase("making images")
                 progress.received(receipt)
                 done.add(receipt)
+                progress.achieved(done.achieved.tflops)
                 if ledger.is_missing(receipt.shard, receipt.batch):
                     done.limit.add(receipt)
                 if ledger.record(receipt):

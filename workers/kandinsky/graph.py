@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
@@ -53,18 +53,6 @@ class Compilation:
     difference: float | None = None
     why: str | None = None
 
-    @property
-    def is_slower(self) -> bool:
-        """Right, and of no use."""
-        if self.why is not None or self.graph_seconds is None or self.operator_seconds is None:
-            return False
-        return self.graph_seconds >= self.operator_seconds
-
-    @property
-    def in_words(self) -> str:
-        """What a call takes."""
-        return f"{self.graph_seconds:.3g} s a call, operators {self.operator_seconds:.3g} s"
-
 
 @dataclass
 class Graphs:
@@ -73,21 +61,19 @@ class Graphs:
     Attributes:
         choice: what is to be compiled.
         compiler: one of COMPILERS.
-        faster_only: a graph that is not faster than its operators on this device is not used.
         on: calls run as graphs; else as operators, though the model is one that can be compiled.
         compilations: those that nobody has taken out yet.
     """
 
     choice: GraphChoice = EVERYTHING
     compiler: str = "O0"
-    faster_only: bool = False
     on: bool = True
     compilations: list[Compilation] = field(default_factory=list)
 
     @classmethod
     def of(cls, choice: GraphChoice, config: RunConfig, kind: DeviceKind) -> Graphs:
         """Those of a run's actor."""
-        return cls(choice, config.graph_compiler if kind == "ascend" else "O0", config.graph == "auto")
+        return cls(choice, config.graph_compiler if kind == "ascend" else "O0")
 
     def compile(self, model: Any, method: str, part: str) -> None:
         """Have a model's method run as a graph from now on; it is compiled at the first call with each shape.
@@ -117,8 +103,6 @@ class Graphs:
             if signature not in is_graph:
                 first = next(value for value in (*arguments, *named.values()) if isinstance(value, ms.Tensor))
                 tried = _try(part, tuple(first.shape), as_graph, as_operators)
-                if self.faster_only and tried.is_slower:
-                    tried = replace(tried, why=f"it is slower here ({tried.in_words})")
                 is_graph[signature] = tried.why is None
                 self.compilations.append(tried)
             return as_graph() if is_graph[signature] else as_operators()
@@ -143,7 +127,8 @@ def _try(part: str, shape: tuple[int, ...], as_graph: Call, as_operators: Call) 
     apart, tolerance = difference(_samples(plain), _samples(result)), TOLERANCES[str(_first(plain).dtype)]
     # Never true of NaN.
     other = None if apart <= tolerance else f"its result differs by {apart:.2g}, more than {tolerance:g}"
-    # Both are warm now, and take turns, so that what else the machine does slows both.
+    # Both are warm now, and take turns, so that what else the machine does slows both. What a graph saves decides for
+    # later outputs (jobs/schedule/graphs.py), not here: an image's way must not depend on who was busy.
     turns = [(_timed(as_graph)[1], _timed(as_operators)[1]) for _ in range(2)]
     graph, operators = map(min, zip(*turns, strict=True))
     return Compilation(part, shape, seconds, graph, operators, apart, other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import ModuleType
 from typing import Any
 
@@ -87,34 +86,6 @@ def test_a_graph_that_gives_other_numbers_is_not_used(
     assert np.array_equal(model(tensor()).asnumpy(), plain)
     (one,) = graphs.compilations
     assert one.why.startswith(words)
-
-
-@pytest.mark.parametrize(("mode", "used"), [("auto", False), ("on", True)])
-def test_a_graph_that_is_slower_is_used_where_somebody_asks_for_it_only(
-    graph: ModuleType, monkeypatch: pytest.MonkeyPatch, mode: Any, used: bool
-) -> None:
-    from manifests.config import RunConfig
-    from workers.kandinsky.graph_choice import EVERYTHING
-
-    calls = []
-
-    def slow(call: Any, **_: Any) -> Any:
-        def wait(*given: Any, **named: Any) -> Any:
-            calls.append(time.sleep(0.05))
-            return call(*given, **named)
-
-        return wait
-
-    monkeypatch.setattr(graph.ms, "jit", slow)
-    model, graphs = layer(), graph.Graphs.of(EVERYTHING, RunConfig(manifest=("m",), output="o", graph=mode), "cpu")
-    graphs.compile(model, "construct", "unet")
-    model(tensor())
-    (one,) = graphs.compilations
-    assert (one.why is None) is used
-    assert used or one.why.startswith("it is slower here (0.05")
-    before = len(calls)
-    model(tensor())
-    assert len(calls) - before == used
 
 
 def test_the_compiler_is_asked_for_on_ascend_only(graph: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
