@@ -112,7 +112,8 @@ class News:
         seconds: spent on batches so far, those that are being worked on too, by stage.
         lost: the newest processes that were lost; `lost_by_cause` counts all of them.
         batches_again: batches whose process was lost with them, so that another one makes them.
-        fallbacks: what a device computes in the plain way because a trial of the other one failed, in words.
+        fallbacks: in words, what a device computes in the plain way because a trial of the other one, or a graph,
+            failed.
     """
 
     trouble: KandinskyBatchError | None
@@ -325,7 +326,11 @@ class Attempts:
         self._compiling[worker.actor] = stage
 
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
-        """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/kandinsky/graph.py)."""
+        """An actor has compiled graphs, each as a `workers.kandinsky.graph.Compilation`."""
+        for each in compilations:
+            if each.get("why") is not None:
+                shape = " x ".join(map(str, each["shape"]))
+                self._fallbacks[f"{worker.name}: {each['part']} of {shape} runs without a graph: {each['why']}"] = None
         self._compilations += [{"stage": stage, "device": worker.name, **each} for each in compilations]
 
     def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
