@@ -145,7 +145,7 @@ def nodes() -> list[Node]:
 
 
 class ClusterShrankError(KandinskyBatchError):
-    """Nodes are gone, and what is left cannot hold what the pools ask for; or a device is to be done without."""
+    """The pools must be smaller: nodes are gone, a device is to be done without, or memory is short."""
 
 
 class Watch:
