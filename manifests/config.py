@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from manifests import storage
 from manifests.scores import NONE as NO_SCORES
-from manifests.scores import PATTERN, SCORES, parse
+from manifests.scores import PATTERN, SCORES, needs_clip, parse
 
 ImageFormat = Literal["png", "jpg", "webp"]
 
@@ -255,6 +255,13 @@ class RunConfig(BaseModel):
         ),
         Option("output format", "NAMES"),
     ] = NO_SCORES
+    keep_clip: Annotated[
+        bool,
+        Field(
+            description="keep CLIP's embeddings of the images in _run/clip, as clip-retrieval and its indexes read them"
+        ),
+        Option("output format"),
+    ] = False
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
@@ -280,6 +287,11 @@ class RunConfig(BaseModel):
     def score_names(self) -> tuple[str, ...]:
         """The scores that images get."""
         return parse(self.scores)
+
+    @property
+    def asks_clip(self) -> bool:
+        """Images go through the checkpoint's CLIP."""
+        return self.keep_clip or needs_clip(self.score_names)
 
     @property
     def share(self) -> tuple[int, int]:

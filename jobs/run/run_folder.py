@@ -38,7 +38,7 @@ TIMELINE = "timeline.json"
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report", "schedule", "scores"}
+    | {"shards", "times_of", "report", "schedule", "scores", "keep_clip"}
 )
 
 #: What an output that an earlier version has begun was made with, where its record does not say.
@@ -54,35 +54,43 @@ def as_begun(config: RunConfig) -> RunConfig:
     known = read(config.output, "plan.json")
     if known is None:
         return config
-    last = {"mark": _settings_of(known)["mark"], "scores": _scores_at(config.output)}
+    names, keep_clip = _scores_at(config.output)
+    last = {"mark": _settings_of(known)["mark"], "scores": names, "keep_clip": keep_clip}
     return config.model_copy(
         update={name: value for name, value in last.items() if name not in config.model_fields_set}
     )
 
 
-def _scores_at(output: str) -> str:
-    """The scores whose columns the indexes of an output have."""
-    return str((read(output, "config.json") or {}).get("scores", scores.NONE))
+def _scores_at(output: str) -> tuple[str, bool]:
+    """The scores whose columns the indexes of an output have, and whether it keeps CLIP's embeddings."""
+    stored = read(output, "config.json") or {}
+    return str(stored.get("scores", scores.NONE)), bool(stored.get("keep_clip", False))
 
 
-def set_scores(output: str, names: Sequence[str]) -> None:
-    """Indexes of an output have the columns of these scores from now on.
+def set_scores(output: str, names: Sequence[str], keep_clip: bool) -> None:
+    """Indexes of an output have the columns of these scores from now on, and it keeps embeddings or does not.
 
     Raises:
         UsageError: no run was begun there.
     """
     stored, _ = begun(output)
-    _write_at(output, "config.json", {**stored, "scores": scores.spelled(names)})
+    _write_at(output, "config.json", {**stored, "scores": scores.spelled(names), "keep_clip": keep_clip})
 
 
 def _refuse_scores(config: RunConfig, plan: Plan) -> None:
-    """Make sure that all indexes of an output have the same columns, each once."""
-    there = _scores_at(config.output)
-    if scores.parse(there) != config.score_names and (sealed_shards(config.output) or staged_parts(config.output)):
-        raise UsageError(
-            f"option --scores: {config.output} was begun with {there} and not with {config.scores}; go on as it was "
-            "begun, and add scores when it is finished"
-        )
+    """Make sure that all indexes of an output have the same columns, each once, and all shards embeddings, or none."""
+    there, keeps = _scores_at(config.output)
+    if sealed_shards(config.output) or staged_parts(config.output):
+        if scores.parse(there) != config.score_names:
+            raise UsageError(
+                f"option --scores: {config.output} was begun with {there} and not with {config.scores}; go on as it "
+                "was begun, and add scores when it is finished"
+            )
+        if keeps != config.keep_clip:
+            raise UsageError(
+                f"option --keep-clip: {config.output} was begun with{'' if keeps else 'out'} it; go on as it was begun"
+                f"{'' if keeps else ', and have jobs/score.py add the embeddings when it is finished'}"
+            )
     extras = plan.windows[0].extras.names if plan.windows and config.score_names else []
     taken = [name for name in extras if name in scores.COLUMNS]
     if taken:

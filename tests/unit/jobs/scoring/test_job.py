@@ -17,6 +17,8 @@ from jobs.scoring.job import Scored, score
 from jobs.verification.output import verify
 from manifests.batch import Batch
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
+from manifests.embeddings.clip_retrieval import read_folder
 from manifests.errors import UsageError
 from manifests.planning.plan import batches_of, plan
 from manifests.requests.schema import TASKS
@@ -54,7 +56,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, RunConfig
     folder = tmp_path_factory.mktemp("runs")
     (folder / "photo.png").write_bytes(inline(9)["bytes"])
     settings = {"steps": 4, "prior_steps": 2, "shard_size": 3}
-    scored = finished_run.make_config(folder, replay_rows(), output=str(folder / "scored"), scores="all", **settings)
+    scored = finished_run.make_config(
+        folder, replay_rows(), output=str(folder / "scored"), scores="all", keep_clip=True, **settings
+    )
     plain = finished_run.make_config(folder, replay_rows(), output=str(folder / "plain"), **settings)
     _run(scored)
     _run(plain)
@@ -72,12 +76,20 @@ def table(config: RunConfig) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in sorted(Path(config.output).glob("0*.parquet"))])
 
 
-def add(config: RunConfig, *names: str) -> Scored:
-    return score(run_folder.settings(config.output), names or SCORES, "cpu", lambda _: None)
+def add(config: RunConfig, *names: str, keep_clip: bool = False) -> Scored:
+    asked = names or (() if keep_clip else SCORES)
+    return score(run_folder.settings(config.output), asked, keep_clip, "cpu", lambda _: None)
 
 
 def contents(config: RunConfig) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path(config.output).iterdir() if path.is_file()}
+    files = [*Path(config.output).iterdir(), *Path(config.output, kept_clip.FOLDER).rglob("*")]
+    return {path.name: path.read_bytes() for path in files if path.is_file()}
+
+
+def vectors(config: RunConfig) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Keys and embeddings as a reader of clip-retrieval's layout has them."""
+    pieces = list(read_folder(f"{config.output}/{kept_clip.FOLDER}"))
+    return [key for piece in pieces for key in piece[0]["key"].to_pylist()], np.concatenate([one[1] for one in pieces])
 
 
 def test_the_run_scores_every_image_of_every_task(runs: tuple[RunConfig, RunConfig]) -> None:
@@ -154,6 +166,44 @@ def test_a_kill_leaves_whole_shards_and_the_same_command_goes_on(
     assert verify(plain).right
 
 
+def test_the_run_keeps_an_embedding_of_every_image(runs: tuple[RunConfig, RunConfig]) -> None:
+    rows = table(runs[0])
+    keys, matrix = vectors(runs[0])
+    assert keys == list(rows[rows.status == "success"].key)
+    assert matrix.dtype == np.float16
+    assert np.abs(np.linalg.norm(matrix.astype(np.float32), axis=1) - 1).max() < 2e-3
+
+
+def test_embeddings_kept_afterwards_are_those_that_the_run_would_have_kept(
+    runs: tuple[RunConfig, RunConfig], plain: RunConfig
+) -> None:
+    columns = list(table(plain).columns)
+    add(plain, keep_clip=True)
+    assert list(table(plain).columns) == columns
+    (keys, found), (meant_keys, meant) = vectors(plain), vectors(runs[0])
+    assert keys == meant_keys
+    assert np.abs(found.astype(np.float32) - meant).max() < 2e-3
+    assert verify(plain).right
+    before = contents(plain)
+    add(plain, "image_phash")
+    kept = [name for name in before if name.startswith(("img_emb", "metadata"))]
+    assert kept
+    assert {name: contents(plain)[name] for name in kept} == {name: before[name] for name in kept}
+    assert verify(plain).right
+
+
+def test_embeddings_that_are_damaged_or_gone_are_made_again(plain: RunConfig) -> None:
+    add(plain, keep_clip=True)
+    right = contents(plain)
+    damaged, gone = (Path(plain.output, kept_clip.names(shard)[shard]) for shard in (0, 1))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    gone.unlink()
+    assert verify(plain).damaged == [0, 1]
+    assert add(plain, keep_clip=True).shards == 2
+    assert verify(plain).right
+    assert contents(plain).keys() == right.keys()
+
+
 def test_without_a_store_only_the_priors_intent_is_missing(plain: RunConfig) -> None:
     shutil.rmtree(Path(plain.output) / "_run" / "embeddings")
     done = add(plain)
@@ -181,7 +231,7 @@ def moved(plain: RunConfig, tmp_path: Path) -> RunConfig:
 def test_what_cannot_be_scored_is_told_before_anything_changes(plain: RunConfig, moved: RunConfig) -> None:
     before = contents(plain)
     with pytest.raises(UsageError, match=r"is not what .* was made of"):
-        score(moved, SCORES, "cpu", print)
+        score(moved, SCORES, False, "cpu", print)
     (Path(plain.output) / "_SUCCESS").unlink()
     with pytest.raises(UsageError, match="is not finished; start the job again"):
         add(plain)
