@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests import storage
+from manifests.scores import NAMES, PATTERN, needs_clip, parse
 from manifests.scores import NONE as NO_SCORES
-from manifests.scores import PATTERN, SCORES, needs_clip, parse
 
 ImageFormat = Literal["png", "jpg", "webp"]
 
@@ -250,11 +250,20 @@ class RunConfig(BaseModel):
         str,
         Field(
             pattern=PATTERN,
-            description=f"columns of the index that say how images came out: {', '.join(SCORES)}, with commas "
+            description=f"columns of the index that say how images came out: {', '.join(NAMES)}, with commas "
             "between, or 'all'",
         ),
         Option("output format", "NAMES"),
     ] = NO_SCORES
+    aesthetic_weights: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="LAION's aesthetic predictor, for aesthetic_score: .safetensors, .npz or PyTorch's .pth, of "
+            "which nothing is run",
+        ),
+        Option("output format", "PATH_OR_URL"),
+    ] = None
     keep_clip: Annotated[
         bool,
         Field(
@@ -286,7 +295,7 @@ class RunConfig(BaseModel):
     @property
     def score_names(self) -> tuple[str, ...]:
         """The scores that images get."""
-        return parse(self.scores)
+        return parse(self.scores, self.aesthetic_weights is not None)
 
     @property
     def asks_clip(self) -> bool:
