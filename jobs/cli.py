@@ -306,6 +306,8 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
     }
     if config.embeddings not in (None, NO_EMBEDDINGS):
         update["embeddings"] = _absolute(str(config.embeddings))
+    if config.aesthetic_weights is not None:
+        update["aesthetic_weights"] = _absolute(config.aesthetic_weights)
     return config.model_copy(update=update)
 
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from manifests import storage
 from manifests.call_limit import CallLimit
+from manifests.scores import NAMES, PATTERN, needs_clip, parse
 from manifests.scores import NONE as NO_SCORES
-from manifests.scores import PATTERN, SCORES, parse
 
 ImageFormat = Literal["png", "jpg", "webp"]
 
@@ -279,11 +279,27 @@ class RunConfig(BaseModel):
         str,
         Field(
             pattern=PATTERN,
-            description=f"columns of the index that say how images came out: {', '.join(SCORES)}, with commas "
+            description=f"columns of the index that say how images came out: {', '.join(NAMES)}, with commas "
             "between, or 'all'",
         ),
         Option("output format", "NAMES"),
     ] = NO_SCORES
+    aesthetic_weights: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="LAION's aesthetic predictor, for aesthetic_score: .safetensors, .npz or PyTorch's .pth, of "
+            "which nothing is run",
+        ),
+        Option("output format", "PATH_OR_URL"),
+    ] = None
+    keep_clip: Annotated[
+        bool,
+        Field(
+            description="keep CLIP's embeddings of the images in _run/clip, as clip-retrieval and its indexes read them"
+        ),
+        Option("output format"),
+    ] = False
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
@@ -313,7 +329,12 @@ class RunConfig(BaseModel):
     @property
     def score_names(self) -> tuple[str, ...]:
         """The scores that images get."""
-        return parse(self.scores)
+        return parse(self.scores, self.aesthetic_weights is not None)
+
+    @property
+    def asks_clip(self) -> bool:
+        """Images go through the checkpoint's CLIP."""
+        return self.keep_clip or needs_clip(self.score_names)
 
     @property
     def share(self) -> tuple[int, int]:

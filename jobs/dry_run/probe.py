@@ -19,7 +19,7 @@ from manifests.planning.plan import Plan, Window, planned_batches
 from workers.checkpoints import locations
 from workers.device.device import choose_device
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
+from workers.fault_tolerance.kept_attempts import start_attempts
 from workers.kandinsky.graph_choice import EVERYTHING, NOTHING
 
 #: Batches of each bucket: one that compiles and loads, and one that is timed.
@@ -54,7 +54,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
     graphs = EVERYTHING if config.graph == "on" else NOTHING
     watch = Stopwatch()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes, start_attempts() as attempts:
         device = choose_device(config, npus(nodes))
         pools = size_pools(config, device.kind, nodes)
         progress.note(f"device: {device.kind} ({device.reason})")
@@ -65,7 +65,7 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             alone,
             pools_alone,
             planned.tasks,
-            start_attempts(),
+            attempts,
             progress.note,
             progress.engine,
             lambda working: None,

@@ -30,7 +30,7 @@ from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, 
 from jobs.engine.elastic import engine_state
 from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
-from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
+from jobs.engine.pools import Pools, PoolSize, shrink, with_less_memory, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.monitoring.facts import EngineState
 from manifests import storage
@@ -94,7 +94,7 @@ class Setup:
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
-        told: ids of the lost processes, and fallbacks, that `notify` has heard of.
+        told: ids of the lost processes, fallbacks and lines of relief that `notify` has heard of.
         graphs: what the pools' actors compile.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
         fence: asked by every process before it replaces or removes a file of the output.
@@ -126,7 +126,7 @@ def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
 
     Raises:
         KandinskyBatchError: a pool cannot start, or no device is left for one.
-        ClusterShrankError: nodes are gone, and the pools do not fit any more; or a device is broken.
+        ClusterShrankError: the pools must be smaller: nodes are gone, a device is broken, or memory is short.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
@@ -190,11 +190,15 @@ def after_loss(setup: Setup) -> Setup:
     # Whoever held a batch was ended with its pipeline, and by no fault of the batch. Said only now, when the processes
     # that had the devices are known to be gone, and with them whatever they still had to say.
     ray.get(setup.attempts.pipeline_ended.remote())
-    _news(setup)
+    shortage = _news(setup).shortage
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
         raise IncompleteRunError("; ".join([str(error), *(each.words for each in taken_out.devices)])) from error
+    if shortage:
+        pools = with_less_memory(pools) or pools
+        # Whoever goes on tells it.
+        setup.told.add(ray.get(setup.attempts.relieve.remote(pools.in_words, None)))
     return replace(setup, pools=pools, taken_out=taken_out)
 
 
@@ -226,10 +230,10 @@ def _record(method: Any) -> tuple[dict[str, Any], ...]:
         return ()
 
 
-def losses(setup: Setup) -> tuple[dict[str, int], int]:
-    """Processes that were lost so far, by cause, and the batches that were made again because of it."""
+def losses(setup: Setup) -> tuple[dict[str, int], int, tuple[str, ...]]:
+    """Processes that were lost so far, by cause, the batches made again because of it, and what was done for memory."""
     news = _news(setup)
-    return dict(news.lost_by_cause), news.batches_again
+    return dict(news.lost_by_cause), news.batches_again, tuple(news.relief)
 
 
 def timeline(attempts: Any) -> Timeline | None:
@@ -242,9 +246,9 @@ def timeline(attempts: Any) -> Timeline | None:
 
 
 def _news(setup: Setup) -> News:
-    """What the attempts actor knows; losses and fallbacks that are new are told."""
+    """What the attempts actor knows; what is new of losses, fallbacks and relief is told."""
     news: News = ray.get(setup.attempts.news.remote())
-    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in news.fallbacks]
+    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in (*news.fallbacks, *news.relief)]
     for name, words in told:
         if name not in setup.told:
             setup.told.add(name)
@@ -378,6 +382,11 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
+        if news.shortage:
+            if with_less_memory(setup.pools) is not None:
+                raise ClusterShrankError(news.shortage)
+            any_number = setup.pools.kind == "cpu" and not setup.graphs.any
+            ray.get(setup.attempts.relieve.remote(None, setup.config.batch_size if any_number else None))
 
     return look_up
 

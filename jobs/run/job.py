@@ -71,6 +71,7 @@ class RunReport(BaseModel):
         compilations: what was compiled on which device, for how long and to what gain (workers/kandinsky/graph.py).
         lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
         batches_again: batches that were made again because of it, or because the engine gave them up.
+        memory_relief: what the run did to go on with less memory, one line each (workers/fault_tolerance/memory.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +100,7 @@ class RunReport(BaseModel):
     compilations: tuple[Mapping[str, Any], ...]
     lost_workers: Mapping[str, int]
     batches_again: int
+    memory_relief: tuple[str, ...] = ()
     versions: Mapping[str, str]
 
 
@@ -125,6 +127,7 @@ class _Done:
         self.compilations: tuple[dict[str, Any], ...] = ()
         self.lost_workers: dict[str, int] = {}
         self.batches_again = 0
+        self.memory_relief: tuple[str, ...] = ()
         self.times = Stopwatch()
 
     def add(self, receipt: Receipt) -> None:
@@ -239,6 +242,7 @@ def _run_share(
         compilations=done.compilations,
         lost_workers=done.lost_workers,
         batches_again=done.batches_again,
+        memory_relief=done.memory_relief,
         versions=_versions(),
     )
     run_folder.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
@@ -302,7 +306,7 @@ def _make_missing(
                 run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
             raise _incomplete(config, ledger, running.said)
-        done.lost_workers, again = losses(running.setup)
+        done.lost_workers, again, done.memory_relief = losses(running.setup)
         done.batches_again += again
         if memory.url is not None:
             tidy_index(memory.url)

@@ -27,7 +27,7 @@ from manifests.errors import KandinskyBatchError
 from manifests.planning.plan import Plan
 from workers.device.device import DeviceChoice, choose_device
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
+from workers.fault_tolerance.kept_attempts import start_attempts
 
 
 class Stops(Protocol):
@@ -109,7 +109,7 @@ def start(
         KandinskyBatchError: there is no Ray.
     """
     progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes, start_attempts() as attempts:
         stop.listen()
         device = choose_device(config, npus(nodes))
         times = known()
@@ -125,7 +125,7 @@ def start(
             config,
             schedule.pools,
             planned.tasks,
-            start_attempts(),
+            attempts,
             progress.note,
             progress.engine,
             stop.look,

@@ -14,7 +14,6 @@ from PIL import Image
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
-from manifests.scores import needs_clip
 from workers.checkpoints.locations import local_folder, repositories
 from workers.device import device
 from workers.embeddings.origin import fingerprints
@@ -48,7 +47,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint`, `call_limit`, `graph_compiler`, `attention`, `dump_latents` and `scores` are read here.
+        config: `checkpoint`, `call_limit`, `graph_compiler`, `attention`, `dump_latents` and scores are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
         graphs: what is compiled.
@@ -77,7 +76,7 @@ class Decoder:
             self._warm_up = WarmUp(self._guard, compiled)
             self._dump_latents = config.dump_latents
             # The first one is the prior's, whose CLIP scores images.
-            wanted = repositories(tasks) if needs_clip(config.score_names) else repositories(tasks)[1:]
+            wanted = repositories(tasks) if config.asks_clip else repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
             self._attention = attention.AttentionSwitch(config.attention, kind, graphs.compiles_decoder)
@@ -87,7 +86,7 @@ class Decoder:
                 self._model.load(task)
             facts["switches"] = self._attention.record
             guard = replace(self._guard, stage=STAGE)
-            self._scorer = make_scorer(config.score_names, folder, device.dtype(kind), calls.clip, guard)
+            self._scorer = make_scorer(config, folder, device.dtype(kind), calls.clip, guard)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `pixels` and scores to a batch of one block and drop what they were made from, except new embeddings."""
