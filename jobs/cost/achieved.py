@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.cost.price import CHIPS, Flops, Models
 from jobs.cost.step_times import DECODER, PRIOR
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 
 
@@ -44,12 +45,13 @@ class Achieved:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._image = None if models is None else lru_cache(models.image)
 
-    def add(self, receipt: Receipt, batch_size: int) -> None:
-        """Count a finished batch; copies (`--dedupe`), which make it longer than `batch_size`, cost nothing."""
+    def add(self, receipt: Receipt, limit: CallLimit) -> None:
+        """Count a finished batch; copies (`--dedupe`), which make it longer than the limit, cost nothing."""
         if receipt.bucket is None or not receipt.successes:
             return
         self._count(receipt.bucket, PRIOR, receipt.embedded, receipt.seconds)
-        self._count(receipt.bucket, DECODER, min(receipt.count, batch_size), receipt.seconds)
+        rows = min(receipt.count, limit.of(receipt.bucket.height, receipt.bucket.width))
+        self._count(receipt.bucket, DECODER, rows, receipt.seconds)
 
     def add_prior(self, bucket: Bucket, rows: int, seconds: float) -> None:
         """Count rows that the prior has embedded in a phase of its own."""

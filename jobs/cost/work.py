@@ -51,12 +51,12 @@ def device_time(
         return None
     if known is not None and known[1].device == kind and known[1].buckets:
         source, times = known
-        cost = total(costs_of(planned.buckets, times, config.batch_size), planned.buckets, times, source)
+        cost = total(costs_of(planned.buckets, times, config.call_limit), planned.buckets, times, source)
         return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source)
     models = models_of(config.checkpoint, "inpaint" in planned.tasks) if kind == "ascend" else None
     if models is None:
         return None
-    work = plan_flops(planned.buckets, models, config.batch_size)
+    work = plan_flops(planned.buckets, models, config.call_limit)
     # Which card it is, no actor has told yet. What counts is how the stages compare, and that it is not seconds.
     usual = Rate()
     return DeviceTime(usual.seconds(work.prior), usual.seconds(work.decoder), "the FLOPs of its models")

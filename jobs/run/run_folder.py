@@ -6,6 +6,7 @@ _run/run.json      the report of the last start that made something and went to 
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
 _run/timeline.json when the devices of that start were in calls (workers/fault_tolerance/timeline.py)
 _run/prior.json    the report of the last start with `--stage prior`
+_run/graphs.json   what is compiled with --graph auto, as the first start has chosen it (jobs/schedule/graphs.py)
 _run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
 _run/aesthetic.json  the predictor of the aesthetic score (workers/scoring/aesthetic.py)
 _run/error.log     what the engine said where it stopped early
@@ -23,7 +24,7 @@ from jobs.cost.step_times import StepTimes
 from jobs.run import ownership
 from manifests import scores, storage
 from manifests.commit import sealed_shards, staged_parts
-from manifests.config import NO_EMBEDDINGS, RunConfig
+from manifests.config import NO_EMBEDDINGS, RunConfig, on_or_off
 from manifests.embeddings.store import check_owned
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan
@@ -43,11 +44,11 @@ FREE_FIELDS = frozenset(
 )
 
 #: What an output that an earlier version has begun was made with, where its record does not say.
-EARLIER = {"mark": False}
+EARLIER = {"mark": False, "batch_pixels": None, "graph": False}
 
 
 def as_begun(config: RunConfig) -> RunConfig:
-    """The config, with marks and scores as the output has them, where nobody asks for others.
+    """The config, with marks, scores and graphs as the output has them, where nobody asks for others.
 
     Raises:
         UsageError: the record of a plan cannot be read.
@@ -55,7 +56,8 @@ def as_begun(config: RunConfig) -> RunConfig:
     known = read(config.output, "plan.json")
     if known is None:
         return config
-    last = {"mark": _settings_of(known)["mark"], **_scored_at(config.output)}
+    settings = _settings_of(known)
+    last = {"mark": settings["mark"], "graph": settings["graph"], **_scored_at(config.output)}
     return config.model_copy(
         update={name: value for name, value in last.items() if name not in config.model_fields_set}
     )
@@ -247,7 +249,8 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
 
 def _settings_of(known: dict[str, Any]) -> dict[str, Any]:
     """Settings that the record of a plan has, or had by default in the version that wrote it."""
-    return {**EARLIER, **known.get("settings", {})}
+    settings = {**EARLIER, **known.get("settings", {})}
+    return {**settings, "graph": on_or_off(settings["graph"])}
 
 
 def _counts(plan: Plan) -> dict[str, Any]:

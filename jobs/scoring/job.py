@@ -21,7 +21,8 @@ from workers.device import device
 from workers.device.device import DeviceKind
 from workers.embeddings.lookup import remembered
 from workers.fault_tolerance.guard import Guard
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import FullCalls
+from workers.kandinsky.graph_choice import NOTHING
 from workers.scoring import aesthetic
 from workers.scoring.columns import Columns, columns_of
 from workers.scoring.scorer import STAGE, Scorer, make_scorer
@@ -118,4 +119,4 @@ def _scorer(config: RunConfig, kind: DeviceKind) -> Scorer | None:
 
     folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
     guard = Guard(STAGE, "failed_to_generate", config.device_timeout)
-    return make_scorer(config, folder, device.dtype(kind), rows_per_call(config, kind), guard)
+    return make_scorer(config, folder, device.dtype(kind), FullCalls.of(config, kind, NOTHING).clip, guard)

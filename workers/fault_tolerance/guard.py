@@ -100,8 +100,7 @@ class Guard:
                 done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
                 self._count(batch, done, began)
                 return done
-            with self._watched(worker, self.limit):
-                done = work(batch)
+            done = self._in_calls(batch, work, orders.at_most or batch.samples.num_rows, worker)
             self._count(batch, done, began)
             if probe is not None and not done.pending:
                 # Where every row fails the device may be what they have in common.
@@ -171,13 +170,24 @@ class Guard:
             raise
         self._ask("ready", self.stage, worker, {**device.report(), **facts})
 
+    def _in_calls(self, batch: Batch, work: Callable[[Batch], Batch], size: int, worker: Worker) -> Batch:
+        """`work` on so many rows at a time."""
+        parts = []
+        for start in range(0, batch.samples.num_rows, size):
+            part = replace(batch, samples=batch.samples.slice(start, size))
+            if part.pending:
+                with self._watched(worker, self.limit):
+                    part = work(part)
+            parts.append(part.samples)
+        return replace(batch, samples=_together(parts))
+
     def _one_by_one(
         self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool
     ) -> Batch:
         place = (self.stage, batch.shard, batch.index)
         # A device call keeps its batch's shape, filled with copies of the one row: nothing is compiled anew, and the
         # image has the same bytes as beside its batch-mates.
-        size = len(batch.pending) if copies else 1
+        size = min(len(batch.pending), orders.at_most or len(batch.pending)) if copies else 1
         batch = batch.fail({row: RowError(self.status, words) for row, words in orders.killed.items()})
         parts = []
         pending = set(batch.pending)
@@ -189,8 +199,7 @@ class Guard:
                     part = work(replace(batch, samples=batch.samples.take([row] * size)))
                 part = replace(part, samples=part.samples.slice(min(row, size - 1), 1))
             parts.append(part.samples)
-        # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
-        return replace(batch, samples=pa.concat_tables(parts, promote_options="default").combine_chunks())
+        return replace(batch, samples=_together(parts))
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
@@ -219,6 +228,11 @@ class Guard:
         finally:
             timer.cancel()
             faulthandler.cancel_dump_traceback_later()
+
+
+def _together(parts: Sequence[pa.Table]) -> pa.Table:
+    # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
+    return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
 
 def _hold(why: str) -> NoReturn:
