@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
 """Add scores to an output that is finished: columns of its indexes, computed from its images.
 
-    python jobs/score.py --output images --scores all
+    python jobs/score.py --output images --scores all --keep-clip
 
 Images come out of the shards, inputs from the manifest, the prior's embeddings from the store; CLIP is the checkpoint's
 own. Each shard is sealed anew, so what is done stays done: the same command goes on where an earlier start was ended,
@@ -30,16 +30,28 @@ from jobs.scoring.job import score  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.scores import NONE, PATTERN, SCORES, parse  # noqa: E402
+from manifests.scores import NAMES, NONE, PATTERN, parse  # noqa: E402
 from workers.device.device import device_here  # noqa: E402
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, usage="%(prog)s --output FOLDER_OR_URL --scores NAMES [options]")
+    parser = Parser(
+        description=__doc__, usage="%(prog)s --output FOLDER_OR_URL [--scores NAMES] [--keep-clip] [options]"
+    )
     what = parser.add_argument_group("what to score")
     what.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py (required)")
     what.add_argument(
-        "--scores", required=True, metavar="NAMES", help=f"{', '.join(SCORES)}, with commas between, or all (required)"
+        "--scores", default=NONE, metavar="NAMES", help=f"{', '.join(NAMES)}, with commas between, or all"
+    )
+    what.add_argument(
+        "--aesthetic-weights",
+        metavar="PATH_OR_URL",
+        help="LAION's aesthetic predictor, for aesthetic_score: .safetensors, .npz, or PyTorch's .pth",
+    )
+    what.add_argument(
+        "--keep-clip",
+        action="store_true",
+        help="keep CLIP's embeddings of the images in _run/clip, and make those again that are damaged or gone",
     )
     what.add_argument(
         "--manifest",
@@ -57,6 +69,8 @@ def _config(given: argparse.Namespace) -> RunConfig:
     changes = {"shards": given.shards, "stage": "all"}
     if given.manifest:
         changes["manifest"] = tuple(storage.absolute(path) for path in given.manifest)
+    if given.aesthetic_weights:
+        changes["aesthetic_weights"] = storage.absolute(given.aesthetic_weights)
     if given.checkpoint:
         changes["checkpoint"] = one_spelling(given.checkpoint)
     return run_folder.settings(output, **changes)
@@ -65,15 +79,23 @@ def _config(given: argparse.Namespace) -> RunConfig:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, score, tell."""
     given = _parser().parse(arguments)
-    if not re.match(PATTERN, given.scores) or given.scores == NONE:
+    if not re.match(PATTERN, given.scores):
         raise UsageError(
-            f"option --scores: should be {', '.join(SCORES)}, with commas between, or all; got {given.scores!r}"
+            f"option --scores: should be {', '.join(NAMES)}, with commas between, or all; got {given.scores!r}"
         )
-    names = parse(given.scores)
+    config = _config(given)
+    names = parse(given.scores, config.aesthetic_weights is not None)
+    if not names and not given.keep_clip:
+        raise UsageError("nothing to do; give --scores, --keep-clip or both")
     done = score(
-        _config(given), names, device_here(given.device), lambda words: print(words, file=sys.stderr, flush=True)
+        config,
+        names,
+        given.keep_clip,
+        device_here(given.device),
+        lambda words: print(words, file=sys.stderr, flush=True),
     )
-    print(f"{done.shards:,} shards have {', '.join(names)} now, {done.before:,} had all of it before")
+    what = [*names, *(["the embeddings"] if given.keep_clip else [])]
+    print(f"{done.shards:,} shards have {', '.join(what)} now, {done.before:,} had all of it before")
     for name, count in sorted(done.images.items()):
         print(f"  {name}: {count:,} images")
     return EXIT_OK

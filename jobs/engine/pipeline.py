@@ -46,7 +46,7 @@ from workers.embeddings.lookup import IfUnknown, Memory, recall
 from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.fault_tolerance.guard import START_LIMIT_S, Guard
 from workers.fault_tolerance.timeline import Timeline
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.graph_choice import NOTHING, GraphChoice
 from workers.scoring.columns import Columns, columns_of, with_scores
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
@@ -95,6 +95,7 @@ class Setup:
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
         told: ids of the lost processes, fallbacks and lines of relief that `notify` has heard of.
+        graphs: what the pools' actors compile.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
         fence: asked by every process before it replaces or removes a file of the output.
     """
@@ -110,6 +111,7 @@ class Setup:
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
     told: set[str] = field(default_factory=set)
+    graphs: GraphChoice = NOTHING
     several_shapes: bool = False
     fence: Callable[[], None] = unfenced
 
@@ -152,7 +154,7 @@ def begin_pipeline(setup: Setup) -> Iterator[Places]:
     config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
-    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if config.graph else 0
+    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if setup.graphs.any else 0
     set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
     try:
         with card_places(pools) as places:
@@ -213,13 +215,20 @@ def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
 
 
 def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have run on so far."""
-    return tuple(ray.get(setup.attempts.devices.remote()))
+    """What the pools' actors have run on so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.devices)
 
 
 def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have compiled so far (`--graph`)."""
-    return tuple(ray.get(setup.attempts.compilations.remote()))
+    """What the pools' actors have compiled so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.compilations)
+
+
+def _record(method: Any) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(ray.get(method.remote(), timeout=TIMELINE_S))
+    except Exception:  # whatever has become of the cluster, a run does not fail for want of a record
+        return ()
 
 
 def losses(setup: Setup) -> tuple[dict[str, int], int, tuple[str, ...]]:
@@ -331,7 +340,7 @@ def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict
     """Ray Data's arguments for a pool of device actors."""
     # A device context may belong to the thread that made it: calls stay on the actor's main thread.
     strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
-    constructor = (setup.config, setup.pools.kind, setup.attempts, *more)
+    constructor = (setup.config, setup.pools.kind, setup.attempts, setup.graphs, *more)
     options = {**setup.pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
     return {"compute": strategy, "fn_constructor_args": constructor, **options}
 
@@ -377,7 +386,7 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
         if news.shortage is not None:
             if news.shortage.by_pools and with_less_memory(setup.pools) is not None:
                 raise ClusterShrankError(news.shortage.words)
-            any_number = rows_per_call(setup.config, setup.pools.kind) is None
+            any_number = setup.pools.kind == "cpu" and not setup.graphs.any
             ray.get(setup.attempts.relieve.remote(None, setup.config.batch_size if any_number else None))
 
     return look_up

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.run import run_folder
+from jobs.verification.clip import check_clip, check_others
 from jobs.verification.findings import Finding, ShardReport, Verdict
 from jobs.verification.index import check_index, planned_rows
 from jobs.verification.tar import check_tar
@@ -93,7 +94,7 @@ def _check_shards(config: RunConfig, planned: Plan, chosen: frozenset[int]) -> I
     with ThreadPoolExecutor(READERS) as pool:
         for shard, batches in shards_of(config, planned, chosen):
             rows = planned_rows([batch.samples for batch in batches])
-            pending.add(pool.submit(_check_shard, config.output, shard, rows, suffixes))
+            pending.add(pool.submit(_check_shard, config.output, shard, rows, suffixes, config.keep_clip))
             # Bounded, so that the manifest does not pile up in memory before slow storage.
             while len(pending) >= 2 * READERS:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -122,12 +123,13 @@ class _OfShards:
         return cast("tuple[int, int]", place)[0] in self.shards
 
 
-def _check_shard(output: str, shard: int, planned: pa.Table, suffixes: Sequence[str]) -> ShardReport:
+def _check_shard(output: str, shard: int, planned: pa.Table, suffixes: Sequence[str], keep_clip: bool) -> ShardReport:
     """Read everything a sealed shard has and compare it.
 
     Args:
         planned: key and PLANNED_COLUMNS and `status` of the rows it must hold, in order.
         suffixes: what follows a key in the names of its members, the image's first.
+        keep_clip: embeddings of its images must be there.
     """
     report = ShardReport(shard)
     try:
@@ -141,6 +143,7 @@ def _check_shard(output: str, shard: int, planned: pa.Table, suffixes: Sequence[
             report.add("stats", f"shard {shard:05d}", f"its stats file is of shard {stats.shard}")
         rows = check_index(output, stats, planned, report)
         check_tar(output, stats, rows, suffixes, report)
+        check_clip(output, stats, keep_clip, report)
     report.finish()
     return report
 
@@ -152,6 +155,7 @@ def _check_folder(output: str, planned: Plan, unfinished: bool) -> Iterator[Find
         match = _SHARD_FILE.match(name)
         if match and int(match.group(1)) >= len(planned.shards):
             yield Finding("shards", name, f"belongs to no planned shard; the plan has {len(planned.shards)}")
+    yield from check_others(output, len(planned.shards))
     for shard, batches in staged_parts(output).items():
         yield Finding("left over", f"{PARTS_FOLDER}/{shard:05d}", f"{len(batches)} staged parts; start the job again")
     if staged_parts(storage.join(output, RETRY_FOLDER)) or storage.list_names(storage.join(output, RESEAL_FOLDER)):

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -78,7 +78,9 @@ def rebuild(
             tar = stack.enter_context(storage.open_read(storage.join(config.output, commit.tar_name(found.shard))))
         columns = list(columns_of(config.score_names, config.checkpoint).values())
         parts = _parts(found, batches, made, made_at, tar, config.dump_latents, columns, unlike)
-        built = build_shard(found.shard, parts, folder, config)
+        # Embeddings are not made again here, and those of images that are the same are the same.
+        built = build_shard(found.shard, parts, folder, config.model_copy(update={"keep_clip": False}))
+        built = built.model_copy(update={"clip": found.clip})
         if unlike:
             more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
             return Mending(
@@ -86,7 +88,10 @@ def rebuild(
                 trouble=f"this device makes other bits than the index says for {', '.join(unlike[:SHOWN])}{more}; a "
                 "device like the one that made them, with --deterministic on Ascend, makes the same",
             )
-        return _put_in_place(found, built, folder, config.output)
+        mending = _put_in_place(found, built, folder, config.output)
+        if found.lost_clip and mending.trouble is None:
+            return replace(mending, trouble="its embeddings are damaged; jobs/score.py --keep-clip makes them again")
+        return mending
 
 
 def _put_in_place(found: Salvage, built: ShardStats, folder: str, output: str) -> Mending:

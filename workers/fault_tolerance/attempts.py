@@ -118,7 +118,8 @@ class News:
         seconds: spent on batches so far, those that are being worked on too, by stage.
         lost: the newest processes that were lost; `lost_by_cause` counts all of them.
         batches_again: batches whose process was lost with them, so that another one makes them.
-        fallbacks: what a device computes in the plain way because a trial of the other one failed, in words.
+        fallbacks: in words, what a device computes in the plain way because a trial of the other one, or a graph,
+            failed.
         shortage: the run is to do with less memory; None where it is not to.
         relief: what it did so far to do with less, in words.
     """
@@ -332,6 +333,10 @@ class Attempts:
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
+        if worker.actor in self._up and "loading_seconds" in report:
+            # It has loaded another model beside the first.
+            before = self._devices[stage, worker.device].get("loading_seconds", 0.0)
+            report = {**report, "loading_seconds": round(before + report["loading_seconds"], 2)}
         self._up[worker.actor] = (stage, worker)
         for switch in report.get("switches", ()):
             if switch["fell_back"]:
@@ -347,7 +352,11 @@ class Attempts:
         self._compiling[worker.actor] = stage
 
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
-        """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/kandinsky/graph.py)."""
+        """An actor has compiled graphs, each as a `workers.kandinsky.graph.Compilation`."""
+        for each in compilations:
+            if each.get("why") is not None:
+                shape = " x ".join(map(str, each["shape"]))
+                self._fallbacks[f"{worker.name}: {each['part']} of {shape} runs without a graph: {each['why']}"] = None
         found = [{"stage": stage, "device": worker.name, **each} for each in compilations]
         self._compilations += [each for each in found if each not in self._compilations]
 

@@ -359,6 +359,14 @@ def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:
     assert second["part"] == "movq decode"
 
 
+def test_a_graph_that_is_not_used_is_told(line: Line) -> None:
+    refused = {"part": "unet", "shape": (4, 4, 8, 8), "seconds": 2.0, "why": "it does not compile (RuntimeError: no)"}
+    line.books.compiled("decoder", line.worker, [refused, {**refused, "part": "movq decode", "why": None}])
+    assert line.books.news().fallbacks == [
+        "NPU 0 of npu-0: unet of 4 x 4 x 8 x 8 runs without a graph: it does not compile (RuntimeError: no)"
+    ]
+
+
 def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     books = Attempts(set, lambda worker: "", source=("/ours", "1"))
     same = Worker("1", "actor", "node", "npu-0", "NPU 0 of a", source=("/elsewhere", "1"))
@@ -373,6 +381,15 @@ def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     trouble = books.news().trouble
     assert isinstance(trouble, UsageError)
     assert str(trouble) == orders.taken_out
+
+
+def test_loading_counts_all_models_of_an_actor_and_those_of_its_successor_anew(line: Line) -> None:
+    actor = line.next()
+    line.books.ready("decoder", actor, {"loading_seconds": 40.0})
+    line.books.ready("decoder", actor, {"loading_seconds": 25.5})
+    assert [device["loading_seconds"] for device in line.books.devices()] == [65.5]
+    line.books.ready("decoder", replace(line.next(), actor="another"), {"loading_seconds": 30.0})
+    assert [device["loading_seconds"] for device in line.books.devices()] == [30.0]
 
 
 def test_a_switch_that_fell_back_is_told_once_however_often_its_actor_starts(line: Line) -> None:
