@@ -60,11 +60,9 @@ def _parser() -> Parser:
         metavar="PATH_OR_URL",
         help="where the run's manifest lies now (default: where it had it)",
     )
-    what.add_argument("--shards", metavar="I/N", default="1/1", help="every N-th shard from the I-th on (default: 1/1)")
+    what.add_argument("--shards", metavar="I/N", default="1/1", help="every N-th shard from the I-th on")
+    what.add_argument("--decoder-actors", metavar="N", default="auto", help="on a cluster; auto is one per device")
     parser.add_model_options()
-    parser.add_argument(
-        "--decoder-actors", metavar="N", default="auto", help="actors that score on a cluster (default: one per device)"
-    )
     return parser
 
 
