@@ -9,11 +9,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.engine.pools import Pools
 from manifests.batch import Bucket
@@ -82,6 +82,7 @@ class StepTimes(BaseModel):
         device: kind of device that the pools ran on.
         graph: whether it was all with graphs, in records of earlier versions; now the buckets say it.
         graphs: what was compiled.
+        loading: stage -> median seconds that an actor took to import and to load all its models.
         prior_actors, decoder_actors: most that ran at a time.
         course: (seconds since the start, images written, rows failed) of this start at some of its batches, ascending;
             the last one is at its last batch.
@@ -97,6 +98,7 @@ class StepTimes(BaseModel):
     decoder_actors: int
     buckets: tuple[BucketTimes, ...]
     graphs: tuple[GraphTimes, ...] = ()
+    loading: Mapping[str, float] = Field(default_factory=dict)
     course: tuple[tuple[float, int, int], ...] = ()
 
     def rows_of(self, bucket: Bucket) -> int:
@@ -104,11 +106,35 @@ class StepTimes(BaseModel):
         return CallLimit(self.batch_size, self.batch_pixels).of(bucket.height, bucket.width)
 
 
+class Measured(NamedTuple):
+    """What the actors of a run have told.
+
+    Attributes:
+        graphs: what ran as graphs.
+        compilations, devices: as the attempts actor (workers/fault_tolerance/attempts.py) has them.
+    """
+
+    graphs: GraphChoice
+    compilations: Sequence[Mapping[str, Any]] = ()
+    devices: Sequence[Mapping[str, Any]] = ()
+
+
+UNMEASURED = Measured(NOTHING)
+
+
+def _loading(devices: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for each in devices:
+        if "loading_seconds" in each:
+            found[each["stage"]].append(each["loading_seconds"])
+    return {stage: statistics.median(seconds) for stage, seconds in found.items()}
+
+
 def _graph_times(compilations: Iterable[Mapping[str, Any]]) -> tuple[GraphTimes, ...]:
     """The medians over all actors."""
     found: defaultdict[tuple[str, tuple[int, ...]], list[Mapping[str, Any]]] = defaultdict(list)
     for each in compilations:
-        if each["why"] is None:
+        if each["graph_seconds"] is not None:
             found[each["part"], tuple(each["shape"])].append(each)
     return tuple(
         GraphTimes(
@@ -186,15 +212,9 @@ class Stopwatch:
         device: str,
         limit: CallLimit,
         pools: Pools,
-        graphs: GraphChoice = NOTHING,
-        compilations: Iterable[Mapping[str, Any]] = (),
+        by_actors: Measured = UNMEASURED,
     ) -> StepTimes:
-        """The medians so far.
-
-        Args:
-            graphs: what ran as graphs.
-            compilations: each as the attempts actor has it.
-        """
+        """The medians so far."""
         return StepTimes(
             device=device,
             batch_size=limit.rows,
@@ -214,11 +234,12 @@ class Stopwatch:
                         stage: round(statistics.median_low(times), 6) for stage, times in measured.seconds.items()
                     },
                     bytes_per_image=round(measured.bytes / measured.images, 1),
-                    graph=graphs.decodes(bucket),
+                    graph=by_actors.graphs.decodes(bucket),
                 )
                 for bucket, measured in self._buckets.items()
                 # What was only embedded yet is nothing that an image could be priced by.
                 if DECODER in measured.seconds and measured.images
             ),
-            graphs=_graph_times(compilations),
+            graphs=_graph_times(by_actors.compilations),
+            loading=_loading(by_actors.devices),
         )

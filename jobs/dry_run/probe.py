@@ -6,9 +6,9 @@ first one had to wait for. The parts are written beside the output's run files a
 
 from __future__ import annotations
 
-from jobs.cost.step_times import StepTimes, Stopwatch
+from jobs.cost.step_times import Measured, StepTimes, Stopwatch
 from jobs.engine.cluster import cluster, engine_log, reason
-from jobs.engine.pipeline import EngineStoppedError, Setup, compilations, run_pipeline
+from jobs.engine.pipeline import EngineStoppedError, Setup, compilations, devices, run_pipeline
 from jobs.engine.pools import npus, size_pools
 from jobs.monitoring.progress import RunProgress
 from manifests import storage
@@ -80,7 +80,9 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             raise IncompleteRunError(f"no batch could be timed: {error}") from error
         finally:
             storage.remove(url, recursive=True)
-        times = watch.record(device.kind, config.call_limit, pools, graphs, compilations(setup))
+        times = watch.record(
+            device.kind, config.call_limit, pools, Measured(graphs, compilations(setup), devices(setup))
+        )
     if not times.buckets:
         raise IncompleteRunError(f"no batch could be timed: {reason(said.text)}")
     return times

@@ -214,14 +214,18 @@ def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
 
 
 def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have run on so far."""
-    return tuple(ray.get(setup.attempts.devices.remote()))
+    """What the pools' actors have run on so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.devices)
 
 
 def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
     """What the pools' actors have compiled so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.compilations)
+
+
+def _record(method: Any) -> tuple[dict[str, Any], ...]:
     try:
-        return tuple(ray.get(setup.attempts.compilations.remote(), timeout=TIMELINE_S))
+        return tuple(ray.get(method.remote(), timeout=TIMELINE_S))
     except Exception:  # whatever has become of the cluster, a run does not fail for want of a record
         return ()
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.cost.achieved import Achieved, StageRate
 from jobs.cost.price import models_of
-from jobs.cost.step_times import Stopwatch
+from jobs.cost.step_times import Measured, Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
@@ -46,6 +46,7 @@ from manifests.embeddings.store import tidy_index
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import describe as describe_sources
+from workers import metrics
 from workers.checkpoints import locations
 from workers.stages.reseal import finish_reseals
 
@@ -267,7 +268,7 @@ def _make_missing(
         done.schedule, done.schedule_reason = schedule.name, schedule.reason
         done.graphs = running.graphs.in_words
         done.pools = asdict(schedule.pools)
-        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks))
+        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks), metrics.count_work)
         sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
@@ -297,14 +298,14 @@ def _make_missing(
         finally:
             # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                done.compilations = compilations(running.setup)
+                done.devices, done.compilations = devices(running.setup), compilations(running.setup)
                 choice = running.graphs.choice
-                times = done.times.record(device.kind, config.call_limit, schedule.pools, choice, done.compilations)
+                measured = Measured(choice, done.compilations, done.devices)
+                times = done.times.record(device.kind, config.call_limit, schedule.pools, measured)
                 run_folder.write_times(config, times)
                 run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
             raise _incomplete(config, ledger, running.said)
-        done.devices = devices(running.setup)
         done.lost_workers, again, done.memory_relief = losses(running.setup)
         done.batches_again += again
         if memory.url is not None:
@@ -320,6 +321,7 @@ def _make(
     def hear(stored: Embedded) -> bool:
         progress.phase("embedding")
         done.add_embedded(stored)
+        progress.achieved(done.achieved.tflops)
         return stop.came() or done.too_many
 
     running.hear = hear
@@ -333,6 +335,7 @@ def _make(
                 progress.phase("making images")
                 progress.received(receipt)
                 done.add(receipt)
+                progress.achieved(done.achieved.tflops)
                 if ledger.is_missing(receipt.shard, receipt.batch):
                     done.limit.add(receipt)
                 if ledger.record(receipt):

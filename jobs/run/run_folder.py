@@ -6,7 +6,8 @@ _run/run.json      the report of the last start that made something and went to 
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
 _run/timeline.json when the devices of that start were in calls (workers/fault_tolerance/timeline.py)
 _run/prior.json    the report of the last start with `--stage prior`
-_run/graphs.json   what is compiled with --graph auto, as the first start has chosen it (jobs/schedule/graphs.py)
+_run/graphs-cpu.json, graphs-ascend.json   what --graph auto compiles, as the first start has chosen
+                   (jobs/schedule/graphs.py)
 _run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
 _run/aesthetic.json  the predictor of the aesthetic score (workers/scoring/aesthetic.py)
 _run/error.log     what the engine said where it stopped early
@@ -57,10 +58,11 @@ def as_begun(config: RunConfig) -> RunConfig:
     if known is None:
         return config
     settings = _settings_of(known)
-    last = {"mark": settings["mark"], "graph": settings["graph"], **_scored_at(config.output)}
-    return config.model_copy(
-        update={name: value for name, value in last.items() if name not in config.model_fields_set}
-    )
+    last = {"mark": settings["mark"], **_scored_at(config.output)}
+    update = {name: value for name, value in last.items() if name not in config.model_fields_set}
+    if config.graph == "auto":
+        update["graph"] = settings["graph"]
+    return config.model_copy(update=update)
 
 
 def _scored_at(output: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What a run compiles (`--graph auto`): a shape whose batches save more as graphs than compiling it takes.
 
 What a graph saves of a call, and what compiling takes, is measured by every actor that compiles something
-(workers/kandinsky/graph.py) and kept in a run's times; where nothing was measured there are figures for the CPU, and
-for Ascend none. The choice is kept in `_run/graphs.json`: a later start, and `redo.py`, do as the first one did.
+(workers/kandinsky/graph.py) and kept in a run's times; where nothing was measured, nothing is compiled. The choice is
+made once for an output, by its whole plan, and kept there: graphs have other last digits than operators, and an image's
+bytes must not depend on which start, repair or `redo.py` has made it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jobs.cost.step_times import GraphTimes, StepTimes
 from jobs.engine.pools import Pools
@@ -19,6 +19,7 @@ from jobs.monitoring.pace import duration
 from manifests import storage
 from manifests.batch import Bucket
 from manifests.config import RunConfig
+from manifests.errors import UsageError
 from manifests.planning.window_summary import BucketTally
 from workers.device.device import DeviceKind
 from workers.kandinsky.graph_choice import EVERYTHING, NOTHING, GraphChoice
@@ -29,16 +30,8 @@ MARGIN = 2.0
 #: Parts of the models that a choice is made for, as a compilation names them.
 PRIOR, UNET, MOVQ = "prior", "unet", "movq decode"
 
-#: Per call and compilation, in seconds, where nothing was measured: of the demo checkpoint, 128 px, two threads. Larger
-#: models save more of each call. MoVQ's operators have NumPy bodies that graphs cannot have, and are as fast or faster.
-#: For Ascend there are none: nobody has measured these models there.
-CPU = {
-    PRIOR: GraphTimes(part=PRIOR, shape=(), compiling=10.0, graph=0.0, operators=0.01),
-    UNET: GraphTimes(part=UNET, shape=(), compiling=20.0, graph=0.0, operators=0.1),
-    MOVQ: GraphTimes(part=MOVQ, shape=(), compiling=10.0, graph=0.0, operators=0.0),
-}
-
-_NAME = "_run/graphs.json"
+#: Under the output, by the kind of device.
+_NAME = "_run/graphs-{}.json"
 
 
 @dataclass(frozen=True)
@@ -81,31 +74,41 @@ def plan_graphs(
     Args:
         planned: the whole plan.
         known: step times of an earlier run, and where they stand.
+
+    Raises:
+        UsageError: the output was begun with graphs, and now is to go on without.
     """
+    before = kept(config.output, kind)
+    if config.graph == "off" and before is not None and before.choice.any:
+        raise UsageError(
+            f"option --graph: {config.output} was begun with graphs, which have other last digits ({before.in_words}); "
+            "leave the option out, or use another --output"
+        )
     if config.graph != "auto":
         return GraphPlan(EVERYTHING if config.graph == "on" else NOTHING, f"--graph {config.graph}")
-    before = kept(config.output, kind)
     if before is not None:
         return before
-    source, figures = _figures(kind, known)
-    if not figures:
-        why = f"nobody has measured what graphs save on {kind}; a run with --graph on does, and --times-of takes it"
-        return GraphPlan(NOTHING, why)
-    found = _weigh(config, planned, pools, figures, source)
-    if config.stage != "prior":
-        _keep(config.output, kind, found)
-    return found
+    found = _choose(config, planned, kind, pools, known)
+    # The prior alone makes no image yet, and its pools say nothing of the decoder's.
+    return found if config.stage == "prior" else _keep(config.output, kind, found)
 
 
-def _figures(kind: DeviceKind, known: tuple[str, StepTimes] | None) -> tuple[str, Mapping[str, list[GraphTimes]]]:
-    """By part, with where they are from; none where there are none for the UNet."""
-    found = {part: [times] for part, times in CPU.items()} if kind == "cpu" else {}
-    source = "the demo checkpoint's figures"
-    if known is not None and known[1].device == kind and any(times.part == UNET for times in known[1].graphs):
-        source = known[0]
-        for part in {times.part for times in known[1].graphs}:
-            found[part] = [times for times in known[1].graphs if times.part == part]
-    return source, found
+def _choose(
+    config: RunConfig,
+    planned: Mapping[Bucket, BucketTally],
+    kind: DeviceKind,
+    pools: Pools,
+    known: tuple[str, StepTimes] | None,
+) -> GraphPlan:
+    figures: dict[str, list[GraphTimes]] = {}
+    for times in known[1].graphs if known is not None and known[1].device == kind else ():
+        figures.setdefault(times.part, []).append(times)
+    if known is None or UNET not in figures or not planned:
+        return GraphPlan(
+            NOTHING,
+            f"nobody has measured what graphs save on {kind}: a run with --graph on does, and --times-of takes it",
+        )
+    return _weigh(config, planned, pools, figures, known[0])
 
 
 def _weigh(
@@ -159,19 +162,17 @@ def _gain(figures: Sequence[GraphTimes], pixels: float, calls: float) -> _Gain:
 
 def kept(output: str, kind: DeviceKind) -> GraphPlan | None:
     """The choice of the first start of an output on such a device; None where there was none."""
-    known = _read(output).get(kind)
-    return None if known is None else GraphPlan(GraphChoice.model_validate(known["choice"]), known["reason"])
-
-
-def _keep(output: str, kind: DeviceKind, found: GraphPlan) -> None:
-    record = {"choice": found.choice.model_dump(mode="json"), "reason": found.reason}
-    data = json.dumps({**_read(output), kind: record}, indent=2).encode() + b"\n"
-    storage.write_atomic(storage.join(output, _NAME), data)
-
-
-def _read(output: str) -> dict[str, Any]:
     try:
-        known: dict[str, Any] = json.loads(storage.read_bytes(storage.join(output, _NAME)))
+        known = json.loads(storage.read_bytes(storage.join(output, _NAME.format(kind))))
     except FileNotFoundError:
-        return {}
-    return known
+        return None
+    return GraphPlan(GraphChoice.model_validate(known["choice"]), known["reason"])
+
+
+def _keep(output: str, kind: DeviceKind, found: GraphPlan) -> GraphPlan:
+    """Write it down; where another job of the same output was first, that one's counts."""
+    record = {"choice": found.choice.model_dump(mode="json"), "reason": found.reason}
+    data = json.dumps(record, indent=2).encode() + b"\n"
+    if storage.create(storage.join(output, _NAME.format(kind)), data):
+        return found
+    return kept(output, kind) or found

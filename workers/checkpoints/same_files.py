@@ -1,4 +1,4 @@
-"""Whether two components of a checkpoint are the same: by the bytes of their files, not by what they are called."""
+"""Whether two components of a checkpoint are one and the same: by the bytes of their files, not by their names."""
 
 from __future__ import annotations
 

@@ -333,6 +333,10 @@ class Attempts:
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
+        if worker.actor in self._up and "loading_seconds" in report:
+            # It has loaded another model beside the first.
+            before = self._devices[stage, worker.device].get("loading_seconds", 0.0)
+            report = {**report, "loading_seconds": round(before + report["loading_seconds"], 2)}
         self._up[worker.actor] = (stage, worker)
         for switch in report.get("switches", ()):
             if switch["fell_back"]:

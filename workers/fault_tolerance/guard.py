@@ -152,7 +152,7 @@ class Guard:
     def starting(self) -> Iterator[dict[str, Any]]:
         """Around the loading of a model: what goes wrong is told to the driver, which nobody else would tell.
 
-        What is put into the mapping becomes part of the run's record of this device.
+        What is put into the mapping becomes part of the run's record of this device, and how long it took.
         """
         facts: dict[str, Any] = {}
         if self.attempts is None:
@@ -162,12 +162,14 @@ class Guard:
         taken_out = self._ask("starting", self.stage, worker)
         if taken_out is not None:
             _hold(taken_out)
+        began = time.perf_counter()
         try:
             with self._watched(worker, START_LIMIT_S):
                 yield facts
         except Exception as error:
             self._ask("start_failed", self.stage, worker, _one_line(error), isinstance(error, UsageError))
             raise
+        facts["loading_seconds"] = round(time.perf_counter() - began, 2)
         self._ask("ready", self.stage, worker, {**device.report(), **facts})
 
     def _in_calls(self, batch: Batch, work: Callable[[Batch], Batch], size: int, worker: Worker) -> Batch:

@@ -127,16 +127,18 @@ def _try(part: str, shape: tuple[int, ...], as_graph: Call, as_operators: Call) 
     apart, tolerance = difference(_samples(plain), _samples(result)), TOLERANCES[str(_first(plain).dtype)]
     # Never true of NaN.
     other = None if apart <= tolerance else f"its result differs by {apart:.2g}, more than {tolerance:g}"
-    # Both are warm now. What a graph saves decides elsewhere (jobs/schedule/graphs.py).
-    return Compilation(part, shape, seconds, _timed(as_graph)[1], _timed(as_operators)[1], apart, other)
+    # Both are warm now, and take turns, so that what else the machine does slows both. What a graph saves decides for
+    # later outputs (jobs/schedule/graphs.py), not here: an image's way must not depend on who was busy.
+    turns = [(_timed(as_graph)[1], _timed(as_operators)[1]) for _ in range(2)]
+    graph, operators = map(min, zip(*turns, strict=True))
+    return Compilation(part, shape, seconds, graph, operators, apart, other)
 
 
 def _timed(call: Call) -> tuple[Any, float]:
-    """What a call gives, and how long it takes to the end of what it has the device do."""
-    ms.runtime.synchronize()
+    """What a call gives, and how long it takes until that is there."""
     began = time.perf_counter()
     result = call()
-    ms.runtime.synchronize()
+    _first(result).asnumpy()
     return result, time.perf_counter() - began
 
 

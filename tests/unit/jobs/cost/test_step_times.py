@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 
-from jobs.cost.step_times import MARKS, Stopwatch
+from jobs.cost.step_times import MARKS, Measured, Stopwatch
 from jobs.engine.pools import Pools, PoolSize
 from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
+from workers.kandinsky.graph_choice import EVERYTHING, NOTHING
 
 POOLS = Pools("cpu", PoolSize(1, 1), PoolSize(1, 1), 1)
 
@@ -45,6 +46,15 @@ def test_what_graphs_take_and_save_is_the_median_of_all_actors_that_use_them() -
     names = ("seconds", "graph_seconds", "operator_seconds")
     compiled = [{**record, **dict(zip(names, each, strict=True))} for each in seconds]
     refused = {**record, "shape": [2, 4, 8, 8], "seconds": 5.0, "graph_seconds": None, "operator_seconds": None}
-    found = Stopwatch().record("cpu", CallLimit(4), POOLS, compilations=[*compiled, {**refused, "why": "no"}])
+    told = Measured(EVERYTHING, compilations=[*compiled, {**refused, "why": "no"}])
+    found = Stopwatch().record("cpu", CallLimit(4), POOLS, told)
     (times,) = found.graphs
     assert (times.part, times.shape, times.compiling, times.saved) == ("unet", (8, 4, 16, 16), 20.0, pytest.approx(0.2))
+
+
+def test_loading_is_the_median_of_a_stages_devices() -> None:
+    seconds = [("prior", 30.0), ("decoder", 50.0), ("decoder", 90.0), ("decoder", 60.0)]
+    told = Measured(NOTHING, devices=[{"stage": stage, "loading_seconds": one} for stage, one in seconds])
+    assert Stopwatch().record("cpu", CallLimit(4), POOLS, told).loading == {"prior": 30.0, "decoder": 60.0}
+    earlier = Measured(NOTHING, devices=[{"stage": "prior"}])
+    assert Stopwatch().record("cpu", CallLimit(4), POOLS, earlier).loading == {}

@@ -80,7 +80,7 @@ def test_calls_are_known_to_have_been_filled_up_where_they_were_compiled(
     recorded = find(config.output, "000000000")
     object.__setattr__(recorded, "config", config.model_copy(update={"graph": graph}))
     choice = {"prior": False, "decoder": ["text2img 64x64 guided"], "movq": False}
-    (Path(config.output) / "_run" / "graphs.json").write_text(json.dumps({"cpu": {"choice": choice, "reason": "-"}}))
+    (Path(config.output) / "_run" / "graphs-cpu.json").write_text(json.dumps({"choice": choice, "reason": "-"}))
     assert recorded.full_call(device) == rows
 
 

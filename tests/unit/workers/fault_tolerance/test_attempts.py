@@ -387,6 +387,15 @@ def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     assert str(trouble) == orders.taken_out
 
 
+def test_loading_counts_all_models_of_an_actor_and_those_of_its_successor_anew(line: Line) -> None:
+    actor = line.next()
+    line.books.ready("decoder", actor, {"loading_seconds": 40.0})
+    line.books.ready("decoder", actor, {"loading_seconds": 25.5})
+    assert [device["loading_seconds"] for device in line.books.devices()] == [65.5]
+    line.books.ready("decoder", replace(line.next(), actor="another"), {"loading_seconds": 30.0})
+    assert [device["loading_seconds"] for device in line.books.devices()] == [30.0]
+
+
 def test_a_switch_that_fell_back_is_told_once_however_often_its_actor_starts(line: Line) -> None:
     fell_back = {
         "switch": "attention",
