@@ -76,10 +76,14 @@ def files_of(output: Path) -> dict[str, bytes]:
 
 def assert_near(found: Rows, meant: Rows, names: Sequence[str] = SCORES) -> None:
     assert found.keys() == meant.keys()
+    same = [row for row in meant if found[row]["sha256"] == meant[row]["sha256"]]
+    assert len(same) > len(meant) / 2
     for name in names:
         for row in meant:
             assert (found[row][name] is None) == (meant[row][name] is None), (row, name)
-            assert found[row][name] is None or abs(found[row][name] - meant[row][name]) < 1e-5, (row, name)
+            # In other company an image may come out a level otherwise (tests/goldens/compare.py), and CLIP sees that.
+            far = 1e-5 if found[row]["sha256"] == meant[row]["sha256"] else 1e-3
+            assert found[row][name] is None or abs(found[row][name] - meant[row][name]) < far, (row, name)
 
 
 @pytest.fixture(scope="module")
