@@ -103,6 +103,38 @@ def test_the_driver_loads_neither_mindspore_nor_mindone() -> None:
     assert done.stdout.strip() == "[]"
 
 
+#: What a process of a stage may have imported, of other people's packages, before it builds a model: every one of them
+#: imports each, on cores that are few when a run starts.
+STAGE_PACKAGES = {
+    "PIL",
+    "annotated_types",
+    "cloudpickle",
+    "cython_runtime",
+    "filelock",
+    "fsspec",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "pydantic_core",
+    "safetensors",
+    "tenacity",
+    "tokenizers",
+    "typing_extensions",
+    "typing_inspection",
+}
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder", "encode", "inputs", "shards"])
+def test_a_process_of_a_stage_imports_little_before_its_model_is_built(stage: str) -> None:
+    program = f"""
+import sys, workers.stages.{stage}
+names = {{name.split(".")[0] for name in sys.modules if not name.startswith("_")}}
+print(*sorted(names - set(sys.stdlib_module_names) - {{"workers", "manifests"}}))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(ended.stdout.split()) <= STAGE_PACKAGES
+
+
 @pytest.mark.parametrize("script", ["redo", "score"])
 def test_scripts_that_load_models_themselves_do_without_ray(script: str) -> None:
     # Once Ray has imported protobuf, MindSpore 2.8 cannot be imported in the same process.
