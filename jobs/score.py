@@ -34,7 +34,7 @@ from jobs.scoring.job import score  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
-from manifests.scores import NONE, PATTERN, SCORES, parse  # noqa: E402
+from manifests.scores import NAMES, NONE, PATTERN, parse  # noqa: E402
 from workers.device.device import device_here  # noqa: E402
 
 
@@ -43,7 +43,12 @@ def _parser() -> Parser:
     what = parser.add_argument_group("what to score")
     what.add_argument("--output", required=True, metavar="FOLDER_OR_URL", help="output of generate.py (required)")
     what.add_argument(
-        "--scores", default=NONE, metavar="NAMES", help=f"{', '.join(SCORES)}, with commas between, or all"
+        "--scores", default=NONE, metavar="NAMES", help=f"{', '.join(NAMES)}, with commas between, or all"
+    )
+    what.add_argument(
+        "--aesthetic-weights",
+        metavar="PATH_OR_URL",
+        help="LAION's aesthetic predictor, for aesthetic_score: .safetensors, .npz, or PyTorch's .pth",
     )
     what.add_argument(
         "--keep-clip",
@@ -81,6 +86,8 @@ def _config(given: argparse.Namespace) -> RunConfig:
     changes = {"shards": given.shards, "stage": "all"}
     if given.manifest:
         changes["manifest"] = tuple(storage.absolute(path) for path in given.manifest)
+    if given.aesthetic_weights:
+        changes["aesthetic_weights"] = storage.absolute(given.aesthetic_weights)
     if given.checkpoint:
         changes["checkpoint"] = one_spelling(given.checkpoint)
     return run_folder.settings(output, **changes)
@@ -106,13 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse(arguments)
     if not re.match(PATTERN, given.scores):
         raise UsageError(
-            f"option --scores: should be {', '.join(SCORES)}, with commas between, or all; got {given.scores!r}"
+            f"option --scores: should be {', '.join(NAMES)}, with commas between, or all; got {given.scores!r}"
         )
-    names = parse(given.scores)
+    config = _config(given)
+    names = parse(given.scores, config.aesthetic_weights is not None)
     rules = ranking.parse(given.duplicates, given.best_by, given.best_of_request)
     if not names and not given.keep_clip and not rules.columns:
         raise UsageError("nothing to do; give --scores, --keep-clip, --duplicates or --best-of-request")
-    config = _config(given)
     if names or given.keep_clip:
         done = score(config, names, given.keep_clip, device_here(given.device), _tell)
         what = [*names, *(["the embeddings"] if given.keep_clip else [])]

@@ -13,21 +13,29 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import ray
 from ray.data import DataContext
+from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import _AutoscalingCoordinatorActor
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.stats import _StatsManager
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs.engine.affinity import ShapeAffinity
-from jobs.engine.connection import check_source, connect
+from jobs.engine.connection import check_source, connect, is_own
 from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
 from jobs.engine.pools import Node, total
 from manifests.errors import KandinskyBatchError
 
 #: Longer than the start of a pool that fetches its weights.
 NO_PROGRESS_TIMEOUT_S = 1800
+
+#: What Ray Data's driver calls of its coordinator of resources, and of the actor that makes metrics.
+COORDINATOR_CALLS = ("request_resources", "get_reserved_resources", "cancel_request")
+STATS_CALLS = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
 
 #: So often the driver asks whether the run must end.
 LOOK_UP_S = 1.0
@@ -64,11 +72,60 @@ def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[N
     try:
         if ours:
             connect(tell)
-        check_source()
-        yield nodes()
+        if is_own():
+            # Its one node inherits this process's path.
+            with _helpers_here():
+                yield nodes()
+        else:
+            check_source()
+            yield nodes()
     finally:
         if ours:
             ray.shutdown()
+
+
+class _Coordinator(_AutoscalingCoordinatorActor):
+    """Ray Data's coordinator of resources as an object of the driver, called as the actor that it is otherwise."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        super().__init__()
+
+    def _tick(self) -> None:
+        """Called by a thread that Ray Data never ends."""
+        if not self.ended:
+            super()._tick()
+
+    def handle(self) -> Any:
+        """What stands for the actor's handle."""
+
+        def method(name: str) -> Any:
+            return SimpleNamespace(remote=lambda *given, **named: ray.put(getattr(self, name)(*given, **named)))
+
+        return SimpleNamespace(**{name: method(name) for name in COORDINATOR_CALLS})
+
+
+@contextmanager
+def _helpers_here() -> Iterator[None]:
+    """Do without two actors that Ray Data starts beside the pools, each a process that imports all of it first.
+
+    One divides a cluster between several jobs and asks an autoscaler for nodes; the other makes metrics that nobody
+    can find on a cluster without a dashboard.
+    """
+    coordinator = _Coordinator()
+    nothing: dict[str, Any] = {name: lambda *given, **named: None for name in STATS_CALLS}
+    kept = {name: vars(_StatsManager)[name] for name in STATS_CALLS}
+    kept_maker = default_autoscaling_coordinator.get_or_create_autoscaling_coordinator
+    default_autoscaling_coordinator.get_or_create_autoscaling_coordinator = coordinator.handle
+    for name, call in nothing.items():
+        setattr(_StatsManager, name, staticmethod(call))
+    try:
+        yield
+    finally:
+        coordinator.ended = True
+        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator = kept_maker
+        for name, call in kept.items():
+            setattr(_StatsManager, name, call)
 
 
 class EngineLog(io.TextIOBase):
@@ -145,7 +202,7 @@ def nodes() -> list[Node]:
 
 
 class ClusterShrankError(KandinskyBatchError):
-    """Nodes are gone, and what is left cannot hold what the pools ask for; or a device is to be done without."""
+    """The pools must be smaller: nodes are gone, a device is to be done without, or memory is short."""
 
 
 class Watch:

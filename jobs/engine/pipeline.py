@@ -30,7 +30,7 @@ from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, 
 from jobs.engine.elastic import engine_state
 from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
-from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
+from jobs.engine.pools import Pools, PoolSize, shrink, with_less_memory, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.monitoring.facts import EngineState
 from manifests import storage
@@ -46,6 +46,7 @@ from workers.embeddings.lookup import IfUnknown, Memory, recall
 from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.fault_tolerance.guard import START_LIMIT_S, Guard
 from workers.fault_tolerance.timeline import Timeline
+from workers.kandinsky.graph_choice import NOTHING, GraphChoice
 from workers.scoring.columns import Columns, columns_of, with_scores
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
@@ -93,7 +94,8 @@ class Setup:
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
-        told: ids of the lost processes, and fallbacks, that `notify` has heard of.
+        told: ids of the lost processes, fallbacks and lines of relief that `notify` has heard of.
+        graphs: what the pools' actors compile.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
         fence: asked by every process before it replaces or removes a file of the output.
     """
@@ -109,6 +111,7 @@ class Setup:
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
     told: set[str] = field(default_factory=set)
+    graphs: GraphChoice = NOTHING
     several_shapes: bool = False
     fence: Callable[[], None] = unfenced
 
@@ -123,7 +126,7 @@ def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
 
     Raises:
         KandinskyBatchError: a pool cannot start, or no device is left for one.
-        ClusterShrankError: nodes are gone, and the pools do not fit any more; or a device is broken.
+        ClusterShrankError: the pools must be smaller: nodes are gone, a device is broken, or memory is short.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
@@ -151,7 +154,7 @@ def begin_pipeline(setup: Setup) -> Iterator[Places]:
     config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
-    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if config.graph else 0
+    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if setup.graphs.any else 0
     set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
     try:
         with card_places(pools) as places:
@@ -187,11 +190,15 @@ def after_loss(setup: Setup) -> Setup:
     # Whoever held a batch was ended with its pipeline, and by no fault of the batch. Said only now, when the processes
     # that had the devices are known to be gone, and with them whatever they still had to say.
     ray.get(setup.attempts.pipeline_ended.remote())
-    _news(setup)
+    shortage = _news(setup).shortage
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
         raise IncompleteRunError("; ".join([str(error), *(each.words for each in taken_out.devices)])) from error
+    if shortage:
+        pools = with_less_memory(pools) or pools
+        # Whoever goes on tells it.
+        setup.told.add(ray.get(setup.attempts.relieve.remote(pools.in_words, None)))
     return replace(setup, pools=pools, taken_out=taken_out)
 
 
@@ -207,19 +214,26 @@ def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
 
 
 def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have run on so far."""
-    return tuple(ray.get(setup.attempts.devices.remote()))
+    """What the pools' actors have run on so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.devices)
 
 
 def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have compiled so far (`--graph`)."""
-    return tuple(ray.get(setup.attempts.compilations.remote()))
+    """What the pools' actors have compiled so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.compilations)
 
 
-def losses(setup: Setup) -> tuple[dict[str, int], int]:
-    """Processes that were lost so far, by cause, and the batches that were made again because of it."""
+def _record(method: Any) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(ray.get(method.remote(), timeout=TIMELINE_S))
+    except Exception:  # whatever has become of the cluster, a run does not fail for want of a record
+        return ()
+
+
+def losses(setup: Setup) -> tuple[dict[str, int], int, tuple[str, ...]]:
+    """Processes that were lost so far, by cause, the batches made again because of it, and what was done for memory."""
     news = _news(setup)
-    return dict(news.lost_by_cause), news.batches_again
+    return dict(news.lost_by_cause), news.batches_again, tuple(news.relief)
 
 
 def timeline(attempts: Any) -> Timeline | None:
@@ -232,9 +246,9 @@ def timeline(attempts: Any) -> Timeline | None:
 
 
 def _news(setup: Setup) -> News:
-    """What the attempts actor knows; losses and fallbacks that are new are told."""
+    """What the attempts actor knows; what is new of losses, fallbacks and relief is told."""
     news: News = ray.get(setup.attempts.news.remote())
-    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in news.fallbacks]
+    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in (*news.fallbacks, *news.relief)]
     for name, words in told:
         if name not in setup.told:
             setup.told.add(name)
@@ -325,7 +339,7 @@ def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict
     """Ray Data's arguments for a pool of device actors."""
     # A device context may belong to the thread that made it: calls stay on the actor's main thread.
     strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
-    constructor = (setup.config, setup.pools.kind, setup.attempts, *more)
+    constructor = (setup.config, setup.pools.kind, setup.attempts, setup.graphs, *more)
     options = {**setup.pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
     return {"compute": strategy, "fn_constructor_args": constructor, **options}
 
@@ -368,6 +382,11 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
+        if news.shortage:
+            if with_less_memory(setup.pools) is not None:
+                raise ClusterShrankError(news.shortage)
+            any_number = setup.pools.kind == "cpu" and not setup.graphs.any
+            ray.get(setup.attempts.relieve.remote(None, setup.config.batch_size if any_number else None))
 
     return look_up
 

@@ -2,7 +2,7 @@
 
 Hashes are cut into pieces. Two that differ in at most r bits agree on all pieces but r, so sorting by every choice of
 the other pieces brings each such pair together (multi-index hashing: Norouzi, Punjani and Fleet, 2012). Why no index
-library does it: infra/adr/0021-near-duplicates.md.
+library does it: infra/adr/0022-near-duplicates.md.
 """
 
 from __future__ import annotations

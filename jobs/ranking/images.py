@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from jobs.output.catalog import open_index
 from manifests.embeddings import kept_clip
 from manifests.errors import SUCCESS, UsageError
-from manifests.scores import COLUMNS
+from manifests.scores import COLUMNS, spellings
 
 Places = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -107,8 +107,7 @@ def column_of(schema: pa.Schema, name: str) -> str:
     Raises:
         UsageError: there is none, or it has no numbers and is not a perceptual hash.
     """
-    spellings = [name, *(full for full in sorted(COLUMNS) if full.startswith(f"{name}_vit"))]
-    column = next((one for one in spellings if one in schema.names), None)
+    column = next((one for one in spellings(name) if one in schema.names), None)
     if column is None:
         near = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""

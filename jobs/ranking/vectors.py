@@ -1,7 +1,7 @@
 """All pairs of embeddings whose cosine is above a threshold, by faiss; of many, those that its cells bring together.
 
 Up to EXACT embeddings all pairs are looked at. More of them are put into cells around centres that k-means finds, and
-each is compared with all in the PROBED cells nearest to it (infra/adr/0021-near-duplicates.md has what that misses).
+each is compared with all in the PROBED cells nearest to it (infra/adr/0022-near-duplicates.md has what that misses).
 Memory holds them once, in float16, with every index that faiss has made for them.
 """
 

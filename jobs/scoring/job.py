@@ -21,7 +21,9 @@ from workers.device import device
 from workers.device.device import DeviceKind
 from workers.embeddings.lookup import remembered
 from workers.fault_tolerance.guard import Guard
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import FullCalls
+from workers.kandinsky.graph_choice import NOTHING
+from workers.scoring import aesthetic
 from workers.scoring.columns import Columns, columns_of
 from workers.scoring.scorer import STAGE, Scorer, make_scorer
 from workers.stages.reseal import finish_reseals
@@ -47,28 +49,37 @@ def score(
     """Add scores to the shards of a share; scores that an output has are kept.
 
     Args:
-        config: `output`, `manifest` and `shards` are used, and `checkpoint` for where the run's lies now.
+        config: `output`, `manifest` and `shards` are used, and `checkpoint` for where the run's lies now,
+            and `aesthetic_weights`.
         keep_clip: keep the images' embeddings too, and make those again that are damaged.
 
     Raises:
         UsageError: there is no finished run, the manifest is not the one it was made of, or there is no checkpoint.
         StorageError: something cannot be read or written; the same command goes on.
     """
-    checkpoint, share = config.checkpoint, config.share
+    checkpoint, weights, share = config.checkpoint, config.aesthetic_weights, config.share
     config, planned, is_right = planned_output(config)
     config = config.model_copy(update={"checkpoint": checkpoint or config.checkpoint})
     if not is_right:
         raise UsageError(f"--manifest: {', '.join(config.manifest)} is not what {config.output} was made of")
+    wanted = spelled([*config.score_names, *names])
+    config = config.model_copy(
+        update={
+            "scores": wanted,
+            "keep_clip": config.keep_clip or keep_clip,
+            "aesthetic_weights": weights or config.aesthetic_weights,
+        }
+    )
+    predictor = aesthetic.settled(config)
     if not run_folder.is_finished(config.output):
         raise UsageError(f"{config.output} is not finished; start the job again until it is, and then score it")
     with Lease(config.output, share, tell) as lease, storage.fenced(lease.fence.check):
         numbers = share_of(planned, share)
         finish_reseals(config.output, numbers)
-        wanted = spelled([*config.score_names, *names])
-        config = config.model_copy(update={"scores": wanted, "keep_clip": config.keep_clip or keep_clip})
         columns = columns_of(config.score_names, config.checkpoint)
         # First: a start that is killed below leaves some shards with and some without.
-        run_folder.set_scores(config.output, config.score_names, config.keep_clip)
+        aesthetic.keep(predictor, config)
+        run_folder.set_scores(config)
         done = Scored()
         looked = {number: lacking(config, number, columns, keep_clip) for number in numbers}
         missing = {number: lack for number, lack in looked.items() if lack is not None}
@@ -108,4 +119,4 @@ def _scorer(config: RunConfig, kind: DeviceKind) -> Scorer | None:
 
     folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
     guard = Guard(STAGE, "failed_to_generate", config.device_timeout)
-    return make_scorer(config, folder, device.dtype(kind), rows_per_call(config, kind), guard)
+    return make_scorer(config, folder, device.dtype(kind), FullCalls.of(config, kind, NOTHING).clip, guard)

@@ -33,6 +33,7 @@ PACKAGE_OF = {
 #: Files and folders that run in an environment of their own, which they make or are told.
 OTHER_ENVIRONMENTS = {
     "jobs/benchmarks/kernel_times_pytorch.py": {"diffusers", "torch"},
+    "jobs/benchmarks/peer_pytorch.py": {"diffusers", "torch"},
     "infra/demo_checkpoint": {"diffusers", "torch"},
     "tests/goldens/reference.py": {"diffusers", "torch"},
     "tests/goldens/count_flops.py": {"diffusers", "torch"},

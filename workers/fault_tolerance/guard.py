@@ -100,8 +100,7 @@ class Guard:
                 done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
                 self._count(batch, done, began)
                 return done
-            with self._watched(worker, self.limit):
-                done = work(batch)
+            done = self._in_calls(batch, work, orders.at_most or batch.samples.num_rows, worker)
             self._count(batch, done, began)
             if probe is not None and not done.pending:
                 # Where every row fails the device may be what they have in common.
@@ -153,7 +152,7 @@ class Guard:
     def starting(self) -> Iterator[dict[str, Any]]:
         """Around the loading of a model: what goes wrong is told to the driver, which nobody else would tell.
 
-        What is put into the mapping becomes part of the run's record of this device.
+        What is put into the mapping becomes part of the run's record of this device, and how long it took.
         """
         facts: dict[str, Any] = {}
         if self.attempts is None:
@@ -163,13 +162,26 @@ class Guard:
         taken_out = self._ask("starting", self.stage, worker)
         if taken_out is not None:
             _hold(taken_out)
+        began = time.perf_counter()
         try:
             with self._watched(worker, START_LIMIT_S):
                 yield facts
         except Exception as error:
             self._ask("start_failed", self.stage, worker, _one_line(error), isinstance(error, UsageError))
             raise
+        facts["loading_seconds"] = round(time.perf_counter() - began, 2)
         self._ask("ready", self.stage, worker, {**device.report(), **facts})
+
+    def _in_calls(self, batch: Batch, work: Callable[[Batch], Batch], size: int, worker: Worker) -> Batch:
+        """`work` on so many rows at a time."""
+        parts = []
+        for start in range(0, batch.samples.num_rows, size):
+            part = replace(batch, samples=batch.samples.slice(start, size))
+            if part.pending:
+                with self._watched(worker, self.limit):
+                    part = work(part)
+            parts.append(part.samples)
+        return replace(batch, samples=_together(parts))
 
     def _one_by_one(
         self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool
@@ -177,7 +189,7 @@ class Guard:
         place = (self.stage, batch.shard, batch.index)
         # A device call keeps its batch's shape, filled with copies of the one row: nothing is compiled anew, and the
         # image has the same bytes as beside its batch-mates.
-        size = len(batch.pending) if copies else 1
+        size = min(len(batch.pending), orders.at_most or len(batch.pending)) if copies else 1
         batch = batch.fail({row: RowError(self.status, words) for row, words in orders.killed.items()})
         parts = []
         pending = set(batch.pending)
@@ -189,8 +201,7 @@ class Guard:
                     part = work(replace(batch, samples=batch.samples.take([row] * size)))
                 part = replace(part, samples=part.samples.slice(min(row, size - 1), 1))
             parts.append(part.samples)
-        # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
-        return replace(batch, samples=pa.concat_tables(parts, promote_options="default").combine_chunks())
+        return replace(batch, samples=_together(parts))
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
@@ -219,6 +230,11 @@ class Guard:
         finally:
             timer.cancel()
             faulthandler.cancel_dump_traceback_later()
+
+
+def _together(parts: Sequence[pa.Table]) -> pa.Table:
+    # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
+    return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
 
 def _hold(why: str) -> NoReturn:

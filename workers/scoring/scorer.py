@@ -19,10 +19,11 @@ from PIL import Image
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.embeddings import kept_clip
-from manifests.scores import BY_CLIP
+from manifests.scores import AESTHETIC, BY_CLIP
 from workers.checkpoints.locations import condition_size
 from workers.fault_tolerance.guard import Guard
 from workers.fault_tolerance.isolation import call_or_isolate
+from workers.scoring.aesthetic import Predictor, kept
 from workers.scoring.columns import cosines
 
 Row = dict[str, Any]
@@ -43,6 +44,7 @@ class Scorer:
     Args:
         names: of scores; those of BY_CLIP are given.
         keep: also add `clip_embeds` (manifests/embeddings/kept_clip.py).
+        predictor: of AESTHETIC, where that is among the names.
         model: `workers.kandinsky.pipelines.ClipModel`, loaded.
         guard: of the step.
         condition_size: edge in pixels of the images in `condition_inputs`.
@@ -51,9 +53,17 @@ class Scorer:
         names: of the scores that it computes.
     """
 
-    def __init__(self, names: Sequence[str], model: Any, guard: Guard, condition_size: int, keep: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        model: Any,
+        guard: Guard,
+        condition_size: int,
+        keep: bool = False,
+        predictor: Predictor | None = None,
+    ) -> None:
         self.names = tuple(name for name in BY_CLIP if name in names)
-        self._keep = keep
+        self._keep, self._predictor = keep, predictor
         self._model, self._guard, self._edge = model, guard, condition_size
 
     def __call__(self, batch: Batch) -> Batch:
@@ -69,7 +79,7 @@ class Scorer:
 
     def of(self, names: Sequence[str], keep: bool) -> Scorer:
         """The same model for other scores."""
-        return Scorer(names, self._model, self._guard, self._edge, keep)
+        return Scorer(names, self._model, self._guard, self._edge, keep, self._predictor)
 
     def score(self, batch: Batch) -> Batch:
         """The same without the guard."""
@@ -105,6 +115,8 @@ class Scorer:
             embeds = [row.get("image_embeds") for row in rows]
             vectors = [None if one is None else np.asarray(one, np.float32) for one in embeds]
             found["prior_fidelity"] = cosines(images, vectors)
+        if AESTHETIC in self.names and self._predictor is not None:
+            found[AESTHETIC] = [self._predictor(image) for image in images]
         return [{name: values[i] for name, values in found.items()} for i in range(len(rows))]
 
     def _to_conditions(self, images: Sequence[Vector | None], rows: Sequence[Row]) -> list[float | None]:
@@ -158,4 +170,5 @@ def make_scorer(config: RunConfig, folder: Path, dtype: Any, rows: int | None, g
     from workers.kandinsky.pipelines import ClipModel
 
     model = ClipModel(folder, dtype, rows)
-    return Scorer(config.score_names, model, guard, condition_size(str(folder)), config.keep_clip)
+    predictor = kept(config.output) if AESTHETIC in config.score_names else None
+    return Scorer(config.score_names, model, guard, condition_size(str(folder)), config.keep_clip, predictor)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 EXITS, HANGS, EATS, RAISES = "quits at once", "never ends", "is hungry", "complains"
-STARVES = "leaves no room"
+STARVES, STARVES_IN_COMPANY = "leaves no room", "wants a call of its own"
 CODEC = b"crashes the codec"
 
 
@@ -30,15 +30,17 @@ def _strike(prompts: Any) -> None:
         if EATS in prompt:
             _eat()
         if STARVES in prompt:
-            _starve(Path(os.environ["KILLERS_EATER"]))
+            _starve(Path(os.environ["KILLERS_EATER"]), "x")
+        if STARVES_IN_COMPANY in prompt and len(prompts) > 1:
+            _starve(Path(os.environ["KILLERS_EATER"]), "w")
         if RAISES in prompt:
             raise ValueError("this prompt is not to my taste")
 
 
-def _starve(eater: Path) -> None:
-    """The first time, wait for the end of a process that takes all of its node's memory; the file names it."""
+def _starve(eater: Path, mode: str) -> None:
+    """Wait for the end of a process that takes all of its node's memory; the file names it. With "x" only once."""
     with contextlib.suppress(FileExistsError):
-        with open(eater, "x") as file:
+        with open(eater, mode) as file:
             file.write(str(os.getpid()))
         time.sleep(3600)
 

@@ -140,13 +140,13 @@ def in_place_of_ray(engine: Engine) -> Iterator[None]:
         "engine_log": lambda: nullcontext(SimpleNamespace(text="")),
         "choose_device": lambda config, npus: DeviceChoice("cpu", "simulated"),
         "arrange": lambda *given: schedule,
-        "start_attempts": lambda: None,
+        "start_attempts": nullcontext,
         "run_pipeline": engine.run_pipeline,
     }
     at_end = {
         "devices": lambda setup: (),
         "compilations": lambda setup: (),
-        "losses": lambda setup: ({}, 0),
+        "losses": lambda setup: ({}, 0, ()),
         "timeline": lambda attempts: None,
         "_versions": dict,
     }

@@ -205,6 +205,22 @@ def test_a_yes_or_no_setting_is_a_flag_that_can_be_taken_back(tmp_path: Path) ->
     assert cli.parse_config([*NEEDED, "--config", str(file), "--no-dump-latents"], "t").dump_latents is False
 
 
+def test_graphs_are_on_where_the_option_stands_alone(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("graph = true")
+    for words, graph in (
+        ([], "auto"),
+        (["--graph"], "on"),
+        (["--graph", "auto"], "auto"),
+        (["--graph=off"], "off"),
+        (["--no-graph"], "off"),
+        (["--config", str(file)], "on"),
+        (["--config", str(file), "--no-graph"], "off"),
+    ):
+        assert cli.parse_config([*NEEDED, *words], "t").graph == graph
+    assert refused(*NEEDED, "--graph", "maybe").startswith("option --graph: ")
+
+
 def test_manifest_takes_several_values_and_relative_paths_become_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,9 @@ from manifests.requests.schema import TASKS
 from manifests.scores import SCORES
 from tests.unit import finished_run
 from tests.unit.replay_rows import inline, replay_rows
+from workers.checkpoints.locations import prior_setting
 from workers.embeddings.lookup import recall, remembered
+from workers.scoring import aesthetic
 from workers.scoring.columns import columns_of, with_scores
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
@@ -190,6 +192,26 @@ def test_embeddings_kept_afterwards_are_those_that_the_run_would_have_kept(
     assert kept
     assert {name: contents(plain)[name] for name in kept} == {name: before[name] for name in kept}
     assert verify(plain).right
+
+
+def test_the_aesthetic_score_is_the_predictors_of_the_embedding_that_is_kept(plain: RunConfig, tmp_path: Path) -> None:
+    width = int(prior_setting("demo", "image_encoder", "projection_dim"))
+    vector = np.random.default_rng(1).normal(size=(1, width)) * 4
+    np.savez(tmp_path / "weights.npz", weight=vector, bias=np.array([5.0]))
+    config = run_folder.settings(plain.output, aesthetic_weights=str(tmp_path / "weights.npz"))
+    score(config, ["aesthetic_score"], True, "cpu", lambda _: None)
+    rows, (keys, matrix) = table(plain), vectors(plain)
+    found = rows.set_index("key").aesthetic_score
+    assert np.ptp(found.dropna()) > 0.05
+    assert np.abs(found[keys] - (matrix.astype(np.float64) @ vector[0] + 5)).max() < 0.02
+    assert found.drop(keys).isna().all()
+    assert verify(plain).right
+    # The weights are in the output now, and others are refused.
+    assert aesthetic.kept(plain.output) is not None
+    assert run_folder.settings(plain.output).score_names == ("aesthetic_score",)
+    np.savez(tmp_path / "other.npz", weight=2 * vector, bias=np.array([5.0]))
+    with pytest.raises(UsageError, match="has scores by other weights"):
+        score(config.model_copy(update={"aesthetic_weights": str(tmp_path / "other.npz")}), SCORES, False, "cpu", print)
 
 
 def test_embeddings_that_are_damaged_or_gone_are_made_again(plain: RunConfig) -> None:

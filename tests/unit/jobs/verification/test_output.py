@@ -90,7 +90,7 @@ def test_embeddings_are_held_to_the_stats_and_to_the_images(tmp_path: Path) -> N
 def test_a_shard_without_the_embeddings_that_the_output_keeps_is_named(tmp_path: Path) -> None:
     config = finished_run.make_config(tmp_path)
     finished_run.run(config)
-    run_folder.set_scores(config.output, (), True)
+    run_folder.set_scores(config.model_copy(update={"keep_clip": True}))
     assert found(config) == {("embeddings", f"shard {shard:05d}") for shard in range(3)} | {("_SUCCESS", "_SUCCESS")}
 
 

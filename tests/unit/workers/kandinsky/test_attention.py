@@ -242,3 +242,38 @@ def test_the_trials_cover_heads_up_to_the_operators_largest(attention: ModuleTyp
     assert [attention.padded_size(size) for size in (8, 64, 65, 128, 129, 512)] == [64, 64, 80, 128, 256, 512]
     with pytest.raises(ValueError, match="heads of 513"):
         attention.padded_size(513)
+
+
+def composed(query: Any, key: Any, value: Any, heads: int, **named: Any) -> Any:
+    """The operator of operators that the CPU's graphs have, as NumPy cannot be in one."""
+    from mindspore import mint
+
+    rows, queries, width = query.shape
+    size = width // heads
+    q, k, v = (each.reshape(rows, -1, heads, size).swapaxes(1, 2) for each in (query, key, value))
+    scores = mint.matmul(q, k.swapaxes(-1, -2)) * named["scalar_value"]
+    if named["attn_mask"] is not None:
+        scores = scores + named["attn_mask"].to(query.dtype) * -10000.0
+    return mint.matmul(mint.softmax(scores, dim=-1), v).swapaxes(1, 2).reshape(rows, queries, width)
+
+
+def test_compiled_graphs_compute_the_same_with_the_fused_operator(
+    kandinsky: ModuleType, attention: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mindspore as ms
+
+    from tests.unit.workers.kandinsky.test_pipelines import _bucket
+    from workers.kandinsky.graph import Graphs
+
+    monkeypatch.setattr(attention.ops, "flash_attention_score", composed)
+    switch = attention.AttentionSwitch("fused", "ascend")
+    decoder = kandinsky.DecoderModel(folder, ms.float32, graphs=Graphs(), attention=switch)
+    decoder.load("text2img")
+    prior = kandinsky.PriorModel(folder, ms.float32, graphs=Graphs(), attention=switch)
+    assert {each["chosen"] for each in switch.record} == {"fused"}
+    assert relative(unet_step(decoder_of(kandinsky, folder, ms.float32)), unet_step(decoder)) < 1e-4
+    plain, fused = (
+        model.embed(["a", "a red cat"], None, [prior_generator(1, 0), prior_generator(2, 0)], _bucket())[0]
+        for model in (kandinsky.PriorModel(folder, ms.float32), prior)
+    )
+    assert relative(plain, fused) < 1e-4

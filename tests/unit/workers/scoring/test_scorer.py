@@ -12,9 +12,10 @@ from PIL import Image
 
 from manifests.batch import CONDITION_INPUT_TYPE, Batch
 from manifests.embeddings import kept_clip
-from manifests.scores import BY_CLIP
+from manifests.scores import AESTHETIC, SCORES
 from tests.unit.workers.sample_batches import make_batch
 from workers.fault_tolerance.guard import Guard
+from workers.scoring.aesthetic import Predictor
 from workers.scoring.scorer import Scorer
 
 #: Of this model: texts are colours, and so are images.
@@ -39,7 +40,7 @@ def painted(colour: str, edge: int = 64) -> bytes:
     return Image.new("RGB", (edge, edge), COLOURS[colour]).tobytes()
 
 
-def scored(batch: Batch, model: Any, names: Sequence[str] = BY_CLIP) -> dict[str, list[Any]]:
+def scored(batch: Batch, model: Any, names: Sequence[str] = SCORES) -> dict[str, list[Any]]:
     guard = Guard("scores", "failed_to_generate", 60.0)
     done = Scorer(names, model, guard, 8)(batch)
     assert done.seconds["scores"] >= 0
@@ -104,6 +105,14 @@ def test_embeddings_are_kept_with_length_1_where_they_have_a_direction() -> None
     assert column.to_pylist() == [[near(0.5**0.5, 1e-3), near(0.5**0.5, 1e-3), 0], None, None]
     nothing = batch.add("pixels", pa.large_binary(), {0: black, 1: black})
     assert kept_clip.COLUMN not in Scorer((), Colours(), guard, 8, keep=True)(nothing).samples.column_names
+
+
+def test_the_predictor_sees_the_direction_of_the_embedding() -> None:
+    batch = make_batch("text2img", [{"prompt": "red"}, {"prompt": "red"}])
+    batch = batch.add("pixels", pa.large_binary(), {0: painted("green"), 1: bytes(3 * 64 * 64)})
+    guard, likes_green = Guard("scores", "failed_to_generate", 60.0), Predictor(np.array([0.0, 2.0, 0.0]), 3.5)
+    done = Scorer([AESTHETIC], Colours(), guard, 8, predictor=likes_green)(batch)
+    assert done.samples[AESTHETIC].to_pylist() == [near(5.5), None]
 
 
 def test_a_row_that_raises_keeps_its_image_and_its_batch_mates_their_scores() -> None:
