@@ -165,10 +165,13 @@ def engine_log() -> Iterator[EngineLog]:
     for handler in shown:
         logger.removeHandler(handler)
     logger.addHandler(kept)
+    # A log that has no room would print a traceback between the lines of the run, for each of its own.
+    loud, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         with redirect_stdout(log):
             yield log
     finally:
+        logging.raiseExceptions = loud
         logger.removeHandler(kept)
         for handler in shown:
             logger.addHandler(handler)

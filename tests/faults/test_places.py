@@ -79,10 +79,10 @@ def test_a_folder_for_temporary_files_that_fills_up_is_named_and_with_room_the_r
         _, said = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 1, said
     last = said.splitlines()[-1]
-    assert "No space left on device" in last
-    assert str(TEMPORARY) in last
+    assert "No space left on device" in last, said
+    assert str(TEMPORARY) in last, said
     assert "the same command goes on from here" in last
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     again = quick_job.run(output)
     assert again.returncode == 0, again.stderr
     assert "going on from" in again.stderr
