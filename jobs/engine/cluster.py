@@ -165,10 +165,13 @@ def engine_log() -> Iterator[EngineLog]:
     for handler in shown:
         logger.removeHandler(handler)
     logger.addHandler(kept)
+    # A log that has no room would print a traceback between the lines of the run, for each of its own.
+    loud, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         with redirect_stdout(log):
             yield log
     finally:
+        logging.raiseExceptions = loud
         logger.removeHandler(kept)
         for handler in shown:
             logger.addHandler(handler)
@@ -224,19 +227,25 @@ class Room:
         Raises:
             StorageError: it has been full for `FULL_S` seconds.
         """
-        if self._folder is None:
-            return
-        free = storage.free_bytes(self._folder)
-        if free is None or free >= FULL_BYTES:
+        words = full_words(self._folder)
+        if words is None:
             self._full_since = None
             return
         now = self._clock()
         self._full_since = now if self._full_since is None else self._full_since
         if now - self._full_since >= FULL_S:
-            raise StorageError(
-                f"{self._folder}, where Ray keeps what its processes need to start, has been full for {FULL_S:g} s: No "
-                "space left on device; free some space there, or set RAY_TMPDIR to a folder with room"
-            )
+            raise StorageError(words)
+
+
+def full_words(folder: str | None) -> str | None:
+    """That a folder of Ray's has no room, and what to do; None where it has."""
+    free = None if folder is None else storage.free_bytes(folder)
+    if free is None or free >= FULL_BYTES:
+        return None
+    return (
+        f"No space left on device: {folder}, where Ray keeps what its processes need to start, is full; free some "
+        "space there, or set RAY_TMPDIR to a folder with room"
+    )
 
 
 class ClusterShrankError(KandinskyBatchError):

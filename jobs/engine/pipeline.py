@@ -26,7 +26,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from jobs.engine.broken_devices import TakenOut
-from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
+from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, full_words, reason, set_up_ray_data
 from jobs.engine.elastic import engine_state
 from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
@@ -45,6 +45,7 @@ from workers.checkpoints.locations import condition_size
 from workers.embeddings.lookup import IfUnknown, Memory, recall
 from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.fault_tolerance.guard import START_LIMIT_S, Guard
+from workers.fault_tolerance.kept_attempts import session_folder
 from workers.fault_tolerance.timeline import Timeline
 from workers.kandinsky.graph_choice import NOTHING, GraphChoice
 from workers.scoring.columns import Columns, columns_of, with_scores
@@ -365,7 +366,8 @@ def blocks_of(dataset: Any) -> Iterator[pa.Table]:
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
             raise
-        raise EngineStoppedError(reason(str(error) or repr(error))) from error
+        # Whatever the engine says then, this is what came first.
+        raise EngineStoppedError(full_words(session_folder()) or reason(str(error) or repr(error))) from error
 
 
 def _look_up(setup: Setup) -> Callable[[Any], None]:

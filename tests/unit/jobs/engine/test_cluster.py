@@ -60,7 +60,7 @@ def test_a_full_folder_of_rays_ends_the_run_when_it_stays_full(monkeypatch: pyte
     for free[0], now[0] in ((FULL_BYTES, 0), (0, 1), (0, FULL_S), (FULL_BYTES, FULL_S + 1), (0, FULL_S + 2)):
         room.check()
     now[0] = 2 * FULL_S + 2
-    with pytest.raises(StorageError, match=r"/ray, where Ray keeps .* No space left on device; .*RAY_TMPDIR"):
+    with pytest.raises(StorageError, match=r"No space left on device: /ray, where Ray keeps .*RAY_TMPDIR"):
         room.check()
 
 
