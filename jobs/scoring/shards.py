@@ -21,6 +21,7 @@ from manifests.config import RunConfig
 from manifests.embeddings import kept_clip
 from manifests.embeddings.keys import vectors
 from manifests.planning.plan import Window, batches_of
+from manifests.rankings import fields_at
 from manifests.scores import COLUMNS, needs_clip
 from workers.scoring.columns import Columns, hashes, numbers_only
 from workers.scoring.scorer import Scorer
@@ -119,8 +120,10 @@ def seal_with(shard: int, lack: Lacking, found: Scores, columns: Columns, config
 def _with(
     shard: int, lack: Lacking, found: Scores, columns: Columns, config: RunConfig, counts: Counter[str]
 ) -> Iterator[pa.Table]:
+    rankings = [field.name for field in fields_at(config.output)]
     for rows in sealed_rows(shard, config.output, config, clip=not lack.clip):
-        contents = rows.select([name for name in CONTENTS if name in rows.column_names])
+        # Behind the scores: rankings, then what is not the index's.
+        contents = rows.select([name for name in (*rankings, *CONTENTS) if name in rows.column_names])
         records = rows.drop_columns([name for name in rows.column_names if name in {*COLUMNS, *contents.column_names}])
         keys, files = rows["key"].to_pylist(), rows["encoded"].to_pylist()
         for name, field in columns.items():
