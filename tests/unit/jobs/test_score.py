@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> RunConfig:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "nothing to do; give --scores, --keep-clip or both"),
+        ((), "nothing to do; give --scores, --keep-clip, "),
         (("--scores", "beauty"), "option --scores: should be clip_similarity, .* got 'beauty'"),
         (("--scores", "image_phash", "--shards", "3"), "option --shards: should be the share I/N .* got '3'"),
         (("--scores", "image_phash", "--decoder-actors", "x"), "option --decoder-actors: should be .* got 'x'"),
