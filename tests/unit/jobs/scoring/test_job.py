@@ -220,7 +220,7 @@ def test_embeddings_that_are_damaged_or_gone_are_made_again(plain: RunConfig) ->
     damaged, gone = (Path(plain.output, kept_clip.names(shard)[shard]) for shard in (0, 1))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     gone.unlink()
-    assert verify(plain).damaged == [0, 1]
+    assert sorted(verify(plain).damaged) == [0, 1]
     assert add(plain, keep_clip=True).shards == 2
     assert verify(plain).right
     assert contents(plain).keys() == right.keys()
