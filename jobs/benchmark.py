@@ -20,6 +20,7 @@ sys.path[:] = [
 ]
 
 from jobs.benchmarks import (  # noqa: E402
+    duplicates,
     embeddings,
     kernels,
     make_manifest,
@@ -32,7 +33,7 @@ from jobs.benchmarks import (  # noqa: E402
 )
 from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 
-BENCHMARKS = (embeddings, kernels, make_manifest, peers, plan, resume, scale, schedules, scores)
+BENCHMARKS = (duplicates, embeddings, kernels, make_manifest, peers, plan, resume, scale, schedules, scores)
 
 
 def _parser() -> Parser:

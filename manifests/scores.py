@@ -85,5 +85,10 @@ def fields(names: Sequence[str], encoder: dict[str, object]) -> dict[str, pa.Fie
     return columns
 
 
+def spellings(name: str) -> tuple[str, ...]:
+    """The columns that a score may be in."""
+    return (name, *((_BY_VITL14[name],) if name in _BY_VITL14 else ()))
+
+
 #: Every name that such a column may have.
 COLUMNS: frozenset[str] = frozenset({*NAMES, *_BY_VITL14.values()})

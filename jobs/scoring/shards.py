@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from jobs.output.catalog import open_index
+from jobs.scoring.batches import made_batches
+from jobs.scoring.work import Work
+from jobs.verification.output import OfShards
 from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import read_stats
 from manifests.config import RunConfig
 from manifests.embeddings import kept_clip
 from manifests.embeddings.keys import vectors
+from manifests.planning.plan import Window, batches_of
+from manifests.rankings import fields_at
 from manifests.scores import COLUMNS, needs_clip
 from workers.scoring.columns import Columns, hashes, numbers_only
 from workers.scoring.scorer import Scorer
@@ -86,6 +91,20 @@ def clip_scores(batches: Iterable[Batch], scorer: Scorer) -> dict[str, dict[str,
     return found
 
 
+def score_shard(shard: int, windows: Sequence[Window], lack: Lacking, work: Work) -> Counter[str]:
+    """Score a shard and seal it anew; how many images have each score.
+
+    Args:
+        windows: those of the plan that the shard is of.
+    """
+    found: Scores = {}
+    if lack.asks_clip:
+        planned = batches_of(work.config, windows, OfShards(frozenset([shard])))
+        made = made_batches(shard, planned, work.memory, work.condition_size, work.config)
+        found = clip_scores(made, work.scorer(lack.names, lack.clip))
+    return seal_with(shard, lack, found, work.columns, work.config)
+
+
 def seal_with(shard: int, lack: Lacking, found: Scores, columns: Columns, config: RunConfig) -> Counter[str]:
     """Seal a shard anew with the columns of scores behind all others; returns how many images have each.
 
@@ -101,8 +120,10 @@ def seal_with(shard: int, lack: Lacking, found: Scores, columns: Columns, config
 def _with(
     shard: int, lack: Lacking, found: Scores, columns: Columns, config: RunConfig, counts: Counter[str]
 ) -> Iterator[pa.Table]:
+    rankings = [field.name for field in fields_at(config.output)]
     for rows in sealed_rows(shard, config.output, config, clip=not lack.clip):
-        contents = rows.select([name for name in CONTENTS if name in rows.column_names])
+        # Behind the scores: rankings, then what is not the index's.
+        contents = rows.select([name for name in (*rankings, *CONTENTS) if name in rows.column_names])
         records = rows.drop_columns([name for name in rows.column_names if name in {*COLUMNS, *contents.column_names}])
         keys, files = rows["key"].to_pylist(), rows["encoded"].to_pylist()
         for name, field in columns.items():

@@ -25,6 +25,7 @@ from manifests import commit, storage
 from manifests.commit import FileStats, ShardStats
 from manifests.embeddings import kept_clip
 from manifests.errors import SUCCESS, StorageError
+from manifests.rankings import RANKINGS
 from manifests.scores import COLUMNS
 
 #: What the plan does not know of a row.
@@ -44,7 +45,7 @@ class Salvage:
         clip: the files of embeddings, as the record has them, or as they are where there is no record.
         lost_clip: one of them is not what the record says.
         rows: the whole index, where it is right.
-        facts: key -> FACTS and scores, of the rows that are known where `rows` is None.
+        facts: key -> FACTS, scores and rankings, of the rows that are known where `rows` is None.
         members: key -> place and size of each of its files in the tar that a row does not hold, the image's first.
     """
 
@@ -209,7 +210,7 @@ def _fact(record: bytes, key: str) -> dict[str, Any] | None:
         members = json.loads(record)
         if members["key"] != key or members["status"] != SUCCESS:
             return None
-        scores = {name: members[name] for name in COLUMNS if name in members}
+        scores = {name: members[name] for name in (*COLUMNS, *RANKINGS) if name in members}
         return {**{name: members[name] for name in FACTS}, "error_message": None, **scores}
     except (ValueError, KeyError, TypeError):
         return None

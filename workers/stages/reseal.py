@@ -25,6 +25,7 @@ from manifests.commit import ShardStats
 from manifests.config import RunConfig
 from manifests.embeddings import kept_clip
 from manifests.errors import SUCCESS, StorageError
+from manifests.records import RECORD_FIELDS
 from workers.embeddings.storing import store_new
 from workers.stages.shards import build_shard, read_part
 
@@ -144,7 +145,7 @@ def sealed_rows(shard: int, output_url: str, config: RunConfig, clip: bool = Tru
     try:
         with storage.open_arrow(storage.join(output_url, stats.parquet.name)) as source:
             for batch in pq.ParquetFile(source).iter_batches(_ROWS):
-                rows = pa.Table.from_batches([batch])
+                rows = _as_written(pa.Table.from_batches([batch]))
                 status = rows.column("status").to_pylist()
                 kept = [next(files) if value == SUCCESS else (None,) * len(columns) for value in status]
                 for column, contents in zip(columns, zip(*kept, strict=True), strict=True):
@@ -158,6 +159,17 @@ def sealed_rows(shard: int, output_url: str, config: RunConfig, clip: bool = Tru
         raise StorageError(
             f"shard {shard} cannot be read ({error!r}); let `python jobs/verify.py` say what is wrong with it"
         ) from error
+
+
+def _as_written(rows: pa.Table) -> pa.Table:
+    """The record's columns in the types that they were written in: Parquet gives lists whose items have another name,
+    and an index that is written from those is not the one that a repair makes.
+    """
+    for field in RECORD_FIELDS:
+        place = rows.schema.get_field_index(field.name)
+        if place >= 0 and pa.types.is_nested(field.type):
+            rows = rows.set_column(place, field, rows.column(place).cast(field.type))
+    return rows
 
 
 def _files(tar_url: str | None, config: RunConfig) -> Iterator[tuple[bytes, ...]]:
