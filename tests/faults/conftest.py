@@ -109,11 +109,17 @@ def quick_job(shared_environment: dict[str, str], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def undisturbed(quick_job: QuickJob, once: Once) -> dict[str, bytes]:
-    """What the job makes when nothing happens to it."""
+def undisturbed_output(quick_job: QuickJob, once: Once) -> Path:
+    """Output of the job when nothing happens to it; who changes something takes a copy."""
 
     def make(folder: Path) -> None:
         ended = quick_job.run(folder / "out")
         assert ended.returncode == 0, ended.stderr
 
-    return shard_files(once("quick-undisturbed", make) / "out")
+    return once("quick-undisturbed", make) / "out"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_output: Path) -> dict[str, bytes]:
+    """What the job makes when nothing happens to it."""
+    return shard_files(undisturbed_output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -94,10 +95,9 @@ def test_a_killed_sealing_task_is_done_again(
 
 
 def test_a_sealed_shard_that_vanished_is_made_again(
-    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+    quick_job: QuickJob, undisturbed_output: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
-    assert quick_job.run(output).returncode == 0
+    output = Path(shutil.copytree(undisturbed_output, tmp_path / "out"))
     (output / "_SUCCESS").unlink()
     for path in output.glob("00001*"):
         path.unlink()
