@@ -42,6 +42,11 @@ RUN = (
     *("infra/demo_manifest.py", "infra/documents_manifest.py"),
 )
 
+#: Run where none of these options is given, which need a model.
+RUN_WITHOUT = {
+    "jobs/score.py": {"--scores", "--keep-clip"},
+    "jobs/evaluate.py": {"--reference", "--save-statistics"},
+}
 
 #: A file of the cluster, and the one here that shows what it looks like.
 ON_THE_CLUSTER = {"/shared/run.toml": str(ROOT / "infra" / "run.example.toml")}
@@ -132,7 +137,7 @@ def run_python(words: Sequence[str], dry: bool) -> None:
     assert (ROOT / first).is_file(), first
     if first == "jobs/generate.py":
         return generate(rest)
-    if first in RUN and not dry:
+    if (first in RUN or (first in RUN_WITHOUT and RUN_WITHOUT[first].isdisjoint(rest))) and not dry:
         return run_script(first, *rest)
     with words_are(first, *rest), only_parsing():
         runpy.run_path(str(ROOT / first), run_name="__main__")
