@@ -5,10 +5,11 @@
     python jobs/score.py --output images --duplicates image_phash:4
 
 Images come out of the shards, inputs from the manifest, the prior's embeddings from the store; CLIP is the checkpoint's
-own. Each shard is sealed anew, so what is done stays done: the same command goes on where an earlier start was ended,
-and several share the work with --shards. Scores that the output has are kept. Near duplicates and ranks are
-found in all shards together, from columns and embeddings that are there, without a model. Exit code 0: all of it has
-them. 1: the models or the storage failed. 2: there is no finished output, or it cannot be scored like this.
+own. It runs on all devices of the cluster that RAY_ADDRESS names, or of this machine; on one device, without Ray. Each
+shard is sealed anew, so what is done stays done: the same command goes on where an earlier start was ended, and several
+share the work with --shards. Scores that the output has are kept. Near duplicates and ranks are found in all shards
+together, from columns and embeddings that are there, without a model. Exit code 0: all of it has them. 1: the models,
+the devices or the storage failed. 2: there is no finished output, or it cannot be scored like this.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def _parser() -> Parser:
         metavar="PATH_OR_URL",
         help="where the run's manifest lies now (default: where it had it)",
     )
-    what.add_argument("--shards", metavar="I/N", default="1/1", help="every N-th shard from the I-th on (default: 1/1)")
+    what.add_argument("--shards", metavar="I/N", default="1/1", help="every N-th shard from the I-th on")
+    what.add_argument("--decoder-actors", metavar="N", default="auto", help="on a cluster; auto is one per device")
     ranks = parser.add_argument_group("how images stand among the others")
     ranks.add_argument(
         "--duplicates",
@@ -83,7 +85,7 @@ def _parser() -> Parser:
 
 def _config(given: argparse.Namespace) -> RunConfig:
     output = storage.absolute(given.output)
-    changes = {"shards": given.shards, "stage": "all"}
+    changes = {"shards": given.shards, "stage": "all", "device": given.device, "decoder_actors": given.decoder_actors}
     if given.manifest:
         changes["manifest"] = tuple(storage.absolute(path) for path in given.manifest)
     if given.aesthetic_weights:

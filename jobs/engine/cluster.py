@@ -28,7 +28,8 @@ from jobs.engine.affinity import ShapeAffinity
 from jobs.engine.connection import check_source, connect, is_own
 from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
 from jobs.engine.pools import Node, total
-from manifests.errors import KandinskyBatchError
+from manifests import storage
+from manifests.errors import KandinskyBatchError, StorageError
 
 #: Longer than the start of a pool that fetches its weights.
 NO_PROGRESS_TIMEOUT_S = 1800
@@ -45,6 +46,9 @@ MAX_ERRORED_BLOCKS = 16
 
 #: Of what the engine prints, so many pieces are kept for the error log.
 KEPT_PIECES = 5000
+
+#: With fewer bytes free Ray's folder is full, and for so many seconds it may be.
+FULL_BYTES, FULL_S = 1 << 18, 30.0
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b(\(\w+\))?:")
@@ -199,6 +203,40 @@ class LookUp(ExecutionCallback):
 def nodes() -> list[Node]:
     """What each node that is alive has, by Ray's names of resources."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+class Room:
+    """Looks whether Ray's folder has room: a full one keeps its processes from starting, and what needs one waits.
+
+    Args:
+        folder: of Ray's sockets and logs on this machine; None looks at nothing.
+        clock: tells seconds.
+    """
+
+    def __init__(self, folder: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._full_since: float | None = None
+
+    def check(self) -> None:
+        """Asked now and then.
+
+        Raises:
+            StorageError: it has been full for `FULL_S` seconds.
+        """
+        if self._folder is None:
+            return
+        free = storage.free_bytes(self._folder)
+        if free is None or free >= FULL_BYTES:
+            self._full_since = None
+            return
+        now = self._clock()
+        self._full_since = now if self._full_since is None else self._full_since
+        if now - self._full_since >= FULL_S:
+            raise StorageError(
+                f"{self._folder}, where Ray keeps what its processes need to start, has been full for {FULL_S:g} s: No "
+                "space left on device; free some space there, or set RAY_TMPDIR to a folder with room"
+            )
 
 
 class ClusterShrankError(KandinskyBatchError):

@@ -88,8 +88,8 @@ class Setup:
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
         notify: hears what a person should know while the run goes on.
         notify_state: hears every second how the engine is.
-        look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
-            what it raises ends the run.
+        look: asked every second, from another thread, and told how many batches are being worked on behind the inputs,
+            or None where nobody knows; what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
@@ -106,7 +106,7 @@ class Setup:
     attempts: Any
     notify: Callable[[str], None]
     notify_state: Callable[[EngineState], None]
-    look: Callable[[int], None]
+    look: Callable[[int | None], None]
     memory: Memory
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
@@ -195,8 +195,9 @@ def after_loss(setup: Setup) -> Setup:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
         raise IncompleteRunError("; ".join([str(error), *(each.words for each in taken_out.devices)])) from error
-    if shortage:
-        pools = with_less_memory(pools) or pools
+    smaller = with_less_memory(pools) if shortage is not None and shortage.by_pools else None
+    if smaller is not None:
+        pools = smaller
         # Whoever goes on tells it.
         setup.told.add(ray.get(setup.attempts.relieve.remote(pools.in_words, None)))
     return replace(setup, pools=pools, taken_out=taken_out)
@@ -382,9 +383,9 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
-        if news.shortage:
-            if with_less_memory(setup.pools) is not None:
-                raise ClusterShrankError(news.shortage)
+        if news.shortage is not None:
+            if news.shortage.by_pools and with_less_memory(setup.pools) is not None:
+                raise ClusterShrankError(news.shortage.words)
             any_number = setup.pools.kind == "cpu" and not setup.graphs.any
             ray.get(setup.attempts.relieve.remote(None, setup.config.batch_size if any_number else None))
 

@@ -279,7 +279,7 @@ def _make_missing(
             if ledger.missing:
                 _make(running, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
-            sealer.finish(lambda left: stop.look())
+            sealer.finish(lambda left: running.setup.look(None))
             stop.check()
             if ledger.missing or failed.count:
                 done.limit.check()

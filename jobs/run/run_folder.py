@@ -324,6 +324,11 @@ def settings(output: str, **given: Any) -> RunConfig:
         return RunConfig.model_validate({**EARLIER, **stored, "output": output, "append": False, **given})
     except ValidationError as error:
         detail = error.errors()[0]
+        if (name := str(detail["loc"][0])) in given:
+            raise UsageError(
+                f"option --{name.replace('_', '-')}: should be the {RunConfig.model_fields[name].description}; got "
+                f"{given[name]!r}"
+            ) from error
         raise UsageError(
             f"{output}/{FOLDER}/config.json is not of this version: {detail['loc'][0]}: {detail['msg']}"
         ) from error

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
 from jobs.cost.work import device_time
-from jobs.engine.cluster import EngineLog, cluster, engine_log
+from jobs.engine.cluster import EngineLog, Room, cluster, engine_log
 from jobs.engine.ledger import unfenced
 from jobs.engine.pipeline import Setup, Work, after_loss, run_pipeline
 from jobs.engine.pools import npus
@@ -27,7 +27,7 @@ from manifests.errors import KandinskyBatchError
 from manifests.planning.plan import Plan
 from workers.device.device import DeviceChoice, choose_device
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.kept_attempts import start_attempts
+from workers.fault_tolerance.kept_attempts import session_folder, start_attempts
 
 
 class Stops(Protocol):
@@ -111,6 +111,12 @@ def start(
     progress.phase("starting Ray")
     with engine_log() as said, cluster(progress.note) as nodes, start_attempts() as attempts:
         stop.listen()
+        room = Room(session_folder())
+
+        def look(working: int | None) -> None:
+            room.check()
+            stop.look(working)
+
         device = choose_device(config, npus(nodes))
         times = known()
         time = device_time(config, planned, device.kind, times)
@@ -128,7 +134,7 @@ def start(
             attempts,
             progress.note,
             progress.engine,
-            stop.look,
+            look,
             remembered(config, device.kind),
             fence=fence,
             graphs=graphs.choice,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from jobs.output.catalog import open_index
+from jobs.scoring.batches import made_batches
+from jobs.scoring.work import Work
+from jobs.verification.output import OfShards
 from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import read_stats
 from manifests.config import RunConfig
 from manifests.embeddings import kept_clip
 from manifests.embeddings.keys import vectors
+from manifests.planning.plan import Window, batches_of
 from manifests.rankings import fields_at
 from manifests.scores import COLUMNS, needs_clip
 from workers.scoring.columns import Columns, hashes, numbers_only
@@ -85,6 +89,20 @@ def clip_scores(batches: Iterable[Batch], scorer: Scorer) -> dict[str, dict[str,
             for key, vector in zip(kept["key"].to_pylist(), vectors(kept[kept_clip.COLUMN]), strict=True):
                 found[key][kept_clip.COLUMN] = vector
     return found
+
+
+def score_shard(shard: int, windows: Sequence[Window], lack: Lacking, work: Work) -> Counter[str]:
+    """Score a shard and seal it anew; how many images have each score.
+
+    Args:
+        windows: those of the plan that the shard is of.
+    """
+    found: Scores = {}
+    if lack.asks_clip:
+        planned = batches_of(work.config, windows, OfShards(frozenset([shard])))
+        made = made_batches(shard, planned, work.memory, work.condition_size, work.config)
+        found = clip_scores(made, work.scorer(lack.names, lack.clip))
+    return seal_with(shard, lack, found, work.columns, work.config)
 
 
 def seal_with(shard: int, lack: Lacking, found: Scores, columns: Columns, config: RunConfig) -> Counter[str]:

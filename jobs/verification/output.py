@@ -26,7 +26,7 @@ from manifests.batch import Batch
 from manifests.commit import PARTS_FOLDER, member_suffixes, read_stats, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import StorageError
-from manifests.planning.plan import Plan, batches_of, plan, share_of
+from manifests.planning.plan import Plan, Window, batches_of, plan, share_of
 from workers.stages.reseal import RESEAL_FOLDER, RETRY_FOLDER
 
 #: Shards read at the same time; each holds one image and some index rows.
@@ -104,17 +104,21 @@ def _check_shards(config: RunConfig, planned: Plan, chosen: frozenset[int]) -> I
 
 def shards_of(config: RunConfig, planned: Plan, shards: Collection[int]) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Numbers of shards, ascending, each with its batches; reads the rows of these alone."""
-    windows = [
+    batches = batches_of(config, windows_of(planned, shards), OfShards(frozenset(shards)))
+    yield from itertools.groupby(batches, key=lambda batch: batch.shard)
+
+
+def windows_of(planned: Plan, shards: Collection[int]) -> list[Window]:
+    """The windows that some shards are of."""
+    return [
         window
         for window in planned.windows
         if any(number in shards for number in range(window.first_shard, window.first_shard + window.shards))
     ]
-    batches = batches_of(config, windows, _OfShards(frozenset(shards)))
-    yield from itertools.groupby(batches, key=lambda batch: batch.shard)
 
 
 @dataclass(frozen=True)
-class _OfShards:
+class OfShards:
     """All batches of some shards; a container of (shard, batch) pairs."""
 
     shards: frozenset[int]

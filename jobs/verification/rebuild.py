@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -74,7 +73,7 @@ def rebuild(
         StorageError: the output cannot be written or read.
     """
     unlike: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="repair-") as folder, ExitStack() as stack:
+    with storage.temporary_folder("repair-") as folder, ExitStack() as stack:
         tar = None
         if found.members:
             tar = stack.enter_context(storage.open_read(storage.join(config.output, commit.tar_name(found.shard))))

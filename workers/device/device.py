@@ -68,8 +68,13 @@ def choose_device(config: RunConfig, npus: int) -> DeviceChoice:
 def device_here(wanted: Literal["auto", "ascend", "cpu"]) -> DeviceKind:
     """Decide for a process of this machine that has no cluster to ask: Ascend where the driver shows a card."""
     if wanted == "auto":
-        return "ascend" if any(Path("/dev").glob("davinci[0-9]*")) else "cpu"
+        return "ascend" if cards_here() else "cpu"
     return wanted
+
+
+def cards_here() -> int:
+    """Ascend cards that the driver of this machine shows."""
+    return len(list(Path("/dev").glob("davinci[0-9]*")))
 
 
 #: Of a shared card's memory: the prior's weights are a third of the decoder's, and CANN keeps some for each process.

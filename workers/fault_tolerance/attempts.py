@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
 from workers.fault_tolerance.losses import Loss, Losses
-from workers.fault_tolerance.memory import Shortage
+from workers.fault_tolerance.memory import Request, Shortage, What
 from workers.fault_tolerance.same_source import difference
 from workers.fault_tolerance.timeline import Calls, Timeline
 
@@ -120,7 +120,7 @@ class News:
         batches_again: batches whose process was lost with them, so that another one makes them.
         fallbacks: in words, what a device computes in the plain way because a trial of the other one, or a graph,
             failed.
-        shortage: why the run is to do with less memory, "" where it is not to.
+        shortage: the run is to do with less memory; None where it is not to.
         relief: what it did so far to do with less, in words.
     """
 
@@ -134,7 +134,7 @@ class News:
     lost_by_cause: Mapping[str, int]
     batches_again: int
     fallbacks: Sequence[str] = ()
-    shortage: str = ""
+    shortage: Request | None = None
     relief: Sequence[str] = ()
 
 
@@ -216,7 +216,7 @@ class Attempts:
         record.holder, record.trial, record.since = worker, None, self._clock()
         alone = record.deaths >= WHOLE_ATTEMPTS
         probe = can_probe and alone and worker.device not in record.probed
-        return Orders(probe, alone, dict(record.killed), at_most=self._shortage.at_most)
+        return Orders(probe, alone, dict(record.killed), at_most=self._shortage.at_most(place))
 
     def trying(self, place: Place, trial: int | Literal["probe"]) -> None:
         """The process that holds a batch tries one row of it alone, or its device."""
@@ -265,7 +265,7 @@ class Attempts:
             if self._probe_deaths[dead.device] >= PROBE_ATTEMPTS:
                 self._take_out(place[0], dead, f"processes die there on a small call that is known to be good ({how})")
 
-    def _is_excused(self, what: Hashable, dead: Worker, words: str) -> bool:
+    def _is_excused(self, what: What, dead: Worker, words: str) -> bool:
         """The process was ended for want of memory, and nobody is to blame for that."""
         starved = dead.id not in self._own_words and bool(self._engines_words(dead.id))
         return starved and self._shortage.excuses(what, words)
@@ -407,7 +407,7 @@ class Attempts:
             self._losses.by_cause,
             self._losses.batches_again,
             list(self._fallbacks),
-            self._shortage.asked,
+            self._shortage.request,
             list(self._shortage.relief),
         )
 

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import pickle
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -193,15 +194,21 @@ class KeptAttempts(Attempts):
         self._fallbacks[f"{self._keeper.name}: attempts are counted, but not written down any more: {error}"] = None
 
 
+def session_folder() -> str | None:
+    """Where Ray keeps sockets and logs of this node's processes; None where this process is not connected to Ray."""
+    from ray._private.worker import global_worker
+
+    return None if global_worker.node is None else str(global_worker.node.get_session_dir_path())
+
+
 @contextmanager
 def start_attempts() -> Iterator[Any]:
     """`KeptAttempts` as a Ray actor on the node that this is called on; its handle goes to every guard."""
     import ray
-    from ray._private.worker import global_worker
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # A folder that both this process and the node's workers write to, whoever started them.
-    path = os.path.join(global_worker.node.get_session_dir_path(), f"kandinsky_attempts_{uuid.uuid4().hex}")
+    # This process and the node's workers can both write to it, whoever started them.
+    path = os.path.join(session_folder() or tempfile.gettempdir(), f"kandinsky_attempts_{uuid.uuid4().hex}")
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(KeptAttempts)
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -133,7 +132,7 @@ def seal(shard: int, batches: int, output_url: str, config: RunConfig) -> ShardS
 
 
 def _write_shard(shard: int, batches: int, output_url: str, config: RunConfig) -> None:
-    with tempfile.TemporaryDirectory(prefix="seal-") as folder:
+    with storage.temporary_folder("seal-") as folder:
         parts = (read_part(shard, batch, output_url) for batch in range(batches))
         stats = build_shard(shard, store_new(parts, config.embeddings_url), folder, config)
         commit.put_files(stats, folder, output_url)

@@ -19,6 +19,8 @@ from typing import Any
 EXITS, HANGS, EATS, RAISES = "quits at once", "never ends", "is hungry", "complains"
 STARVES, STARVES_IN_COMPANY = "leaves no room", "wants a call of its own"
 CODEC = b"crashes the codec"
+#: Where the image is held against its prompt.
+SCORED = "cannot be judged"
 
 
 def _strike(prompts: Any) -> None:
@@ -69,7 +71,15 @@ def _change_kandinsky(module: Any) -> None:
         _strike(inputs.prompts)
         return decode(self, inputs, bucket)
 
+    texts = module.ClipModel.texts
+
+    def deadly_texts(self: Any, prompts: Any) -> Any:
+        if any(SCORED in prompt for prompt in prompts):
+            os._exit(3)
+        return texts(self, prompts)
+
     module.PriorModel.embed, module.DecoderModel.decode = deadly_embed, deadly_decode
+    module.ClipModel.texts = deadly_texts
 
 
 def _change_inputs(module: Any) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.run import run_folder
-from jobs.scoring import job
+from jobs.scoring import shards
 from jobs.scoring.job import Scored, score
 from jobs.verification.output import verify
 from manifests.batch import Batch
@@ -148,7 +148,7 @@ def test_a_kill_leaves_whole_shards_and_the_same_command_goes_on(
     class Killed(BaseException):
         """As a kill: nothing handles it."""
 
-    real, calls = job.seal_with, 0
+    real, calls = shards.seal_with, 0
 
     def dying(*given: Any) -> Any:
         nonlocal calls
@@ -158,7 +158,7 @@ def test_a_kill_leaves_whole_shards_and_the_same_command_goes_on(
         return real(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "seal_with", dying)
+        patch.setattr(shards, "seal_with", dying)
         with pytest.raises(Killed):
             add(plain, "image_phash")
     assert verify(plain).right

@@ -9,6 +9,7 @@ import pytest
 
 from manifests.errors import IncompleteRunError, UsageError
 from workers.fault_tolerance.attempts import START_FAILURES, Attempts, Broken, Worker
+from workers.fault_tolerance.memory import DEATHS, Request
 
 PLACE = ("decoder", 3, 7)
 
@@ -84,28 +85,20 @@ def test_what_a_process_said_before_it_ended_itself_is_the_reason(line: Line) ->
     assert line.books.begin(PLACE, line.next(), can_probe=False).killed == {0: "did not finish within 5 s"}
 
 
-def test_what_the_engine_knows_of_the_end_is_in_the_reason(line: Line) -> None:
-    cannot_do_with_less(line)
-    die_whole(line)
-    line.books.begin(PLACE, line.next(), can_probe=False)
-    line.books.trying(PLACE, 0)
+def starve(line: Line) -> None:
+    """Whatever the process is at, Ray ends it for want of memory."""
     line.words[line.worker.id] = "out of memory"
+
+
+def test_what_the_engine_knows_of_the_end_is_in_the_reason(line: Line) -> None:
+    die_whole(line)
+    for _ in range(DEATHS + 1):
+        assert line.books.begin(PLACE, line.next(), can_probe=False).killed == {}
+        line.books.trying(PLACE, 0)
+        starve(line)
+    line.books.relieve(None, None)
     killed = line.books.begin(PLACE, line.next(), can_probe=False).killed
     assert killed == {0: "killed its worker (out of memory)"}
-
-
-def starve(line: Line) -> None:
-    """Whatever the process was at, Ray ends it for want of memory."""
-    line.words[line.worker.id] = "out of memory"
-
-
-def cannot_do_with_less(line: Line) -> None:
-    other = ("decoder", 99, 99)
-    while not (relief := line.books.news().relief) or "cannot do with less" not in relief[-1]:
-        line.books.begin(other, line.next(), can_probe=False)
-        starve(line)
-        if line.books.news().shortage:
-            line.books.relieve(None, None)
 
 
 @pytest.mark.parametrize("trial", [None, 0, "probe"])
@@ -118,12 +111,13 @@ def test_want_of_memory_is_nobodys_fault_while_the_run_can_do_with_less(
         if trial is not None:
             line.books.trying(PLACE, trial)
         starve(line)
-    assert "the process of shard 3, batch 7 of decoder was ended 2 times" in line.books.news().shortage
+    words = "out of memory: the process of shard 3, batch 7 of decoder was ended 2 times"
+    assert line.books.news().shortage == Request(words, by_pools=True)
     assert line.books.news().broken == []
     assert line.books.news().lost_by_cause == {"out of memory": 9}
 
 
-def test_calls_are_halved_where_the_driver_has_nothing_smaller(line: Line) -> None:
+def test_calls_are_halved_where_pools_stay_as_they_are(line: Line) -> None:
     for at_most in (None, None, 4, 4, 2, 2, 1):
         orders = line.books.begin(PLACE, line.next(), can_probe=True)
         if line.books.news().shortage:
@@ -138,9 +132,11 @@ def test_an_actor_that_is_ended_for_memory_while_it_loads_asks_for_relief_and_en
         assert line.books.starting("decoder", line.next()) is None
         starve(line)
     assert line.books.news().trouble is None
-    assert "an actor of the decoder pool that loads its model was ended 2 times" in line.books.news().shortage
-    cannot_do_with_less(line)
-    for _ in range(START_FAILURES + 1):
+    shortage = line.books.news().shortage
+    assert shortage is not None
+    assert "an actor of the decoder pool that loads its model was ended 2 times" in shortage.words
+    line.books.relieve(None, 8)
+    for _ in range(START_FAILURES):
         line.books.starting("decoder", line.next())
         starve(line)
     assert "the decoder pool cannot start" in str(line.books.news().trouble)

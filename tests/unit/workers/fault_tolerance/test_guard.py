@@ -103,7 +103,7 @@ def test_a_stage_without_a_device_tries_rows_as_they_are(books: Attempts) -> Non
 
 
 def test_where_memory_is_short_a_batch_is_made_in_calls_of_fewer_samples(books: Attempts) -> None:
-    books._shortage.at_most = 2
+    books._shortage._at_most["decoder"] = 2
     sizes: list[int] = []
     before = batch_of("a", "b", "c", "d", "e", "f", "g").fail(
         {row: RowError("failed_to_embed", "earlier") for row in (2, 3, 4)}
@@ -114,7 +114,7 @@ def test_where_memory_is_short_a_batch_is_made_in_calls_of_fewer_samples(books: 
 
 
 def test_rows_alone_fill_no_more_than_such_a_call(books: Attempts) -> None:
-    books._shortage.at_most = 2
+    books._shortage._at_most["decoder"] = 2
     sizes: list[int] = []
     batch, _ = until_it_lives(batch_of("a", "kill", "c", "d"), deadly(sizes), lambda: None)
     assert batch.samples.column("made").to_pylist() == ["a", None, "c", "d"]
