@@ -135,7 +135,7 @@ print(*sorted(names - set(sys.stdlib_module_names) - {{"workers", "manifests"}})
     assert set(ended.stdout.split()) <= STAGE_PACKAGES
 
 
-@pytest.mark.parametrize("script", ["redo", "score"])
+@pytest.mark.parametrize("script", ["redo", "score", "evaluate"])
 def test_scripts_that_load_models_themselves_do_without_ray(script: str) -> None:
     # Once Ray has imported protobuf, MindSpore 2.8 cannot be imported in the same process.
     program = f"import sys, jobs.{script}; print(sorted({{'ray', 'google.protobuf'}} & set(sys.modules)))"

@@ -14,7 +14,21 @@ from typing import get_args
 
 import pytest
 
-from jobs import benchmark, cli, embeddings, export, generate, make_manifest, plan, redo, report, score, status, verify
+from jobs import (
+    benchmark,
+    cli,
+    embeddings,
+    evaluate,
+    export,
+    generate,
+    make_manifest,
+    plan,
+    redo,
+    report,
+    score,
+    status,
+    verify,
+)
 from manifests.config import OptionGroup, RunConfig
 from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
 
@@ -50,6 +64,7 @@ HELPS: dict[str, Callable[[], int]] = {
     "report.py": report.main,
     "status.py": status.main,
     "redo.py": redo.main,
+    "evaluate.py": evaluate.main,
     "export.py": export.main,
     "score.py": score.main,
     "make_manifest.py": make_manifest.main,
