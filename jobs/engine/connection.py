@@ -26,8 +26,11 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray._private import node as ray_node
 from ray._private import services
 from ray._private import worker as ray_worker
+from ray._private.authentication.authentication_token_setup import AUTH_MODE_ENV_VAR
 from ray._private.node import Node
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -108,6 +111,7 @@ def connect(tell: Callable[[str], None]) -> None:
         _bring_token()
     else:
         _check_node_here(address)
+        _authenticate_as(address)
     _init(address)
 
 
@@ -265,6 +269,42 @@ def _bring_token() -> None:
         kept = False
     if not kept:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _authenticate_as(address: str) -> None:
+    """Use a token where the cluster asks for one, and nowhere else, unless the environment has decided.
+
+    Ray decides by whether the home has a token, which is there after the first cluster of one's own, and only for a
+    cluster that it finds. One that was started without would take this process, but be refused whenever it asks back,
+    so that the run's actors die before they run; one that wants a token, given by its address, would get none.
+
+    Raises:
+        UsageError: it wants a token that is not here.
+    """
+    if os.environ.get(AUTH_MODE_ENV_VAR):
+        return
+    if _is_let_in(address, "disabled"):
+        return
+    # Ray ends a process that is to bring a token and has none.
+    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True) or not _is_let_in(address, "token"):
+        raise UsageError(
+            f"the Ray cluster at {address} wants a token, and what is here is none or another one; put the cluster's "
+            "into ~/.ray/auth_token, or into RAY_AUTH_TOKEN"
+        )
+
+
+def _is_let_in(address: str, mode: str) -> bool:
+    os.environ[AUTH_MODE_ENV_VAR] = mode
+    # This process has read it already.
+    Config.initialize("")
+    try:
+        with _held_back_stderr():
+            GcsClient(address=address).get_all_node_info(timeout=ANSWER_S)
+    except AuthenticationError:
+        return False
+    except Exception:  # what `ray.init` will meet as well, and say
+        return True
+    return True
 
 
 def _init(address: str | None) -> None:
