@@ -97,10 +97,9 @@ def metered(container: Container, share: float, too: Sequence[str]) -> Iterator[
         while not ended.wait(0.05):
             if meant is None and container.eats():
                 eater = psutil.Process(int(container.eater.read_text()))
-                # All of Ray's workers on a node have one parent.
-                meant = [
-                    each.pid for each in eater.parent().children() if each.cmdline()[:1] and each.cmdline()[0] in too
-                ]
+                # All of Ray's workers on a node have one parent; the name of one that is in a call has more behind it.
+                workers = eater.parent().children()
+                meant = [each.pid for each in workers if "".join(each.cmdline()[:1]).startswith(tuple(too))]
             container.take(share if container.eats() or any(map(_lives, meant or ())) else 0.1)
 
     thread = threading.Thread(target=meter)
