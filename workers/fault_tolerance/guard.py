@@ -93,21 +93,36 @@ class Guard:
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         try:
-            if probe is not None and orders.probe:
-                self._probe(place, worker, probe)
-            began = time.monotonic()
-            if orders.alone:
-                done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
-                self._count(batch, done, began)
-                return done
-            done = self._in_calls(batch, work, orders.at_most or batch.samples.num_rows, worker)
-            self._count(batch, done, began)
-            if probe is not None and not done.pending:
-                # Where every row fails the device may be what they have in common.
-                self._probe(place, worker, probe)
-            return done
-        finally:
+            done = self._as_ordered(batch, work, probe, orders, worker)
+        except Exception:
             self._ask("end", place)
+            raise
+        # Not where this process is told to end, as Ray tells it before it kills it: then the batch is not done with.
+        self._ask("end", place)
+        return done
+
+    def _as_ordered(
+        self,
+        batch: Batch,
+        work: Callable[[Batch], Batch],
+        probe: Callable[[], object] | None,
+        orders: Orders,
+        worker: Worker,
+    ) -> Batch:
+        place = (self.stage, batch.shard, batch.index)
+        if probe is not None and orders.probe:
+            self._probe(place, worker, probe)
+        began = time.monotonic()
+        if orders.alone:
+            done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
+            self._count(batch, done, began)
+            return done
+        done = self._in_calls(batch, work, orders.at_most or batch.samples.num_rows, worker)
+        self._count(batch, done, began)
+        if probe is not None and not done.pending:
+            # Where every row fails the device may be what they have in common.
+            self._probe(place, worker, probe)
+        return done
 
     def _count(self, batch: Batch, done: Batch, began: float) -> None:
         made, tried = len(done.pending), len(batch.pending)
