@@ -165,7 +165,7 @@ def test_workers_that_ray_ends_for_memory_are_told_and_counted_and_their_batches
     assert all("(out of memory: Ray ended it to keep its node alive)" in line for line in told), said
     of_decoder = [line for line in told if "a worker of decoder was lost" in line]
     assert any("its batch (shard 0, batch 1) is made again" in line for line in of_decoder), said
-    assert any("a worker of attempts was lost" in line for line in told) == bool(too), said
+    assert any("a worker of attempts was lost" in line for line in told) or not too, said
     again = sum(line.endswith("is made again") for line in told)
     assert (report["lost_workers"], report["batches_again"]) == ({"out of memory": len(told)}, again)
 
