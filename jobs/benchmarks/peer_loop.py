@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jobs.benchmarks import peer_requests
+from jobs.benchmarks.peer_pipelines import Pipelines
 from jobs.benchmarks.peer_requests import Row
 from workers.device import device
 
@@ -30,18 +30,7 @@ class Loop:
         # For what it mends in mindone; the pipelines below are mindone's own.
         import workers.kandinsky.pipelines  # noqa: F401
 
-        def load(pipeline: Any, folder: str) -> Any:
-            loaded = pipeline.from_pretrained(str(checkpoint / folder))
-            loaded.set_progress_bar_config(disable=True)
-            return loaded
-
-        self._prior = load(diffusers.KandinskyPriorPipeline, "kandinsky-2-1-prior")
-        self._decoders = {
-            "text2img": load(diffusers.KandinskyPipeline, "kandinsky-2-1"),
-            "img2img": load(diffusers.KandinskyImg2ImgPipeline, "kandinsky-2-1"),
-            "inpaint": load(diffusers.KandinskyInpaintPipeline, "kandinsky-2-1-inpaint"),
-        }
-        self._decoders["interpolate"] = self._decoders["text2img"]
+        self._pipelines = Pipelines(diffusers, checkpoint)
 
     def make(self, row: Row) -> Image.Image:
         """The image of one request."""
@@ -54,24 +43,13 @@ class Loop:
         given["generator"] = np.random.default_rng(first["seed"])
         if first["task"] == "interpolate":
             conditions, weights = zip(*first["conditions"], strict=True)
-            embeds = self._prior.interpolate(list(conditions), list(weights), **given)
+            embeds = self._pipelines.prior.interpolate(list(conditions), list(weights), **given)
         else:
-            embeds = self._prior(prompts, **given)
+            embeds = self._pipelines.prior(prompts, **given)
         more = {name: first[name] for name in ("image", "strength") if first[name] is not None}
         if first["mask"] is not None:
             more["mask_image"] = first["mask"]
-        images: list[Image.Image] = self._decoders[first["task"]](
-            prompts,
-            image_embeds=embeds[0],
-            negative_image_embeds=embeds[1],
-            height=first["height"],
-            width=first["width"],
-            num_inference_steps=first["steps"],
-            guidance_scale=first["guidance_scale"],
-            generator=np.random.default_rng(first["seed"]),
-            **more,
-        )[0]
-        return images
+        return self._pipelines.decode(rows, (embeds[0], embeds[1]), np.random.default_rng(first["seed"]), more)
 
 
 def main(checkpoint: Path, manifest: Path, folder: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.benchmarks import peer_requests
+from jobs.benchmarks.peer_pipelines import Pipelines
 from jobs.benchmarks.peer_requests import Row
 
 
@@ -29,25 +30,14 @@ class PyTorch:
         diffusers.logging.set_verbosity_error()
         diffusers.logging.disable_progress_bar()
 
-        def load(pipeline: Any, folder: str) -> Any:
-            loaded = pipeline.from_pretrained(checkpoint / folder, torch_dtype=torch.float32)
-            loaded.set_progress_bar_config(disable=True)
-            return loaded
-
         self._torch = torch
-        self._prior = load(diffusers.KandinskyPriorPipeline, "kandinsky-2-1-prior")
-        self._decoders = {
-            "text2img": load(diffusers.KandinskyPipeline, "kandinsky-2-1"),
-            "img2img": load(diffusers.KandinskyImg2ImgPipeline, "kandinsky-2-1"),
-            "inpaint": load(diffusers.KandinskyInpaintPipeline, "kandinsky-2-1-inpaint"),
-        }
-        self._decoders["interpolate"] = self._decoders["text2img"]
+        self._pipelines = Pipelines(diffusers, checkpoint, torch_dtype=torch.float32)
 
     def make(self, rows: list[Row]) -> list[Image.Image]:
         """The images of requests of one task."""
-        first, prompts = rows[0], [row["prompt"] for row in rows]
+        first = rows[0]
         generators = [self._torch.Generator().manual_seed(row["seed"]) for row in rows]
-        positive, negative = self._embeds(rows, generators)
+        embeds = self._embeds(rows, generators)
         more: Row = {}
         if first["task"] == "img2img":
             more = {"image": [row["image"] for row in rows], "strength": first["strength"]}
@@ -56,29 +46,20 @@ class PyTorch:
             masks = np.stack([np.asarray(row["mask"], np.float32)[None] / 255 for row in rows])
             more["image"] = self._torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())
             more["mask_image"] = self._torch.from_numpy(masks)
-        images: list[Image.Image] = self._decoders[first["task"]](
-            prompts,
-            image_embeds=positive,
-            negative_image_embeds=negative,
-            height=first["height"],
-            width=first["width"],
-            num_inference_steps=first["steps"],
-            guidance_scale=first["guidance_scale"],
-            generator=generators,
-            **more,
-        ).images
-        return images
+        return self._pipelines.decode(rows, embeds, generators, more)
 
     def _embeds(self, rows: list[Row], generators: list[Any]) -> tuple[Any, Any]:
         first = rows[0]
         given = {"num_inference_steps": first["prior_steps"], "guidance_scale": first["prior_guidance_scale"]}
         if first["task"] != "interpolate":
-            found = self._prior([row["prompt"] for row in rows], generator=generators, **given)
+            found = self._pipelines.prior([row["prompt"] for row in rows], generator=generators, **given)
             return found.image_embeds, found.negative_image_embeds
         pairs = []
         for row, generator in zip(rows, generators, strict=True):
             conditions, weights = zip(*row["conditions"], strict=True)
-            pairs.append(self._prior.interpolate(list(conditions), list(weights), generator=generator, **given))
+            pairs.append(
+                self._pipelines.prior.interpolate(list(conditions), list(weights), generator=generator, **given)
+            )
         return tuple(self._torch.cat(side) for side in zip(*(pair.to_tuple() for pair in pairs), strict=True))
 
 

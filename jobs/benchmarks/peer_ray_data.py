@@ -8,13 +8,11 @@ tasks go row by row, since the pipelines take one image, one mask or one set of 
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Any
 
 from jobs.benchmarks import peer_requests
-from jobs.benchmarks.peer_requests import Row
 from workers.device.device import PROCESS_ENVIRONMENT
 
 
@@ -26,24 +24,12 @@ class Generate:
 
         self._loop = Loop(checkpoint)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        rows = [
-            peer_requests.opened(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)
-        ]
+    def __call__(self, batch: Any) -> dict[str, list[Any]]:
+        rows = [peer_requests.opened(row) for row in batch.to_pylist()]
         plain = [row for row in rows if row["task"] == "text2img"]
         images = dict(zip((row["id"] for row in plain), self._loop.make_many(plain) if plain else (), strict=True))
         images |= {row["id"]: self._loop.make(row) for row in rows if row["id"] not in images}
-        return {"id": list(images), "png": [_png(image) for image in images.values()]}
-
-
-def _png(image: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _rows(table: Any) -> dict[str, list[Any]]:
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+        return {"id": list(images), "png": [peer_requests.png(image) for image in images.values()]}
 
 
 def main(checkpoint: str, manifest: str, folder: str, batch: str) -> None:
@@ -54,14 +40,10 @@ def main(checkpoint: str, manifest: str, folder: str, batch: str) -> None:
     ray.init(include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
     ray.data.DataContext.get_current().enable_progress_bars = False
 
-    class Actor(Generate):
-        def __call__(self, batch: Any) -> Row:
-            return super().__call__(_rows(batch))
-
     (
         ray.data.read_parquet(manifest)
         .map_batches(
-            Actor,
+            Generate,
             fn_constructor_args=(Path(checkpoint),),
             batch_size=int(batch),
             batch_format="pyarrow",

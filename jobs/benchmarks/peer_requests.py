@@ -23,10 +23,11 @@ GUIDANCE, PRIOR_GUIDANCE, STRENGTH = 4.0, 1.0, 0.6
 _PROMPTS = ("a cat", "a red hat", "a robot on a blue background", "a fish next to a tree", "a night sky with stars")
 
 
-def _png(image: Image.Image) -> dict[str, Any]:
+def png(image: Image.Image) -> bytes:
+    """The file of an image."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    return {"bytes": buffer.getvalue()}
+    return buffer.getvalue()
 
 
 def write_manifest(path: Path, tasks: str, count: int, edge: int, steps: int) -> None:
@@ -54,15 +55,15 @@ def write_manifest(path: Path, tasks: str, count: int, edge: int, steps: int) ->
         row |= {"steps": steps, "prior_steps": PRIOR_STEPS, "guidance_scale": GUIDANCE}
         row["prior_guidance_scale"] = PRIOR_GUIDANCE
         if task in ("img2img", "inpaint"):
-            row["image"] = _png(picture)
+            row["image"] = {"bytes": png(picture)}
         if task == "img2img":
             row["strength"] = STRENGTH
         if task == "inpaint":
-            row["mask"] = _png(hole)
+            row["mask"] = {"bytes": png(hole)}
         if task == "interpolate":
             row["conditions"] = [
                 {"text": row["prompt"], "image": None, "weight": 0.5},
-                {"text": None, "image": _png(picture), "weight": 0.5},
+                {"text": None, "image": {"bytes": png(picture)}, "weight": 0.5},
             ]
         rows.append(row)
     source = pa.struct({"bytes": pa.binary()})

@@ -7,8 +7,6 @@ takes more is the rate; what remains of the short one's time is the start: inter
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,6 @@ from pathlib import Path
 from jobs.benchmarks import child, tables
 from jobs.benchmarks.peer_requests import MIXED, TASKS, write_manifest
 from manifests.errors import KandinskyBatchError, UsageError
-from workers.device.device import PROCESS_ENVIRONMENT
 
 NAME = "peers"
 HELP = "images a second beside the documents' loop, plain Ray Data and PyTorch diffusers, by task and mixed"
@@ -77,12 +74,14 @@ def run(arguments: argparse.Namespace) -> None:
 
         trained_weights.write(checkpoint)
         for tasks in arguments.tasks:
+            manifests = {}
+            for count in arguments.requests:
+                manifests[count] = Path(folder) / f"{tasks}-{count}.parquet"
+                write_manifest(manifests[count], tasks, count, arguments.edge, arguments.steps)
             found = {}
             for name, side in sides.items():
-                seconds = [
-                    _seconds(name, side, checkpoint, Path(folder), tasks, count, arguments)
-                    for count in arguments.requests
-                ]
+                what = f"{name}, {tasks}"
+                seconds = [_seconds(what, side, checkpoint, manifests[count], count) for count in arguments.requests]
                 found[name] = peer(arguments.requests, seconds)
             ours = found[OURS].rate
             cells = [f"{one.rate:.2f} ({one.start:.0f})" for one in found.values()]
@@ -109,36 +108,26 @@ def _sides(torch_python: str | None, batch: int) -> Mapping[str, _Side]:
         "documents' loop": module(sys.executable, "peer_loop"),
         "plain Ray Data": module(sys.executable, "peer_ray_data", str(batch)),
     }
-    if torch_python is None:
-        print("PyTorch is left out; --torch-python PATH names an interpreter that has torch and diffusers")
-    elif subprocess.run([torch_python, "-c", "import torch, diffusers"], capture_output=True).returncode:
-        raise UsageError(f"option --torch-python: {torch_python} cannot import torch and diffusers")
-    else:
+    if child.has_pytorch(torch_python):
+        assert torch_python is not None
         sides["PyTorch loop"] = module(torch_python, "peer_pytorch", "1")
         sides[f"PyTorch in batches of {batch}"] = module(torch_python, "peer_pytorch", str(batch))
     return {**sides, OURS: ours}
 
 
-def _seconds(
-    name: str, side: _Side, checkpoint: Path, folder: Path, tasks: str, count: int, arguments: argparse.Namespace
-) -> float:
+def _seconds(what: str, side: _Side, checkpoint: Path, manifest: Path, count: int) -> float:
     """Wall seconds of the whole command; its images must be there.
 
     Raises:
         KandinskyBatchError: the command failed, or left too few images.
     """
-    manifest = folder / f"{tasks}-{count}.parquet"
-    write_manifest(manifest, tasks, count, arguments.edge, arguments.steps)
-    with tempfile.TemporaryDirectory(dir=folder) as output:
-        environment = {key: value for key, value in os.environ.items() if key not in PROCESS_ENVIRONMENT}
-        environment["PYTHONPATH"] = str(child.ROOT)
-        if name.startswith("documents"):
-            environment |= PROCESS_ENVIRONMENT
+    with tempfile.TemporaryDirectory(dir=manifest.parent) as output:
         images = Path(output)
-        ended = child.run_checked(f"{name}, {count} x {tasks}", side(checkpoint, manifest, images), env=environment)
+        command = side(checkpoint, manifest, images)
+        ended = child.run_checked(f"{what}, {count} requests", command, env=child.plain_environment())
         made = sum(1 for _ in images.glob("*.png")) or _rows(images)
         if made != count:
-            raise KandinskyBatchError(f"{name}, {tasks}: {made} images of {count}\n{ended.stdout}{ended.stderr}")
+            raise KandinskyBatchError(f"{what}: {made} images of {count}\n{ended.stdout}{ended.stderr}")
     return ended.seconds
 
 

@@ -88,7 +88,7 @@ class Guard:
 
     def _run(self, batch: Batch, work: Callable[[Batch], Batch], probe: Callable[[], object] | None) -> Batch:
         worker = this_worker(self.stage)
-        place = (self.stage, batch.shard, batch.index)
+        place = self._place(batch)
         orders = self._ask("begin", place, worker, probe is not None)
         if orders.taken_out is not None:
             _hold(orders.taken_out)
@@ -109,7 +109,7 @@ class Guard:
         orders: Orders,
         worker: Worker,
     ) -> Batch:
-        place = (self.stage, batch.shard, batch.index)
+        place = self._place(batch)
         if probe is not None and orders.probe:
             self._probe(place, worker, probe)
         began = time.monotonic()
@@ -150,7 +150,7 @@ class Guard:
                 compile_shape()
             return
         worker = this_worker(self.stage)
-        orders = self._ask("begin", (self.stage, batch.shard, batch.index), worker, False)
+        orders = self._ask("begin", self._place(batch), worker, False)
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         if not orders.alone:
@@ -201,7 +201,7 @@ class Guard:
     def _one_by_one(
         self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool
     ) -> Batch:
-        place = (self.stage, batch.shard, batch.index)
+        place = self._place(batch)
         # A device call keeps its batch's shape, filled with copies of the one row: nothing is compiled anew, and the
         # image has the same bytes as beside its batch-mates.
         size = min(len(batch.pending), orders.at_most or len(batch.pending)) if copies else 1
@@ -217,6 +217,9 @@ class Guard:
                 part = replace(part, samples=part.samples.slice(min(row, size - 1), 1))
             parts.append(part.samples)
         return replace(batch, samples=_together(parts))
+
+    def _place(self, batch: Batch) -> Place:
+        return self.stage, batch.shard, batch.index
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray

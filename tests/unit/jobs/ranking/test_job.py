@@ -25,6 +25,7 @@ from jobs.verification.repair import repair
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from tests.unit import finished_run
+from tests.unit.jobs.killed import killed_at
 from workers.stages.reseal import reseal_rows, sealed_rows
 
 ROWS = [
@@ -151,22 +152,8 @@ def test_the_images_of_a_request_are_ranked_and_an_export_takes_the_best(config:
 def test_a_kill_leaves_whole_shards_and_the_same_command_goes_on(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        """As a kill: nothing handles it."""
-
-    real, calls = job.reseal_rows, 0
-
-    def dying(*given: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise Killed
-        return real(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "reseal_rows", dying)
-        with pytest.raises(Killed):
-            ranked(config, bits=4)
+    with killed_at(monkeypatch, job, "reseal_rows", call=3):
+        ranked(config, bits=4)
     assert verify(config).right
     with pytest.raises(UsageError, match=r"has no column 'duplicate_rank'; .*score\.py with --duplicates"):
         select(config.output, summarize(config.output).stats, Choice("duplicate_rank = 0"))

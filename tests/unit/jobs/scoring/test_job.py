@@ -24,6 +24,7 @@ from manifests.planning.plan import batches_of, plan
 from manifests.requests.schema import TASKS
 from manifests.scores import SCORES
 from tests.unit import finished_run
+from tests.unit.jobs.killed import killed_at
 from tests.unit.replay_rows import inline, replay_rows
 from workers.checkpoints.locations import prior_setting
 from workers.embeddings.lookup import recall, remembered
@@ -145,22 +146,8 @@ def test_scores_that_are_there_are_kept_beside_new_ones(runs: tuple[RunConfig, R
 def test_a_kill_leaves_whole_shards_and_the_same_command_goes_on(
     plain: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        """As a kill: nothing handles it."""
-
-    real, calls = shards.seal_with, 0
-
-    def dying(*given: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise Killed
-        return real(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "seal_with", dying)
-        with pytest.raises(Killed):
-            add(plain, "image_phash")
+    with killed_at(monkeypatch, shards, "seal_with", call=3):
+        add(plain, "image_phash")
     assert verify(plain).right
     done = add(plain, "image_phash")
     assert done.before == 2
