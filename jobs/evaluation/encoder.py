@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
@@ -16,7 +15,7 @@ from PIL import Image
 
 from manifests.config import RunConfig
 from manifests.errors import UsageError
-from workers.checkpoints.locations import PRIOR, local_folder
+from workers.checkpoints.locations import PRIOR, local_folder, prior_setting
 from workers.device import device
 from workers.device.device import DeviceKind
 from workers.embeddings.origin import image_encoder_fingerprint
@@ -53,8 +52,7 @@ class Encoder:
     @cached_property
     def width(self) -> int:
         """Numbers of an embedding."""
-        settings = json.loads((self.folder / PRIOR / "image_encoder" / "config.json").read_text(encoding="utf-8"))
-        return int(settings.get("projection_dim", 512))
+        return int(prior_setting(str(self.folder), "image_encoder", "projection_dim") or 512)
 
     def like(self, config: RunConfig) -> Encoder:
         """The one of another run, on the same device."""
