@@ -97,6 +97,9 @@ def has_pytorch(python: str | None) -> bool:
 
 
 def plain_environment() -> dict[str, str]:
-    """For a side that finds this source tree: what MindSpore needs each sets itself, and PyTorch's must not have."""
+    """For a side that finds this source tree, and starts a Ray of its own whatever cluster was started here before.
+
+    What MindSpore needs each side sets itself, and PyTorch's must not have.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
-    return {**environment, "PYTHONPATH": str(ROOT)}
+    return {**environment, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}

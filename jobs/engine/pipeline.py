@@ -362,7 +362,8 @@ def blocks_of(dataset: Any) -> Iterator[pa.Table]:
         KandinskyBatchError: as `run_pipeline`.
     """
     try:
-        yield from dataset.iter_batches(**BLOCKS)
+        # What is fetched ahead would be told one batch late, which takes minutes each.
+        yield from dataset.iter_batches(prefetch_batches=0, **BLOCKS)
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
             raise

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,14 @@ def cluster(environment: dict[str, str], token: str) -> Iterator[str]:
         port = free.getsockname()[1]
     size = ["--num-cpus=1", f"--object-store-memory={100 << 20}", "--include-dashboard=false", "--disable-usage-stats"]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *size]
-    # In a session of its own: its node's processes end with it, and no other cluster does.
-    with subprocess.Popen(command, env=shell, start_new_session=True, stdout=subprocess.PIPE, text=True) as head:
+    # It writes its address into its folder, where whoever has none would find it: not into everybody's.
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        # In a session of its own: its node's processes end with it, and no other cluster does.
+        subprocess.Popen(
+            [*command, f"--temp-dir={folder}"], env=shell, start_new_session=True, stdout=subprocess.PIPE, text=True
+        ) as head,
+    ):
         try:
             assert head.stdout is not None
             assert any("Ray runtime started" in line for line in head.stdout)
