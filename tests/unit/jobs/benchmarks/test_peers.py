@@ -36,6 +36,8 @@ def test_numbers_that_measure_nothing_are_refused(options: list[str]) -> None:
         benchmark.main(["peers", *options])
 
 
+# Six commands, each of which loads all models.
+@pytest.mark.timeout(1800)
 @pytest.mark.models
 @pytest.mark.ray
 def test_every_side_makes_every_image_and_is_one_cell_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
