@@ -281,18 +281,29 @@ def _unusable(error: OSError) -> UsageError:
 def _bring_token() -> None:
     """Where Ray cannot write the token of a new cluster into the home, this cluster has one of its own.
 
-    Its processes inherit it, and it ends with them.
+    Its processes inherit it, and it ends with them. Where the home can have one it is written here, in one step: two
+    runs that start at once, the first ones on a machine, would each have Ray write another one over the other's, and
+    half of a cluster's processes would read that.
     """
     if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
+    if (os.environ.get(AUTH_MODE_ENV_VAR) or "token") != "token":
+        return
+    token = secrets.token_hex(32)
     try:
         file = Path.home() / ".ray" / "auth_token"
         file.parent.mkdir(parents=True, exist_ok=True)
-        kept = os.access(file, os.R_OK) or os.access(file.parent, os.W_OK)
+        if not file.exists():
+            with tempfile.NamedTemporaryFile("w", dir=file.parent) as new:
+                new.write(token)
+                new.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(new.name, file)
+        kept = os.access(file, os.R_OK)
     except (OSError, RuntimeError):
         kept = False
     if not kept:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_TOKEN"] = token
 
 
 def _authenticate_as(address: str) -> None:

@@ -22,7 +22,7 @@ from manifests.errors import KandinskyBatchError, UsageError
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What connecting sets ends with the test."""
-    for name in ("PYTHONPATH", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_BACKEND_LOG_LEVEL"):
+    for name in ("PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_BACKEND_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
 
 
@@ -105,6 +105,36 @@ def test_a_home_that_takes_no_token_gets_one_that_ends_with_the_cluster(
     monkeypatch.setenv("HOME", "/proc/nowhere")
     connection._bring_token()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_runs_that_are_the_first_of_a_home_together_have_one_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file, link = tmp_path / ".ray" / "auth_token", os.link
+
+    def slower_than_another(source: str, target: Path) -> None:
+        file.write_text("of the other run")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", slower_than_another)
+    connection._bring_token()
+    assert file.read_text() == "of the other run"
+    monkeypatch.setattr(os, "link", link)
+    file.unlink()
+    connection._bring_token()
+    token = file.read_text()
+    connection._bring_token()
+    assert (file.read_text(), len(token), os.environ["RAY_AUTH_TOKEN"]) == (token, 64, "")
+    assert os.listdir(file.parent) == ["auth_token"]
+
+
+def test_a_home_gets_no_token_where_clusters_shall_have_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    connection._bring_token()
+    assert not list(tmp_path.iterdir())
+    assert os.environ["RAY_AUTH_TOKEN"] == ""
 
 
 def test_a_head_that_is_busy_is_waited_for_longer_than_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
