@@ -38,7 +38,7 @@ assert before == (coordinator.get_or_create_autoscaling_coordinator, _StatsManag
 def _helpers(environment: dict[str, str]) -> dict[str, list[str]]:
     """Processes and actors that a job's cluster has beside those that work."""
     ended = subprocess.run(
-        [sys.executable, "-c", HELPERS], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", HELPERS], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
     )
     assert ended.returncode == 0, ended.stderr
     return {words[0]: words[1:] for words in (line.split() for line in ended.stdout.splitlines()) if words}

@@ -44,6 +44,10 @@ def test_tasks_on_ray_make_the_same_plan(
     assert alone.problems
     monkeypatch.setattr(parallel_planning, "PARALLEL_ROWS", 0)
     monkeypatch.setenv("RAY_ADDRESS", shared_environment["RAY_ADDRESS"])
+    # What connecting sets ends with the test.
+    for name in ("PYTHONPATH", "RAY_AUTH_MODE", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     with cluster():
         assert known(parallel_planning.plan_job(config, (4_100,))) == known(alone)
         whole = files.open_manifest(config.manifest)
