@@ -81,13 +81,14 @@ def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     """A cluster that stays when drivers die, and that spares most jobs the start of one."""
     from ray.cluster_utils import Cluster
 
+    size = {"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False}
+    # Its processes have inherited it by then; this one shall be as it was for what comes after.
     with nodes_environment(clean_environment):
-        size = {"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=size)
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ class S3Server:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        #: Each request has a thread of its own.
+        self._counting = threading.Lock()
         self.requests = 0
         self.refused = 0
         #: Every so-many-th request fails; 0 for none.
@@ -41,11 +43,13 @@ class S3Server:
         return {**KEYS, "AWS_ENDPOINT_URL": self.url}
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
-        self.requests += 1
-        if self.down_for:
-            self._down_until, self.down_for = time.monotonic() + self.down_for, 0.0
-        if time.monotonic() < self._down_until or (self.every and self.requests % self.every == 0):
-            self.refused += 1
+        with self._counting:
+            self.requests += 1
+            if self.down_for:
+                self._down_until, self.down_for = time.monotonic() + self.down_for, 0.0
+            refuse = time.monotonic() < self._down_until or (self.every and self.requests % self.every == 0)
+            self.refused += bool(refuse)
+        if refuse:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Service Unavailable", [("Content-Type", "application/xml"), ("Content-Length", "0")])
             return [b""]
@@ -54,3 +58,5 @@ class S3Server:
     def close(self) -> None:
         self._server.shutdown()
         self._thread.join()
+        # Whoever still asks is refused and does not wait.
+        self._server.server_close()

@@ -28,6 +28,7 @@ from ray._private import services
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import AUTH_MODE_ENV_VAR
 from ray._private.node import Node
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT, PROCESS_TYPE_RAYLET
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
@@ -39,8 +40,12 @@ from workers.fault_tolerance import same_source
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 
-#: Seconds in which a cluster answers, however busy its head is.
-ANSWER_S = 8.0
+#: Seconds in which a head that is just starting takes a connection, and in which one that took it answers, busy as it
+#: may be.
+ANSWER_S, BUSY_S = 8.0, 60.0
+
+#: Seconds that a node of ours may take to start.
+START_S = 300.0
 
 #: How a client of HTTP/2 begins (RFC 9113, section 3.4): the preface, and a frame of settings, which has none.
 HTTP2_SETTINGS = b"\x04"
@@ -57,7 +62,26 @@ SOCKET_BELOW = "session_2000-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 ROOT = str(Path(__file__).resolve().parents[2])
 
 
-class OwnHead(Node):
+class PatientNode(Node):
+    """A node that may take its time to start, and takes no port that a cluster beside it has or wants."""
+
+    def start_raylet(self, *given: Any, **named: Any) -> None:
+        """Start it and wait until it is there; right afterwards Ray waits for that as well, but thirty seconds only."""
+        if self._ray_params.dashboard_agent_listen_port == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT:
+            # Where another cluster has it, the agent would ask for it again for three seconds, and all wait for that.
+            self._ray_params.dashboard_agent_listen_port = 0
+        super().start_raylet(*given, **named)
+        (raylet,) = self.all_processes[PROCESS_TYPE_RAYLET]
+        deadline = time.monotonic() + START_S
+        while raylet.process.poll() is None and time.monotonic() < deadline:
+            try:
+                services.get_node(self.gcs_address, self._node_id)
+                return
+            except RuntimeError:
+                time.sleep(0.1)
+
+
+class OwnHead(PatientNode):
     """The head of a cluster that one run has to itself, without the processes that serve others.
 
     Each is a Python process of half a second of CPU or more, and Ray's start waits for one of them.
@@ -101,8 +125,8 @@ def connect(tell: Callable[[str], None]) -> None:
     if address is not None and not _answers(address):
         if os.environ.get(ADDRESS_VARIABLE, "auto") not in ("", "auto"):
             raise KandinskyBatchError(
-                f"no Ray cluster answers at {address}, the {ADDRESS_VARIABLE} of the environment, within "
-                f"{ANSWER_S:g} s; start it, correct the address, or unset {ADDRESS_VARIABLE} to use this machine alone"
+                f"no Ray cluster answers at {address}, the {ADDRESS_VARIABLE} of the environment; start it, correct "
+                f"the address, or unset {ADDRESS_VARIABLE} to use this machine alone"
             )
         tell(f"the Ray cluster that was started on this machine ({address}) does not answer; starting another one")
         address = None
@@ -187,23 +211,23 @@ def _address() -> str | None:
 def _answers(address: str) -> bool:
     """True where something answers as a Ray head would, which may just be starting."""
     deadline = time.monotonic() + ANSWER_S
-    while not _speaks_http2(address, deadline - time.monotonic()):
+    while not _speaks_http2(address):
         if time.monotonic() + 0.5 > deadline:
             return False
         time.sleep(0.5)
     return True
 
 
-def _speaks_http2(address: str, timeout: float) -> bool:
+def _speaks_http2(address: str) -> bool:
     """True where a server opens a conversation in HTTP/2, which is what gRPC speaks."""
     host, port = parse_address(address)
     try:
         # No proxy of the environment is asked; Ray does not ask them either.
-        with socket.create_connection((host, int(port)), timeout) as there:
+        with socket.create_connection((host, int(port)), ANSWER_S) as there:
             if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
                 # The handshake is Ray's own.
                 return True
-            there.settimeout(timeout)
+            there.settimeout(BUSY_S)
             there.sendall(HTTP2_HELLO)
             return there.recv(4)[3:] == HTTP2_SETTINGS
     except OSError:
@@ -299,7 +323,7 @@ def _is_let_in(address: str, mode: str) -> bool:
     Config.initialize("")
     try:
         with _held_back_stderr():
-            GcsClient(address=address).get_all_node_info(timeout=ANSWER_S)
+            GcsClient(address=address).get_all_node_info(timeout=BUSY_S)
     except AuthenticationError:
         return False
     except Exception:  # what `ray.init` will meet as well, and say
@@ -328,11 +352,11 @@ def _init(address: str | None) -> None:
 @contextmanager
 def _own_head() -> Iterator[None]:
     """Let `ray.init` make that kind of head, if it makes one."""
-    ray_node.Node = OwnHead
+    kept, ray_node.Node = ray_node.Node, OwnHead
     try:
         yield
     finally:
-        ray_node.Node = Node
+        ray_node.Node = kept
 
 
 def _told(error: Exception, address: str | None, said: str) -> KandinskyBatchError:

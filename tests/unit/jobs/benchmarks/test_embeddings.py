@@ -19,7 +19,10 @@ def test_every_store_gets_a_line_and_bytes_stay_near_the_bare_vectors(
     assert all(ratio < 1.1 for ratio in ratios)
     cells = told[-1].split("|")[1:-1]
     assert (cells[0].strip(), cells[-1].strip()) == ("300", "1.00")
-    assert float(cells[3]) > 0
+    # The process's first lookup opens the files; the next ones may take less than what is printed.
+    first, together, scattered = map(float, cells[2:5])
+    assert first > 0
+    assert min(together, scattered) >= 0
 
 
 def test_sizes_of_nothing_are_refused() -> None:

@@ -40,7 +40,8 @@ def test_a_run_is_one_line_of_the_table(capsys: pytest.CaptureFixture[str]) -> N
         size, figures = row.strip("| ").split(" | ")[:5], row.strip("| ").split(" | ")[5:]
         assert size == ["2", "0.00", "1", "10.0%", schedule]
         busy, steady, whole, start, images = map(float, figures)
-        assert 0 < whole < busy < 1
+        # To three places: on a machine that takes minutes to start the actors, its last second is nothing.
+        assert 0 < whole <= busy < 1
         assert 0 <= steady <= 1
         assert start > 0
         assert images > 0

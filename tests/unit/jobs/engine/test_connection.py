@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 import ray
+from ray._private import services
+from ray._private.node import Node
 
 from jobs.engine import connection
 from manifests.errors import KandinskyBatchError, UsageError
@@ -37,7 +43,8 @@ def test_a_temporary_folder_may_be_as_long_as_rays_sockets_allow(
     room: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     longest = connection.SOCKET_BYTES - len(f"/ray/{connection.SOCKET_BELOW}")
-    folder = "/tmp/" + "x" * (longest - len("/tmp/") + 1 - room)
+    # Of this process alone: another suite may run on the same machine.
+    folder = f"/tmp/{os.getpid()}".ljust(longest + 1 - room, "x")
     monkeypatch.setenv("RAY_TMPDIR", folder)
     try:
         if room:
@@ -98,3 +105,79 @@ def test_a_home_that_takes_no_token_gets_one_that_ends_with_the_cluster(
     monkeypatch.setenv("HOME", "/proc/nowhere")
     connection._bring_token()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_a_head_that_is_busy_is_waited_for_longer_than_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+
+        def answer() -> None:
+            there, _ = head.accept()
+            with there:
+                there.recv(len(connection.HTTP2_HELLO))
+                time.sleep(2 * connection.ANSWER_S)
+                there.sendall(b"\0\0\0" + connection.HTTP2_SETTINGS)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert connection._answers(f"127.0.0.1:{head.getsockname()[1]}")
+        thread.join()
+    # Port 1 is nobody's.
+    assert not connection._answers("127.0.0.1:1")
+
+
+class Start:
+    """A node of this process whose start is told, and takes as many seconds as it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ready_at: float, dies_at: float | None = None) -> None:
+        self.now = 0.0
+        self.port: int | None = None
+        self._ready_at, self._dies_at = ready_at, dies_at
+        monkeypatch.setattr(Node, "start_raylet", lambda node: setattr(self, "port", self.listens(node)))
+        monkeypatch.setattr(Node, "gcs_address", "head:1")
+        monkeypatch.setattr(services, "get_node", self._get_node)
+        monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep))
+
+    def run(self, port: int) -> None:
+        node = object.__new__(connection.PatientNode)
+        process = SimpleNamespace(poll=lambda: 1 if self._dies_at is not None and self.now > self._dies_at else None)
+        node.__dict__.update(_node_id="n", all_processes={"raylet": [SimpleNamespace(process=process)]})
+        node._ray_params = SimpleNamespace(dashboard_agent_listen_port=port)
+        node.start_raylet()
+
+    @staticmethod
+    def listens(node: Any) -> int:
+        port: int = node._ray_params.dashboard_agent_listen_port
+        return port
+
+    def _get_node(self, address: str, node_id: str) -> dict[str, str]:
+        if self.now < self._ready_at:
+            raise RuntimeError(f"{address} knows no {node_id}")
+        return {}
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_node_may_take_minutes_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Start(monkeypatch, ready_at=200)
+    start.run(port=0)
+    assert start.now == pytest.approx(200, abs=1)
+
+
+def test_a_node_that_dies_or_never_comes_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = Start(monkeypatch, ready_at=1e9, dies_at=7)
+    dead.run(port=0)
+    assert dead.now == pytest.approx(7, abs=1)
+    never = Start(monkeypatch, ready_at=1e9)
+    never.run(port=0)
+    assert never.now == pytest.approx(connection.START_S, abs=1)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(52365, 0), (1234, 1234)])
+def test_a_node_has_a_port_for_its_agent_that_no_other_one_wants(
+    asked: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Start(monkeypatch, ready_at=0)
+    start.run(port=asked)
+    assert start.port == taken
