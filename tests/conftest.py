@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.nodes import nodes_environment
+from tests.nodes import ray_nodes
 from tests.once import Once
 from tests.s3_server import S3Server
 from workers.device.device import PROCESS_ENVIRONMENT
@@ -32,6 +32,8 @@ settings.load_profile("same")
 # Ray's workers stand back behind everything else otherwise: beside anything busy they would hardly move.
 # And a cluster that is not the job's own would start processes that report how it is used.
 os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
+# Where two runs and their processes share two cores, one may take more than the minute that Ray gives it to start.
+os.environ.update(RAY_worker_register_timeout_seconds="600", RAY_agent_register_timeout_ms="600000")
 _GIVEN = dict(os.environ)
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,16 +81,8 @@ def clean_environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def ray_cluster(clean_environment: dict[str, str]) -> Iterator[Cluster]:
     """A cluster that stays when drivers die, and that spares most jobs the start of one."""
-    from ray.cluster_utils import Cluster
-
-    size = {"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False}
-    # Its processes have inherited it by then; this one shall be as it was for what comes after.
-    with nodes_environment(clean_environment):
-        cluster = Cluster(initialize_head=True, head_node_args=size)
-    try:
+    with ray_nodes(clean_environment, {"num_cpus": 4, "object_store_memory": 200 << 20}) as cluster:
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,38 @@
-"""How a test's Ray nodes are started: patiently, in the environment that they give their workers."""
+"""How tests start Ray nodes: patiently, in the environment that they give their workers, at ports of their own."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+#: Seconds until all nodes of a cluster know of one that has come, or gone.
+START_S = 300.0
+
+#: No machine gives these ports to somebody who asks for any, as Ray's processes do all the time (on Linux those are
+#: from 32768 on). Each process of a test run (pytest-xdist) has a part of them to itself.
+PORTS, PORTS_EACH = 20_000, 1000
+
 
 @contextmanager
-def nodes_environment(environment: Mapping[str, str]) -> Iterator[None]:
+def nodes_environment(environment: Mapping[str, str], path: Path | None = None) -> Iterator[None]:
     """This process has this environment meanwhile, joins no Ray by it, and its workers find the source tree.
 
     Nodes that are started meanwhile may take their time, and leave Ray's own ports to those that are started beside.
+
+    Args:
+        path: where workers look for modules instead.
     """
     # Here: not every test needs Ray.
     from ray._private import node
@@ -26,7 +42,70 @@ def nodes_environment(environment: Mapping[str, str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS")
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(_ROOT), environment.get("PYTHONPATH")])))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        places = [str(_ROOT), environment.get("PYTHONPATH")] if path is None else [str(path)]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
         patch.setattr(node, "Node", PatientNode)
         yield
+
+
+@contextmanager
+def ray_nodes(environment: Mapping[str, str], *nodes: Mapping[str, Any], path: Path | None = None) -> Iterator[Cluster]:
+    """A Ray cluster of nodes on this machine.
+
+    Args:
+        environment, path: of the nodes and their workers, as `nodes_environment` has them.
+        nodes: what each has, as `Cluster.add_node` takes it; the first is the head.
+    """
+    from ray.cluster_utils import Cluster
+
+    head, *others = nodes
+    # Its processes have inherited it by then; this one shall be as it was for what comes after.
+    with nodes_environment(environment, path):
+        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
+    try:
+        for node in others:
+            add_node(cluster, environment, node, path)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def add_node(
+    cluster: Cluster, environment: Mapping[str, str], node: Mapping[str, Any], path: Path | None = None
+) -> None:
+    """One more, when all others are where they should be."""
+    with nodes_environment(environment, path):
+        cluster.add_node(**node)
+    cluster.wait_for_nodes(START_S)
+
+
+def lives(pid: int) -> bool:
+    """A process that has ended and that nobody has asked for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+_ports: Iterator[int] | None = None
+
+
+def free_port() -> int:
+    """A port that nobody listens at and that nobody is given by chance, another one with each call."""
+    global _ports
+    if _ports is None:
+        mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
+        # Two runs of the tests beside each other seldom begin at the same one.
+        first = os.getpid() % PORTS_EACH
+        _ports = iter([PORTS + mine * PORTS_EACH + (first + i) % PORTS_EACH for i in range(PORTS_EACH)])
+    for port in _ports:
+        with socket.socket() as free:
+            # A connection that somebody has just closed holds a port for a minute, and nobody listens there.
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                free.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("all ports are taken")

@@ -19,8 +19,9 @@ from jobs.engine.pools import Node
 from workers.fault_tolerance.attempts import Broken
 from workers.fault_tolerance.guard import this_worker
 
-#: Seconds until the NPUs of a node are free again after the processes that had them were ended.
-FREE_WITHIN_S = 60.0
+#: Seconds until the NPUs of a node are free again after the processes that had them were ended, and until a process of
+#: ours for each of them has started there, which takes most of a minute on a busy node.
+FREE_WITHIN_S = 120.0
 
 
 class Holder:

@@ -23,6 +23,7 @@ import jobs.engine.pipeline
 from jobs.cli import run_script
 from jobs.generate import main
 from manifests.batch import Batch
+from tests.cluster.events import told
 from workers.device import device
 
 LOG = os.environ["CARDS_LOG"]
@@ -54,7 +55,8 @@ class Sleeper:
             "node": ray.get_runtime_context().get_node_id(),
             "npu": device.assigned_npus()[0],
             "visible": os.environ[device.VISIBLE_NPUS],
-            "time": time.time(),
+            # One clock for all processes of the machine, which nobody sets.
+            "time": time.monotonic(),
             **more,
         }
         with (Path(LOG) / f"{os.getpid()}.jsonl").open("a") as file:
@@ -101,8 +103,7 @@ class Decoder(Sleeper):
 
 def decoded() -> set[tuple[int, int]]:
     """Batches that any decoder of the run has made, each of them once, however often it was made."""
-    lines = [json.loads(line) for path in Path(LOG).glob("*.jsonl") for line in path.read_text().splitlines()]
-    return {tuple(line["batch"]) for line in lines if (line["event"], line["stage"]) == ("ends", "decoder")}
+    return {tuple(line["batch"]) for line in told(Path(LOG)) if (line["event"], line["stage"]) == ("ends", "decoder")}
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.

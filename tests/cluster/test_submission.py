@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -19,16 +18,18 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray._private.utils import write_ray_address
-from ray.cluster_utils import Cluster
 
+from tests.nodes import free_port, ray_nodes
 from tests.unit.finished_run import write_manifest
 
 if sys.version_info >= (3, 11):
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"id": f"r{i}", "task": "text2img", "prompt": f"p {i}", "seed": i, "num_images": 1} for i in range(6)]
 #: A run that takes longer hangs.
-RUN_LIMIT_S = 300
+RUN_LIMIT_S = 600
 SMALL = ["--height", "64", "--width", "64", "--batch-size", "2"]
 
 
@@ -88,42 +89,30 @@ class Head:
         )
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
-    port, agent_port = free_port(), free_port()
     # Short: there are sockets in it.
     with (
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
     ):
-        for name, value in clean_environment.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS")
-        patch.setenv("PYTHONPATH", str(installed))
-        # `python` in a job is that of the shell which `ray start` was typed in.
-        patch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
         patch.chdir(installed.parent)
-        # Ten seconds elsewhere.
-        patch.setenv("RAY_metrics_report_interval_ms", "500")
-        size = {"num_cpus": 4, "object_store_memory": 200 << 20}
+        environment = {
+            **clean_environment,
+            # `python` in a job is that of the shell which `ray start` was typed in.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            # Ten seconds elsewhere.
+            "RAY_metrics_report_interval_ms": "500",
+        }
+        size = {"num_cpus": 4, "object_store_memory": 200 << 20, "temp_dir": folder}
         # The agent, which starts the jobs, has the same port in every cluster unless told otherwise.
-        dashboard = {"include_dashboard": True, "dashboard_port": port, "dashboard_agent_listen_port": agent_port}
-        cluster = Cluster(initialize_head=True, head_node_args={**size, **dashboard, "temp_dir": folder})
-        # As `ray start` does. A submitted job's cluster is looked up there, and else among all of this machine.
-        write_ray_address(cluster.address, folder)
-        try:
-            environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+        ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+        with ray_nodes(environment, {**size, "include_dashboard": True, **ports}, path=installed) as cluster:
+            # As `ray start` does. A submitted job's cluster is looked up there, and else among all of this machine.
+            write_ray_address(cluster.address, folder)
             exported = f"http://127.0.0.1:{cluster.head_node.metrics_export_port}/metrics"
-            yield Head(f"http://{cluster.webui_url}", environment, exported)
-        finally:
-            cluster.shutdown()
+            shell = {**environment, "PYTHONPATH": str(installed), "RAY_ADDRESS": cluster.address}
+            yield Head(f"http://{cluster.webui_url}", shell, exported)
 
 
 def test_every_package_is_installed() -> None:
@@ -135,9 +124,15 @@ def test_every_package_is_installed() -> None:
     assert sorted(packages()) == sorted(found)
 
 
+def not_source(folder: str, names: list[str]) -> set[str]:
+    """What tools leave in a checkout, which other tests may be changing right now."""
+    kept = {".gitignore", ".rayignore"}
+    return {name for name in names if name == "__pycache__" or (name.startswith(".") and name not in kept)}
+
+
 def test_what_is_shipped_is_the_source_alone(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*_cache", ".venv", "__pycache__", ".git"))
+    shutil.copytree(ROOT, folder, ignore=not_source)
     leftovers = [
         "out/00000.tar",
         "out/00000.parquet",
@@ -178,20 +173,30 @@ class Scraper(threading.Thread):
         super().__init__(daemon=True)
         self._url = url
         self._enough = threading.Event()
-        #: By the names that Prometheus stores, what was last seen of every set of labels.
+        #: By the names that Prometheus stores, what was last seen of every set of labels. Replaced, never changed.
         self.seen: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
 
     def run(self) -> None:
         while not self._enough.wait(0.5):
-            with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=5) as answer:
-                for family in text_string_to_metric_families(answer.read().decode()):
-                    for sample in family.samples:
-                        self.seen.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+            # An answer may be cut off, or not be there in time.
+            with contextlib.suppress(OSError, HTTPException, ValueError):
+                self.seen = self._with(self._asked())
+
+    def _asked(self) -> list[Metric]:
+        with urllib.request.urlopen(self._url, timeout=30) as answer:
+            return list(text_string_to_metric_families(answer.read().decode()))
+
+    def _with(self, families: Sequence[Metric]) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+        seen = {name: dict(found) for name, found in self.seen.items()}
+        for family in families:
+            for sample in family.samples:
+                seen.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+        return seen
 
     def total(self, name: str, **labels: str) -> float:
         """Sum over processes of what has these labels."""
-        found = list(self.seen.get(name, {}).items())
-        return sum(value for names, value in found if labels.items() <= dict(names).items())
+        found = self.seen.get(name, {})
+        return sum(value for names, value in found.items() if labels.items() <= dict(names).items())
 
     def has_seen(self, names: set[str], stages: Sequence[str]) -> bool:
         """All of these, and each of ours from one of these stages."""
@@ -283,18 +288,21 @@ def test_a_folder_that_was_shipped_runs_its_own_source(head: Head, tmp_path: Pat
     shutil.copy(ROOT / "tests" / "faults" / "quick_generate.py", folder)
     manifest = write_manifest(tmp_path / "m.parquet", ROWS)
     start = f"python quick_generate.py --manifest {manifest} {' '.join(SMALL)} --output"
+    # Into a file: what `ray job submit` shows is read from the job's log for as long as its agent answers.
+    told = tmp_path / "told"
     submit = [
         *(str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.dashboard),
-        *("--working-dir", ".", "--", "sh", "-c", f"{start} out; {start} {tmp_path}/out"),
+        *("--working-dir", ".", "--", "sh", "-c", f"exec >{told} 2>&1; {start} out; {start} {tmp_path}/out"),
     ]
     ended = head.run(*submit, folder=folder)
     deadline = time.monotonic() + RUN_LIMIT_S
     # The head answers before its agent is up, which takes long on a busy machine.
     while "No available agent to submit job" in ended.stderr and time.monotonic() < deadline:
         ended = head.run(*submit, folder=folder)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "'out' is relative, and under `ray job submit` that is a place in a temporary copy" in ended.stdout
-    assert "6 images written, 0 failed" in ended.stdout
+    assert ended.returncode == 0, (ended.stdout, ended.stderr, told.exists() and told.read_text())
+    said = told.read_text()
+    assert "'out' is relative, and under `ray job submit` that is a place in a temporary copy" in said
+    assert "6 images written, 0 failed" in said
     with tarfile.open(tmp_path / "out" / "00000.tar") as shard:
         first = next(member for member in shard if member.name.endswith(".png"))
         image = Image.open(shard.extractfile(first))

@@ -21,7 +21,7 @@ ROWS = [{"id": f"r{i}", "task": "text2img", "prompt": f"p {i}", "seed": i, "num_
 OPTIONS = ("--batch-size", "2", "--shard-size", "2", "--height", "64", "--width", "64")
 
 #: A run that takes longer hangs.
-RUN_LIMIT_S = 400
+RUN_LIMIT_S = 480
 
 #: Words before a command that take root's power over other people's files away, so that rights count in tests as root.
 POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -12,9 +13,8 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.cluster.test_submission import free_port
-from tests.environments.conftest import POWERLESS, ROWS, OddJob, is_root
-from tests.nodes import nodes_environment
+from tests.environments.conftest import POWERLESS, ROWS, RUN_LIMIT_S, OddJob, is_root
+from tests.nodes import free_port, ray_nodes
 
 pytestmark = pytest.mark.ray
 
@@ -97,14 +97,9 @@ def test_small_shared_memory_is_enough(alone: Ended) -> None:
 @pytest.fixture(scope="module")
 def foreign_cluster(clean_environment: dict[str, str], foreign_packages: Path) -> Iterator[Cluster]:
     """A cluster that was there before, whose nodes have somebody else's packages on their path."""
-    with pytest.MonkeyPatch.context() as patch, nodes_environment(clean_environment):
-        patch.setenv("PYTHONPATH", str(foreign_packages))
-        size = {"num_cpus": 4, "object_store_memory": 200 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=size)
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
+    size = {"num_cpus": 4, "object_store_memory": 200 << 20}
+    with ray_nodes(clean_environment, size, path=foreign_packages) as cluster:
+        yield cluster
 
 
 def test_it_runs_unheard_in_a_cluster_that_would_import_something_else_from_a_folder_that_is_gone(
@@ -120,8 +115,8 @@ def test_it_runs_unheard_in_a_cluster_that_would_import_something_else_from_a_fo
         env={**odd_job.environment, "RAY_ADDRESS": foreign_cluster.address},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=RUN_LIMIT_S,
     )
-    assert heard.stdout == "[0s] loading\n"
+    assert re.fullmatch(r"\[[\dhms ]+\] loading\n", heard.stdout)
     assert code.read_text() == "0\n"
     assert (output / "_SUCCESS").exists()

@@ -14,21 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_submission import free_port
-from tests.environments.conftest import POWERLESS, OddJob, is_root
+from tests.environments.conftest import POWERLESS, RUN_LIMIT_S, OddJob, is_root
+from tests.nodes import free_port
 
 #: Seconds from the words "starting Ray" to the refusal. Before them Python imports what it needs, however busy it is.
-SOON_S = 15
+#: Some ten at most, where nothing else runs; Ray by itself takes two minutes to give up a cluster that is gone.
+SOON_S = 45
 
 
 def refused(job: OddJob, folder: Path, before: tuple[str, ...] = (), **environment: str | None) -> tuple[int, str]:
     """How the job ended, and the one sentence."""
     lines, times = [], []
     with job.start(folder / "out", folder, before, **environment) as process:
+        hanging = threading.Timer(RUN_LIMIT_S, process.kill)
+        hanging.start()
         assert process.stderr is not None
         for line in process.stderr:
             lines.append(line.rstrip())
             times.append(time.monotonic())
+        hanging.cancel()
     *run, last = lines
     assert last.startswith("error: ")
     # Nothing but the run's own lines stands before it.
@@ -70,6 +74,7 @@ def web_server() -> Iterator[int]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port
     server.shutdown()
+    server.server_close()
 
 
 def test_what_answers_there_and_is_no_ray_is_told_within_seconds(
@@ -83,7 +88,7 @@ def test_what_answers_there_and_is_no_ray_is_told_within_seconds(
 def test_a_long_temporary_folder_is_refused_with_the_variable_that_helps(odd_job: OddJob, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 90)
     long.mkdir()
-    code, said = refused(odd_job, tmp_path, TMPDIR=str(long))
+    code, said = refused(odd_job, tmp_path, TMPDIR=str(long), RAY_TMPDIR=None)
     assert code == 2
     assert f"sockets in {long}/ray" in said
     assert "set RAY_TMPDIR to a short folder" in said

@@ -25,6 +25,9 @@ from workers.fault_tolerance.guard import Guard
 #: "all", or a file that the first decoder writes its device into, which is then the broken one.
 BROKEN = os.environ["BROKEN_NPU"]
 
+#: Seconds until the broken one must have been found: four processes have to start and die there.
+FOUND_WITHIN_S = 800
+
 #: The broken one raises where it would end the process, and nothing starts again on another device meanwhile.
 RAISES = "BROKEN_RAISES" in os.environ
 
@@ -47,11 +50,11 @@ class Decoder(quick_generate.Decoder):
 
     def __call__(self, block: pa.Table) -> pa.Table:
         make = super().__call__
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + FOUND_WITHIN_S
         while not self._broken and not ray.get(self._guard.attempts.news.remote()).broken:
             # The work is for the broken one until it is found; else the others might have made everything before.
             assert time.monotonic() < deadline
-            time.sleep(0.2)
+            time.sleep(0.5)
 
         def work(rows: Batch) -> Batch:
             try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from jobs.engine.broken_devices import Holder, TakenOut
 from tests.faults.conftest import ROOT, QuickJob, shard_files
+from tests.nodes import ray_nodes
 from workers.fault_tolerance.attempts import Broken
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
@@ -30,22 +30,14 @@ class BrokenJob(QuickJob):
         return [python, str(SCRIPT), *rest]
 
 
-@contextmanager
-def cluster_with(npus: int) -> Iterator[Cluster]:
+def cluster_with(environment: dict[str, str], npus: int) -> AbstractContextManager[Cluster]:
     """NPUs that are none: Ray counts and assigns them all the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-        node = {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": npus}, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=node)
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
+    return ray_nodes(environment, {"num_cpus": 4, "object_store_memory": 100 << 20, "resources": {"NPU": npus}})
 
 
 @pytest.fixture(scope="module")
-def three_npus() -> Iterator[Cluster]:
-    with cluster_with(npus=3) as npus:
+def three_npus(clean_environment: dict[str, str]) -> Iterator[Cluster]:
+    with cluster_with(clean_environment, npus=3) as npus:
         yield npus
 
 
@@ -67,8 +59,10 @@ def test_the_other_devices_make_everything(
     assert shard_files(tmp_path / "out") == undisturbed
 
 
-def test_when_too_few_devices_are_left_the_run_ends_with_the_reason(quick_job: QuickJob, tmp_path: Path) -> None:
-    with cluster_with(npus=2) as npus:
+def test_when_too_few_devices_are_left_the_run_ends_with_the_reason(
+    quick_job: QuickJob, clean_environment: dict[str, str], tmp_path: Path
+) -> None:
+    with cluster_with(clean_environment, npus=2) as npus:
         ended = broken(quick_job, npus, "all").run(tmp_path / "out")
     assert ended.returncode == 1
     last = ended.stderr.splitlines()[-1]

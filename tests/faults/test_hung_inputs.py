@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from manifests.commit import read_stats, staged_parts
-from tests.faults.conftest import QuickJob, wait_for
+from tests.faults.conftest import RUN_LIMIT_S, QuickJob, wait_for
 from tests.unit.finished_run import write_manifest
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
@@ -38,9 +38,10 @@ def job(quick_job: QuickJob, tmp_path: Path) -> Iterator[QuickJob]:
 
 
 def test_rows_whose_inputs_never_come_fail_alone_and_the_run_goes_on(job: QuickJob, tmp_path: Path) -> None:
-    ended = job.run(tmp_path / "out", "--input-timeout", "2")
+    # Far more than the good ones need, whatever the machine is busy with.
+    ended = job.run(tmp_path / "out", "--input-timeout", "10")
     assert ended.returncode == 3, ended.stderr
-    assert "did not come within 2 s" in ended.stdout
+    assert "did not come within 10 s" in ended.stdout
     assert "is a pipe and not a file" in ended.stdout
     stats = read_stats(str(tmp_path / "out"), 0)
     assert (stats.successes, stats.failed_by_status) == (6, {"failed_to_load": 2})
@@ -49,12 +50,12 @@ def test_rows_whose_inputs_never_come_fail_alone_and_the_run_goes_on(job: QuickJ
 
 def test_a_signal_does_not_wait_for_inputs_that_never_come(job: QuickJob, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    process = job.start(output, "--input-timeout", "600")
+    # Nobody waits here for what these allow.
+    ever = str(10 * RUN_LIMIT_S)
+    process = job.start(output, "--input-timeout", ever, "--grace", ever)
     wait_for(lambda: staged_parts(str(output)).get(0), process)
     time.sleep(3)
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 143, told
-    assert time.monotonic() - began < 25
     assert "Traceback" not in told
