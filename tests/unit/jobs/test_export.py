@@ -25,7 +25,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def start(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "jobs" / "export.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_it_says_what_it_made_and_what_it_left_out(tmp_path: Path) -> None:
