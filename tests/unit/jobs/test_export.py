@@ -12,15 +12,16 @@ import pytest
 
 from jobs import export
 from manifests.errors import UsageError
+from tests.once import Once
 from tests.unit.jobs.exporting.outputs import make_output
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="session")
+def output(once: Once) -> str:
     """Never written to."""
-    return make_output(tmp_path_factory.mktemp("exported"))
+    return str(once("exported", make_output) / "out")
 
 
 def start(*words: str) -> subprocess.CompletedProcess[str]:
