@@ -9,6 +9,7 @@ import pytest
 
 from tests.once import Once
 from tests.unit.jobs.large_output import make_large_output
+from tests.unit.jobs.started import Start, starting
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -18,6 +19,12 @@ def output(tmp_path: Path) -> Path:
     """A small finished output of all tasks, two of its eight rows failed."""
     shutil.copytree(ROOT / "tests" / "data" / "output_0_1" / "output", tmp_path / "output")
     return tmp_path / "output"
+
+
+@pytest.fixture
+def start(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a script in this process."""
+    return starting(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")
