@@ -95,6 +95,8 @@ class StatusFile:
         self._started = _now()
         self._beat = 0
         self._troubled = False
+        #: The state and the reason that the job ended with.
+        self._last_word: tuple[Literal["done", "ended early"], str] | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="status", daemon=True)
 
@@ -112,18 +114,24 @@ class StatusFile:
         began = self._thread.ident is not None
         if began:
             self._thread.join(LAST_WRITE_S)
-        if error is None:
-            if began:
-                self._write("done", "", LAST_WRITE_S)
-        else:
+        if error is not None:
             words = first_line(error) if isinstance(error, Exception) else f"interrupted ({error})"
-            self._write("ended early", words, LAST_WRITE_S)
+            self._end("ended early", words)
+        elif began:
+            self._end("done", "")
+
+    def _end(self, state: Literal["done", "ended early"], reason: str) -> None:
+        self._last_word = state, reason
+        self._write(state, reason, LAST_WRITE_S)
 
     def _renew(self) -> None:
         while True:
             self._write("running", "", self._every_s)
             if self._ended.wait(self._every_s):
-                return
+                break
+        if self._last_word is not None:
+            # This one took so long that the end was written before it.
+            self._write(*self._last_word, LAST_WRITE_S)
 
     def _write(self, state: Literal["running", "done", "ended early"], reason: str, patience_s: float) -> None:
         try:

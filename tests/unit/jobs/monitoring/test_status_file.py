@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ WHOLE = (0, 1)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_file, "EVERY_S", 0.02)
     monkeypatch.setattr(status_file, "EVERY_REMOTE_S", 0.02)
-    monkeypatch.setattr(status_file, "LAST_WRITE_S", 0.2)
+    monkeypatch.setattr(status_file, "LAST_WRITE_S", 300.0)
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -112,20 +113,50 @@ def test_storage_that_refuses_is_told_once_and_ends_nothing(tmp_path: Path) -> N
 
 
 def test_a_job_that_has_lost_its_output_to_another_writes_nothing(output: str) -> None:
-    lost = False
+    lost, refused = False, threading.Event()
 
     def check() -> None:
         if lost:
+            refused.set()
             raise StorageError("taken over")
 
     told: list[str] = []
     with begun_status(output, WHOLE, told.append, check):
         seen(output, 0)
         lost = True
-        time.sleep(0.1)
+        # What was asked before that has been written by then.
+        assert refused.wait(300)
         (before,) = read_statuses(output)
+        refused.clear()
+        assert refused.wait(300)
     assert read_statuses(output) == [before]
     assert told == [], "the run itself meets that, and tells"
+
+
+def test_the_last_word_is_the_last_also_where_the_write_before_it_hangs(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_file, "LAST_WRITE_S", 0.0)
+    write, writing, ended = storage.write_atomic, threading.Event(), threading.Event()
+
+    def hanging(url: str, data: bytes) -> None:
+        if threading.current_thread().name == "status" and not writing.is_set():
+            writing.set()
+            ended.wait()
+        write(url, data)
+
+    monkeypatch.setattr(storage, "write_atomic", hanging)
+
+    def fail() -> None:
+        assert writing.wait(300)
+        raise IncompleteRunError("the network is gone")
+
+    with pytest.raises(IncompleteRunError), begun_status(output, WHOLE, print) as file:
+        fail()
+    ended.set()
+    file._thread.join()
+    (last,) = read_statuses(output)
+    assert (last.state, last.reason) == ("ended early", "the network is gone")
 
 
 def test_what_is_no_status_of_this_version_is_none(tmp_path: Path) -> None:
