@@ -88,8 +88,13 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join(LOOK_S)
-        self._release()
+        # A beat that is being written would come behind the end.
+        self._thread.join()
+        try:
+            self._release()
+        except StorageError as refused:
+            # What the run itself has come to is what counts.
+            self._notify(f"{refused}. A job on another machine will wait {STALE_S:g} s for this one")
 
     @property
     def fence(self) -> Fence:
@@ -181,18 +186,22 @@ class Lease:
             self._write()
 
     def _beat(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            try:
-                self.fence.ask()
-                seen = files.read(self._url)
-                if seen is not None and seen.token != self._holder.token:
-                    self._lost = lost_to(self._output, seen.words)
+        # Asked by storage when the file is replaced, because the output may have become another folder by then; and one
+        # that does not pass leaves it to the next.
+        with storage.fenced(self.fence.ask), storage.patience(BEAT_S):
+            while not self._ended.wait(BEAT_S):
+                try:
+                    seen = files.read(self._url)
+                    if seen is not None and seen.token != self._holder.token:
+                        # Where that is another folder it says so.
+                        self.fence.ask()
+                        self._lost = lost_to(self._output, seen.words)
+                        return
+                    self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
+                    self._write()
+                except LeaseLostError as error:
+                    self._lost = str(error)
                     return
-                self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
-                self._write()
-            except LeaseLostError as error:
-                self._lost = str(error)
-                return
-            except StorageError:
-                # The run itself meets the same storage, and tells.
-                continue
+                except StorageError:
+                    # The run itself meets the same storage, and tells.
+                    continue

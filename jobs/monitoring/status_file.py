@@ -66,6 +66,10 @@ class Status(BaseModel):
     facts: RunFacts
 
 
+class _TooLateError(KandinskyBatchError):
+    """The output is another job's by now, or this one has said its last word."""
+
+
 class StatusFile:
     """Renews the status of this job from `begin` until its end; a context manager. Nothing that it meets ends the run.
 
@@ -120,10 +124,20 @@ class StatusFile:
             self._write("ended early", words, LAST_WRITE_S)
 
     def _renew(self) -> None:
-        while True:
-            self._write("running", "", self._every_s)
-            if self._ended.wait(self._every_s):
-                return
+        # Asked by storage when the file is replaced, which may be long after it was begun.
+        with storage.fenced(self._may_renew):
+            while True:
+                self._write("running", "", self._every_s)
+                if self._ended.wait(self._every_s):
+                    return
+
+    def _may_renew(self) -> None:
+        try:
+            self._check()
+        except KandinskyBatchError as error:
+            raise _TooLateError from error
+        if self._ended.is_set():
+            raise _TooLateError
 
     def _write(self, state: Literal["running", "done", "ended early"], reason: str, patience_s: float) -> None:
         try:
@@ -146,6 +160,8 @@ class StatusFile:
             self._beat += 1
             with storage.patience(patience_s):
                 storage.write_atomic(self._url, status.model_dump_json(indent=2).encode() + b"\n")
+        except _TooLateError:
+            return
         except Exception as error:  # whatever it is, the images are worth more
             if not self._troubled:
                 self._troubled = True

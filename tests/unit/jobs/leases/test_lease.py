@@ -129,8 +129,9 @@ def test_a_job_whose_lease_was_taken_over_is_told_and_writes_nothing_more(output
 
 def test_a_lease_that_was_taken_over_and_given_back_is_lost_too(output: str) -> None:
     with Lease(output, WHOLE, print) as mine:
-        held = Holder.model_validate_json(storage.read_bytes(url_of(output)))
         mine._ended.set()  # it sleeps, and so does its heart
+        mine._thread.join()
+        held = Holder.model_validate_json(storage.read_bytes(url_of(output)))
         leave_of = held.model_copy(update={"machine": "elsewhere", "token": held.token})
         storage.write_atomic(url_of(output), leave_of.model_dump_json().encode())
         with Lease(output, WHOLE, print):
@@ -141,6 +142,42 @@ def test_a_lease_that_was_taken_over_and_given_back_is_lost_too(output: str) -> 
             storage.write_atomic(storage.join(output, "_SUCCESS"), b"")
     with Lease(output, WHOLE, print):
         pass
+
+
+def test_a_beat_that_the_storage_keeps_waiting_does_not_come_behind_the_end(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, write = threading.Event(), storage.write_atomic
+
+    def slow(url: str, data: bytes) -> None:
+        if b'"ended":false' in data:
+            begun.set()
+            time.sleep(10 * lease.LOOK_S)
+        write(url, data)
+
+    with Lease(output, WHOLE, print) as mine:
+        monkeypatch.setattr(storage, "write_atomic", slow)
+        begun.wait()
+    mine._thread.join()
+    assert holder_of(output, WHOLE) is None
+
+
+def test_a_lease_that_cannot_be_given_back_does_not_hide_why_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(url: str, data: bytes) -> None:
+        raise StorageError(f"cannot write {url}: No space left on device")
+
+    told: list[str] = []
+
+    def run() -> None:
+        with Lease(str(tmp_path), WHOLE, told.append):
+            monkeypatch.setattr(storage, "write_atomic", full)
+            raise StorageError("the images do not fit")
+
+    with pytest.raises(StorageError, match="the images do not fit"):
+        run()
+    assert "No space left on device" in told[0]
 
 
 def test_shares_of_one_plan_go_side_by_side_and_no_share_twice(tmp_path: Path) -> None:

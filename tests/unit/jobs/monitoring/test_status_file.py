@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import threading
 import time
 from pathlib import Path
 
@@ -126,6 +128,27 @@ def test_a_job_that_has_lost_its_output_to_another_writes_nothing(output: str) -
         (before,) = read_statuses(output)
     assert read_statuses(output) == [before]
     assert told == [], "the run itself meets that, and tells"
+
+
+def test_a_renewal_that_the_storage_keeps_waiting_does_not_replace_the_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, sync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(number: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            go_on.wait()
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    told: list[str] = []
+    with begun_status(str(tmp_path), WHOLE, told.append) as file:
+        begun.wait()
+    go_on.set()
+    file._thread.join()
+    (last,) = read_statuses(str(tmp_path))
+    assert (last.state, told) == ("done", [])
 
 
 def test_what_is_no_status_of_this_version_is_none(tmp_path: Path) -> None:
