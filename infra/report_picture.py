@@ -42,8 +42,9 @@ def screenshot(page_file: Path, folders: list[str]) -> Image.Image:
     """The page as far as the picture has it."""
     browsers = filter(None, map(shutil.which, BROWSERS))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=next(browsers), args=["--no-sandbox"], timeout=120_000)
+        browser = playwright.chromium.launch(executable_path=next(browsers), args=["--no-sandbox"], timeout=240_000)
         page = browser.new_page(viewport={"width": WIDTH, "height": 6000})
+        page.set_default_timeout(240_000)
         page.goto(page_file.as_uri())
         page.fill("#search", SEARCH)
         page.select_option("#size", SIZE)

@@ -19,8 +19,9 @@ class S3Server:
 
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
+        self._one_at_a_time = threading.Lock()
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.requests = 0
@@ -49,6 +50,10 @@ class S3Server:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Service Unavailable", [("Content-Type", "application/xml"), ("Content-Length", "0")])
             return [b""]
+        if "HTTP_IF_NONE_MATCH" in environ:
+            # S3 decides at one moment who is first. moto looks, and writes a little later.
+            with self._one_at_a_time:
+                return self._moto(environ, start_response)
         return self._moto(environ, start_response)
 
     def close(self) -> None:

@@ -88,7 +88,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        # A beat that is being written would come behind the end.
+        # A beat that is being written would bring the lease back. Giving it back needs the same storage anyway.
         self._thread.join()
         try:
             self._release()
@@ -125,13 +125,15 @@ class Lease:
         self._place = Place(max((place.epoch for place in found), default=0) + 1, self._place.share)
         if exclusive:
             return storage.create(self._url, self._content)
-        self._write()
+        self._write(self._url)
         return True
 
     def _beats(self, place: Place, holder: Holder) -> bool:
         self._notify(f"{self._output} is held by {holder.words}; waiting for a sign of life from it")
-        deadline = time.monotonic() + STALE_S
-        while time.monotonic() < deadline:
+        deadline, last = time.monotonic() + STALE_S, False
+        # The last look begins after the time is up: this process may have slept through all of it.
+        while not last:
+            last = time.monotonic() >= deadline
             time.sleep(LOOK_S)
             seen = files.read(place.url(self._output))
             if seen is None or seen.ended:
@@ -175,33 +177,41 @@ class Lease:
     def _content(self) -> bytes:
         return self._holder.model_dump_json().encode()
 
-    def _write(self) -> None:
-        storage.write_atomic(self._url, self._content)
+    def _present_url(self) -> str:
+        """Where the lease's name leads to now: what is found there is renewed there, if a link is pointed elsewhere."""
+        return self._url if storage.is_remote(self._output) else os.path.realpath(storage.local_path(self._url))
+
+    def _write(self, url: str) -> None:
+        storage.write_atomic(url, self._content)
 
     def _release(self) -> None:
         """Give it back. The file stays, so that its epoch is not used again."""
-        seen = files.read(self._url)
+        url = self._present_url()
+        seen = files.read(url)
         if seen is not None and seen.token == self._holder.token:
             self._holder = self._holder.model_copy(update={"ended": True})
-            self._write()
+            self._write(url)
 
     def _beat(self) -> None:
-        # Asked by storage when the file is replaced, because the output may have become another folder by then; and one
-        # that does not pass leaves it to the next.
-        with storage.fenced(self.fence.ask), storage.patience(BEAT_S):
+        # What fails is tried again with the next beat, and the run's end does not wait for more.
+        with storage.fenced(lambda: self.fence.ask()), storage.patience(BEAT_S):
             while not self._ended.wait(BEAT_S):
                 try:
-                    seen = files.read(self._url)
-                    if seen is not None and seen.token != self._holder.token:
-                        # Where that is another folder it says so.
-                        self.fence.ask()
-                        self._lost = lost_to(self._output, seen.words)
-                        return
-                    self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
-                    self._write()
+                    self._renew()
                 except LeaseLostError as error:
                     self._lost = str(error)
                     return
                 except StorageError:
                     # The run itself meets the same storage, and tells.
                     continue
+
+    def _renew(self) -> None:
+        url = self._present_url()
+        seen = files.read(url)
+        if seen is not None and seen.token != self._holder.token:
+            # Where that is another folder it says so.
+            self.fence.ask()
+            raise LeaseLostError(lost_to(self._output, seen.words))
+        self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
+        # Storage asks when the file is replaced.
+        self._write(url)

@@ -67,7 +67,7 @@ class Status(BaseModel):
 
 
 class _TooLateError(KandinskyBatchError):
-    """The output is another job's by now, or this one has said its last word."""
+    """The output is another job's by now, or this one says its last word."""
 
 
 class StatusFile:
@@ -116,12 +116,11 @@ class StatusFile:
         began = self._thread.ident is not None
         if began:
             self._thread.join(LAST_WRITE_S)
-        if error is None:
-            if began:
-                self._write("done", "", LAST_WRITE_S)
-        else:
+        if error is not None:
             words = first_line(error) if isinstance(error, Exception) else f"interrupted ({error})"
             self._write("ended early", words, LAST_WRITE_S)
+        elif began:
+            self._write("done", "", LAST_WRITE_S)
 
     def _renew(self) -> None:
         # Asked by storage when the file is replaced, which may be long after it was begun.

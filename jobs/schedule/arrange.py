@@ -3,8 +3,8 @@
     pools    a time of max(prior / n, decoder / (N - n)) for n of N devices: one of two pools may idle
     phases   a time of (prior + decoder) / N, and loading a model on every device once more, twice per further piece
 
-`--schedule auto` takes the pools unless phases are surely faster: pools have their first images sooner, and leave
-nothing to be stored.
+`--schedule auto` takes the pools unless phases are surely faster, or, on CPUs, the memory is too small for the models
+of both pools: pools have their first images sooner, and leave nothing to be stored.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from jobs.cost.step_times import DECODER, PRIOR
+from jobs.cost.weights import Weights
 from jobs.cost.work import DeviceTime
-from jobs.engine.pools import Node, Pools, npus, size_pools
+from jobs.engine.pools import Node, Pools, npus, size_pools, total
 from jobs.monitoring.pace import duration
 from jobs.schedule.embedding import STORED_ROWS_PER_ACTOR
 from jobs.schedule.pieces import Pieces
@@ -85,12 +86,14 @@ def arrange(
     nodes: Sequence[Node],
     time: DeviceTime | None,
     notify: Callable[[str], None],
+    weights: Weights | None = None,
 ) -> Schedule:
     """Choose the schedule, and size the pools for it.
 
     Args:
         time: what the plan takes of one device; None where nobody can say.
         notify: hears which part of it is the prior's.
+        weights: of the models, where they lie in the memory of the nodes; None: elsewhere, or nobody can say.
 
     Raises:
         UsageError: the pools cannot run on what the cluster has.
@@ -98,6 +101,9 @@ def arrange(
     cards = max(1, npus(nodes)) if kind == "ascend" else 1
     rows = _piece_rows(planned, cards, time)
     name, reason = _choose(config, kind, cards, time, max(1, math.ceil(planned.samples / rows)))
+    if kind == "cpu" and (config.stage, config.schedule) == ("all", "auto") and weights is not None:
+        too_much = _too_much(size_pools(config, kind, nodes), nodes, weights)
+        name, reason = ("phases", too_much) if too_much else (name, reason)
     share = None
     if time is not None and kind == "ascend" and config.stage == "all" and config.prior_actors == "auto":
         share = time.prior_share
@@ -148,6 +154,15 @@ def _choose(
     if phases <= (1 - SAVED) * pools:
         return "phases", f"{words}, and taking turns saves {duration(pools - phases)} of {duration(pools)}"
     return "pools", f"{words}, and loading models again would cost as much"
+
+
+def _too_much(pools: Pools, nodes: Sequence[Node], weights: Weights) -> str | None:
+    """That the models of both pools are too large for the nodes' memory, in words; None where they are not."""
+    held = pools.prior.most * weights.prior + pools.decoder.most * weights.decoder
+    room = total(nodes, "memory")
+    if not room or held <= room:
+        return None
+    return f"the models of both pools take {held / 2**30:.1f} GiB, and Ray has {room / 2**30:.1f} GiB for processes"
 
 
 def _piece_rows(planned: Sized, cards: int, time: DeviceTime | None) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
+from jobs.cost.weights import weights_of
 from jobs.cost.work import device_time
 from jobs.engine.cluster import EngineLog, Room, cluster, engine_log
 from jobs.engine.ledger import unfenced
@@ -120,7 +121,8 @@ def start(
         device = choose_device(config, npus(nodes))
         times = known()
         time = device_time(config, planned, device.kind, times)
-        schedule = arrange(config, planned, device.kind, nodes, time, progress.note)
+        weights = weights_of(config.checkpoint, planned.tasks) if device.kind == "cpu" else None
+        schedule = arrange(config, planned, device.kind, nodes, time, progress.note, weights)
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":
             progress.note(schedule.in_words)

@@ -41,6 +41,8 @@ DEMO, RANDOM = "demo", "random"
 #: Checkpoints that come with this package.
 OWN = (DEMO, RANDOM)
 PRIOR, DECODER, INPAINT = "kandinsky-2-1-prior", "kandinsky-2-1", "kandinsky-2-1-inpaint"
+#: Bytes of a number.
+FLOAT32 = 4
 #: Components that each repository must hold.
 COMPONENTS = {
     PRIOR: ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler"),
@@ -150,6 +152,27 @@ def component_config(checkpoint: str, repository: str, component: str) -> Mappin
         # Whoever loads the model says what is wrong with it.
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def weight_bytes(checkpoint: str, repository: str, component: str) -> int:
+    """What the weights of a component take in float32; 0 where nobody says, and for our own checkpoints' few megabytes.
+
+    Of weights that this node has no copy of, only the size of the files is known; they are taken to be in float32.
+
+    Raises:
+        StorageError: the place of the checkpoint cannot be reached.
+        CheckpointError: it has no such repository.
+    """
+    if checkpoint in OWN:
+        return 0
+    store = _store(checkpoint)
+    copy = Path(checkpoint) / repository if store is None else _copy_here(store, checkpoint, repository)
+    if copy is not None:
+        return FLOAT32 * repository_files.elements(copy / component)
+    assert store is not None
+    listed = store.listed(repository).items()
+    weights = [file for name, file in listed if name.startswith(f"{component}/") and name.endswith(".safetensors")]
+    return sum(file.size or 0 for file in weights)
 
 
 def cache_folder() -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,20 +112,34 @@ def damaged(folder: Path, listed: Mapping[str, Listed] | None = None) -> dict[st
     return found
 
 
+def elements(folder: Path) -> int:
+    """How many numbers the weights of a component are, by the headers of its files; 0 where there are none to read."""
+    headers = [_header(path) for path in folder.glob("*.safetensors") if _WEIGHTS.fullmatch(path.name)]
+    return sum(header[0] for header in headers if header is not None)
+
+
 def _broken_weights(path: Path) -> str | None:
     """Why a safetensors file cannot be read whole: its header says where its last tensor ends."""
+    header = _header(path)
+    if header is None:
+        return "is no safetensors file"
+    size, (_, whole) = path.stat().st_size, header
+    return None if size == whole else f"has {size} bytes, not {whole}"
+
+
+def _header(path: Path) -> tuple[int, int] | None:
+    """Numbers in a safetensors file, and the bytes that it has when it is whole; None where it is no such file."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
             if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
                 raise ValueError
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            tensors = [entry for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"]
+            numbers = sum(math.prod(entry["shape"]) for entry in tensors)
+            return numbers, 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
         except (ValueError, TypeError, KeyError, AttributeError):
-            return "is no safetensors file"
-    whole = 8 + length + max(ends, default=0)
-    return None if size == whole else f"has {size} bytes, not {whole}"
+            return None
 
 
 def sha256(path: Path) -> str:

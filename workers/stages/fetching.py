@@ -106,10 +106,14 @@ def _start(read: _Read) -> None:
 def _serve(tasks: SimpleQueue[_Read]) -> None:
     while True:
         read = tasks.get()
-        read.done.put((read.path, _read(read.path, read.patience_s)))
-        if len(_idle) >= _MOST_IDLE:
+        content = _read(read.path, read.patience_s)
+        kept = len(_idle) < _MOST_IDLE
+        if kept:
+            # Before anybody hears of the file, who would start another thread for the next one.
+            _idle.append(tasks)
+        read.done.put((read.path, content))
+        if not kept:
             return
-        _idle.append(tasks)
 
 
 def _place(path: str) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import Once
 from tests.unit.jobs.large_output import make_large_output
+from tests.unit.jobs.started import Start, starting
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -19,7 +21,14 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
+@pytest.fixture
+def start(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a script in this process."""
+    return starting(capsys, monkeypatch)
+
+
 @pytest.fixture(scope="session")
-def large_output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """100 shards of 1000 rows; the first and the last have their images."""
-    return make_large_output(tmp_path_factory.mktemp("large"), 100, 1000, with_tar=(0, 99))
+def large_output(once: Once) -> str:
+    """100 shards of 1000 rows; the first and the last have their images. Never written to."""
+    made = once("large output", lambda folder: make_large_output(folder, 100, 1000, with_tar=(0, 99)))
+    return str(made / "out")

@@ -15,6 +15,7 @@ from jobs.embeddings import main
 from manifests.embeddings.keys import Origin
 from manifests.embeddings.store import EmbeddingStore
 from manifests.errors import UsageError
+from tests.unit.jobs.started import Start
 from tests.unit.manifests.embedding_rows import ORIGIN, embeds, keys, rows
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -95,12 +96,12 @@ def test_folders_and_stores_that_cannot_be_used_are_refused_with_the_reason(
         main(["import", str(tmp_path / "out"), "--store", store.url])
 
 
-def test_prune_as_a_person_starts_it(store: EmbeddingStore) -> None:
+def test_prune_as_a_person_starts_it(store: EmbeddingStore, start: Start) -> None:
     command = [sys.executable, str(ROOT / "jobs" / "embeddings.py"), "prune"]
     done = subprocess.run([*command, store.url], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 parts became 1; 50 embeddings kept, dropped: none" in done.stdout
-    assert subprocess.run([*command, "/nowhere"], capture_output=True, text=True).returncode == 2
+    assert start(main, "prune", "/nowhere").returncode == 2
 
 
 def test_an_export_replaces_other_embeddings_only_when_told_to_and_then_all_of_them(

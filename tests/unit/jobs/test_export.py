@@ -12,32 +12,29 @@ import pytest
 
 from jobs import export
 from manifests.errors import UsageError
+from tests.once import Once
 from tests.unit.jobs.exporting.outputs import make_output
+from tests.unit.jobs.started import Start
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="session")
+def output(once: Once) -> str:
     """Never written to."""
-    return make_output(tmp_path_factory.mktemp("exported"))
+    return str(once("exported", make_output) / "out")
 
 
-def start(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "jobs" / "export.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def test_it_says_what_it_made_and_what_it_left_out(tmp_path: Path) -> None:
+def test_it_says_what_it_made_and_what_it_left_out(tmp_path: Path, start: Start) -> None:
     output = make_output(tmp_path)
     asked = ("--output", output, "--to", str(tmp_path / "to"), "--layout", "webdataset", "--where", "rating < 3")
-    ended = start(*asked)
+    ended = start(export.main, *asked)
     assert ended.returncode == 0, ended.stderr
     assert "8 images in 1 parts (1 now)" in ended.stdout
     assert "1 rows that the condition takes have no image and are left out" in ended.stdout
-    assert "(all of them before)" in start(*asked).stdout
+    assert "(all of them before)" in start(export.main, *asked).stdout
     (tmp_path / "out" / "_SUCCESS").unlink()
-    assert "has not finished; only what it has committed is here" in start(*asked).stdout
+    assert "has not finished; only what it has committed is here" in start(export.main, *asked).stdout
 
 
 @pytest.mark.parametrize(
@@ -70,7 +67,9 @@ def test_what_cannot_be_done_gets_a_sentence_and_nothing_is_written(
 
 
 def test_a_mistake_is_exit_code_2(tmp_path: Path) -> None:
-    ended = start("--output", str(tmp_path / "gone"), "--to", str(tmp_path / "to"), "--layout", "folder")
+    words = ("--output", str(tmp_path / "gone"), "--to", str(tmp_path / "to"), "--layout", "folder")
+    script = [sys.executable, str(ROOT / "jobs" / "export.py"), *words]
+    ended = subprocess.run(script, capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: ")
     assert "no run was begun there" in ended.stderr

@@ -42,7 +42,7 @@ run_script(main)
     ],
 )
 def test_a_script_comes_to_its_own_end_whatever_its_streams_are(line: str, tmp_path: Path) -> None:
-    ended = subprocess.run(["sh", "-c", line, sys.executable, TALKS], cwd=tmp_path, capture_output=True, timeout=120)
+    ended = subprocess.run(["sh", "-c", line, sys.executable, TALKS], cwd=tmp_path, capture_output=True, timeout=300)
     assert (tmp_path / "code").read_text() == "3\n", ended.stderr.decode()
     assert (tmp_path / "new").read_text() == "[True]", "a file must not get the number of a closed stream"
     assert b"Traceback" not in ended.stderr

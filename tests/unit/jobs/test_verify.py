@@ -14,6 +14,7 @@ from jobs.verification.findings import Finding, Verdict
 from jobs.verify import main, show
 from manifests.errors import UsageError
 from tests.unit import finished_run
+from tests.unit.jobs.started import Start
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,25 +33,22 @@ def test_a_part_that_is_none_is_refused(words: str, monkeypatch: pytest.MonkeyPa
         main()
 
 
-def test_the_script_exits_with_the_verdict(tmp_path: Path) -> None:
+def test_the_script_exits_with_the_verdict(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_run.run(finished_run.make_config(tmp_path))
-
-    def start(*options: str) -> subprocess.CompletedProcess[str]:
-        script = str(ROOT / "jobs" / "verify.py")
-        return subprocess.run([sys.executable, script, *options], cwd=tmp_path, capture_output=True, text=True)
-
+    monkeypatch.chdir(tmp_path)
     options = ("--manifest", "m.parquet", "--output", "out")
-    assert start(*options).returncode == 0
+    script = [sys.executable, str(ROOT / "jobs" / "verify.py"), *options]
+    assert subprocess.run(script, capture_output=True).returncode == 0
     index = (tmp_path / "out" / "00000.parquet").read_bytes()
     (tmp_path / "out" / "00000.parquet").unlink()
-    ended = start(*options, "--scrub", "1/2")
+    ended = start(main, *options, "--scrub", "1/2")
     assert ended.returncode == 1
     assert "index: 00000.parquet: is missing" in ended.stdout
-    ended = start(*options, "--repair")
+    ended = start(main, *options, "--repair")
     assert ended.returncode == 0, ended.stderr
     before, after = ended.stdout.split("shard 00000: mended: 00000.parquet\n")
     assert "NOT right" in before
     assert "all of it is right" in after
     assert (tmp_path / "out" / "00000.parquet").read_bytes() == index
-    assert start("--manifest", "m.parquet").returncode == 2
-    assert "--manifest" in start("--help").stdout
+    assert start(main, "--manifest", "m.parquet").returncode == 2
+    assert "--manifest" in start(main, "--help").stdout

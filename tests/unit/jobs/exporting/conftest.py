@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.once import Once
 from tests.unit.jobs.exporting.outputs import make_output
 
 
 @pytest.fixture(scope="session")
-def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+def output(once: Once) -> str:
     """Never written to."""
-    return make_output(tmp_path_factory.mktemp("exported"))
+    return str(once("exported", make_output) / "out")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs.leases import fence, lease
-from jobs.leases.fence import LeaseLostError
+from jobs.leases.fence import Fence, LeaseLostError
 from jobs.leases.files import Holder, Place, holder_of, places
 from jobs.leases.lease import Lease
 from manifests import storage
@@ -103,6 +103,83 @@ def test_a_job_of_another_machine_is_known_to_live_by_its_beat(tmp_path: Path) -
     assert "waiting for a sign of life" in told[0]
 
 
+def test_who_slept_through_the_wait_looks_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(tmp_path)
+    now, read = 100.0, lease.files.read
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: now, sleep=lambda seconds: None))
+
+    def read_and_sleep(url: str) -> Holder | None:
+        nonlocal now
+        seen = read(url)
+        if seen is not None and seen.beat < 7 and told:
+            now += 3600
+            storage.write_atomic(url, seen.model_copy(update={"beat": 7}).model_dump_json().encode())
+        return seen
+
+    monkeypatch.setattr(lease.files, "read", read_and_sleep)
+    told: list[str] = []
+    with pytest.raises(UsageError, match="on far, since"):
+        Lease(str(tmp_path), WHOLE, told.append).__enter__()
+
+
+def test_a_beat_that_is_being_written_when_the_lease_ends_does_not_bring_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, writing = storage.write_atomic, threading.Event()
+
+    def slow(url: str, data: bytes) -> None:
+        if threading.current_thread().name == "lease":
+            writing.set()
+            time.sleep(0.2)
+        write(url, data)
+
+    monkeypatch.setattr(storage, "write_atomic", slow)
+    with Lease(str(tmp_path), WHOLE, print) as mine:
+        assert writing.wait(300)
+    mine._thread.join()
+    assert holder_of(str(tmp_path), WHOLE) is None
+
+
+def test_a_lease_that_cannot_be_given_back_does_not_hide_why_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(url: str, data: bytes) -> None:
+        raise StorageError(f"cannot write {url}: No space left on device")
+
+    told: list[str] = []
+
+    def run() -> None:
+        with Lease(str(tmp_path), WHOLE, told.append):
+            monkeypatch.setattr(storage, "write_atomic", full)
+            raise StorageError("the images do not fit")
+
+    with pytest.raises(StorageError, match="the images do not fit"):
+        run()
+    assert "No space left on device" in told[0]
+
+
+def test_a_beat_goes_to_the_folder_that_was_asked_about_and_not_to_where_a_link_is_pointed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "link"
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    link.symlink_to(tmp_path / "here")
+    ask, turned = Fence.ask, threading.Event()
+
+    def ask_and_turn(mine: Fence) -> None:
+        ask(mine)
+        if not turned.is_set():
+            link.unlink()
+            link.symlink_to(tmp_path / "there")
+            turned.set()
+
+    with Lease(str(link), WHOLE, print):
+        monkeypatch.setattr(Fence, "ask", ask_and_turn)
+        assert turned.wait(300)
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_a_job_whose_lease_was_taken_over_is_told_and_writes_nothing_more(output: str) -> None:
     leave(output)
     with Lease(output, WHOLE, print) as mine:
@@ -129,55 +206,19 @@ def test_a_job_whose_lease_was_taken_over_is_told_and_writes_nothing_more(output
 
 def test_a_lease_that_was_taken_over_and_given_back_is_lost_too(output: str) -> None:
     with Lease(output, WHOLE, print) as mine:
+        held = Holder.model_validate_json(storage.read_bytes(url_of(output)))
         mine._ended.set()  # it sleeps, and so does its heart
         mine._thread.join()
-        held = Holder.model_validate_json(storage.read_bytes(url_of(output)))
         leave_of = held.model_copy(update={"machine": "elsewhere", "token": held.token})
         storage.write_atomic(url_of(output), leave_of.model_dump_json().encode())
         with Lease(output, WHOLE, print):
             pass
         # What it had in hand when it fell asleep: its own beat.
-        mine._write()
+        mine._write(url_of(output))
         with storage.fenced(mine.fence.check), pytest.raises(LeaseLostError):
             storage.write_atomic(storage.join(output, "_SUCCESS"), b"")
     with Lease(output, WHOLE, print):
         pass
-
-
-def test_a_beat_that_the_storage_keeps_waiting_does_not_come_behind_the_end(
-    output: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, write = threading.Event(), storage.write_atomic
-
-    def slow(url: str, data: bytes) -> None:
-        if b'"ended":false' in data:
-            begun.set()
-            time.sleep(10 * lease.LOOK_S)
-        write(url, data)
-
-    with Lease(output, WHOLE, print) as mine:
-        monkeypatch.setattr(storage, "write_atomic", slow)
-        begun.wait()
-    mine._thread.join()
-    assert holder_of(output, WHOLE) is None
-
-
-def test_a_lease_that_cannot_be_given_back_does_not_hide_why_the_run_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(url: str, data: bytes) -> None:
-        raise StorageError(f"cannot write {url}: No space left on device")
-
-    told: list[str] = []
-
-    def run() -> None:
-        with Lease(str(tmp_path), WHOLE, told.append):
-            monkeypatch.setattr(storage, "write_atomic", full)
-            raise StorageError("the images do not fit")
-
-    with pytest.raises(StorageError, match="the images do not fit"):
-        run()
-    assert "No space left on device" in told[0]
 
 
 def test_shares_of_one_plan_go_side_by_side_and_no_share_twice(tmp_path: Path) -> None:
@@ -261,6 +302,8 @@ def test_a_process_asks_again_when_either_clock_says_that_it_slept(
 ) -> None:
     now = {"time": 1000.0, "monotonic": 5.0}
     sources = {name: (lambda name=name: now[name]) for name in now}
+    # The heart asks too, by whatever clock.
+    monkeypatch.setattr(lease, "BEAT_S", 3600.0)
     monkeypatch.setattr(fence, "time", SimpleNamespace(**sources))
     monkeypatch.setattr(fence, "FRESH_S", 5.0)
     asked: list[str] = []

@@ -25,7 +25,7 @@ WHOLE = (0, 1)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_file, "EVERY_S", 0.02)
     monkeypatch.setattr(status_file, "EVERY_REMOTE_S", 0.02)
-    monkeypatch.setattr(status_file, "LAST_WRITE_S", 0.2)
+    monkeypatch.setattr(status_file, "LAST_WRITE_S", 300.0)
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -114,41 +114,74 @@ def test_storage_that_refuses_is_told_once_and_ends_nothing(tmp_path: Path) -> N
 
 
 def test_a_job_that_has_lost_its_output_to_another_writes_nothing(output: str) -> None:
-    lost = False
+    lost, refused = False, threading.Event()
 
     def check() -> None:
         if lost:
+            refused.set()
             raise StorageError("taken over")
 
     told: list[str] = []
     with begun_status(output, WHOLE, told.append, check):
         seen(output, 0)
         lost = True
-        time.sleep(0.1)
+        # What was asked before that has been written by then.
+        assert refused.wait(300)
         (before,) = read_statuses(output)
+        refused.clear()
+        assert refused.wait(300)
     assert read_statuses(output) == [before]
     assert told == [], "the run itself meets that, and tells"
 
 
-def test_a_renewal_that_the_storage_keeps_waiting_does_not_replace_the_last_word(
+def test_what_is_being_written_when_the_output_is_lost_is_not_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on, sync = threading.Event(), threading.Event(), os.fsync
+    writing, lost, sync = threading.Event(), threading.Event(), os.fsync
 
     def slow(number: int) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            begun.set()
-            go_on.wait()
+        writing.set()
+        lost.wait()
         sync(number)
 
+    def check() -> None:
+        if lost.is_set():
+            raise StorageError("taken over")
+
+    storage.write_atomic(str(tmp_path / "_run" / "plan.json"), b"{}")
     monkeypatch.setattr(os, "fsync", slow)
     told: list[str] = []
-    with begun_status(str(tmp_path), WHOLE, told.append) as file:
-        begun.wait()
-    go_on.set()
+    with begun_status(str(tmp_path), WHOLE, told.append, check):
+        assert writing.wait(300)
+        lost.set()
+    assert [path.name for path in (tmp_path / "_run").iterdir()] == ["plan.json"]
+    assert told == []
+
+
+def test_the_last_word_is_the_last_also_where_the_write_before_it_hangs(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_file, "LAST_WRITE_S", 0.0)
+    write, writing, ended = storage.write_atomic, threading.Event(), threading.Event()
+
+    def hanging(url: str, data: bytes) -> None:
+        if threading.current_thread().name == "status" and not writing.is_set():
+            writing.set()
+            ended.wait()
+        write(url, data)
+
+    monkeypatch.setattr(storage, "write_atomic", hanging)
+
+    def fail() -> None:
+        assert writing.wait(300)
+        raise IncompleteRunError("the network is gone")
+
+    with pytest.raises(IncompleteRunError), begun_status(output, WHOLE, print) as file:
+        fail()
+    ended.set()
     file._thread.join()
-    (last,) = read_statuses(str(tmp_path))
-    assert (last.state, told) == ("done", [])
+    (last,) = read_statuses(output)
+    assert (last.state, last.reason) == ("ended early", "the network is gone")
 
 
 def test_what_is_no_status_of_this_version_is_none(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from jobs.reporting.server import make_server
 def serving(output: str, against: str | None = None) -> Iterator[int]:
     """Gives the port; it ends with the block."""
     with make_server(output, 0, against) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
             yield server.server_port

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this mac
 WIDE, NARROW = (1200, 900), (400, 700)
 
 #: Longest wait of a person's patience on a busy machine, in milliseconds.
-PATIENCE = 60_000
+PATIENCE = 240_000
 
 Open = Callable[..., Page]
 
@@ -212,27 +212,27 @@ def test_paging_leads_to_the_last_of_a_hundred_thousand(visit: Open, large: str)
     shown = page.locator("#shown")
     expect(shown).to_have_text("1 to 60 of 99,800")
     assert page.locator("#previous").is_disabled()
-    began = time.monotonic()
+    began = time.process_time()
     page.click("#last")
     expect(shown).to_have_text("99,781 to 99,800 of 99,800")
-    took = time.monotonic() - began
+    took = time.process_time() - began
     assert figures(page)[-1] == "000990998"
     assert page.locator("#next").is_disabled()
     last = page.locator("figure:has(button)").last
     last.scroll_into_view_if_needed()
     last.locator("button").click()
     full = page.locator("dialog img")
-    # Not wait_for_function: the page's policy forbids the eval that it polls by.
-    expect(full).to_have_js_property("naturalWidth", 16)
-    # The file itself, whose colour says which row it is of.
-    assert full.evaluate("one => [one.naturalWidth, one.naturalHeight]") == [16, 16]
-    colour = full.evaluate(
-        """one => { const canvas = new OffscreenCanvas(1, 1).getContext("2d"); canvas.drawImage(one, 0, 0);
-        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3); }"""
+    assert full.evaluate("one => new URL(one.src).pathname") == "/full/000990998/0"
+    # The file itself, whose colour says which row it is of; the small picture may be there before it.
+    width, height, *colour = full.evaluate(
+        """async one => { await one.decode();
+        const canvas = new OffscreenCanvas(1, 1).getContext("2d"); canvas.drawImage(one, 0, 0);
+        return [one.naturalWidth, one.naturalHeight, ...canvas.getImageData(0, 0, 1, 1).data].slice(0, 5); }"""
     )
+    assert (width, height) == (16, 16)
     assert colour == [99_998 >> 16 & 255, 99_998 >> 8 & 255, 99_998 & 255]
-    # Of a second, on a quiet machine, this takes a tenth.
-    assert took < 20
+    # A tenth of a second of the server's work, of which this process does no other.
+    assert took < 5
 
 
 def test_the_arrow_keys_go_over_the_end_of_a_page(visit: Open, large: str) -> None:
@@ -261,13 +261,15 @@ def test_a_page_by_its_number_and_words_over_all_images(visit: Open, large: str)
 
 
 def test_pictures_are_asked_for_when_they_come_into_view(visit: Open, large: str) -> None:
-    asked: list[str] = []
+    # A set: the page that is loaded first may still be asking for the same ones.
+    asked: set[str] = set()
     page = visit(large, NARROW)
-    page.on("request", lambda request: asked.append(request.url) if "/small/" in request.url else None)
-    page.reload()
+    page.on("request", lambda request: asked.add(request.url) if "/small/" in request.url else None)
+    with page.expect_request("**/small/**"):
+        page.reload()
     expect(page.locator("#shown")).to_have_text("1 to 60 of 99,800")
     page.wait_for_load_state("networkidle")
     assert 0 < len(asked) < 60
-    page.locator("figure:has(button)").last.scroll_into_view_if_needed()
-    expect(page.locator("figure img").last).to_have_js_property("complete", True)
-    assert any(url.endswith("/small/000000059/0") for url in asked)
+    assert not any(url.endswith("/small/000000059/0") for url in asked)
+    with page.expect_request("**/small/000000059/0"):
+        page.locator("figure:has(button)").last.scroll_into_view_if_needed()

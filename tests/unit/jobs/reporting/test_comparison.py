@@ -76,7 +76,7 @@ def test_the_server_shows_both_images(outputs: tuple[str, str]) -> None:
     theirs = Catalog(outputs[1])
 
     def get(port: int, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()

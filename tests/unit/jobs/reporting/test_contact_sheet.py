@@ -42,7 +42,11 @@ def enlarged(content: bytes) -> np.ndarray:
 def places(sheet: np.ndarray, picture: np.ndarray) -> int:
     """How often a picture stands in the sheet, pixel by pixel."""
     height, width, _ = picture.shape
-    ys, xs = np.where((sheet[: -height + 1, : -width + 1] == picture[0, 0]).all(-1))
+    down, across = (sheet.shape[axis] - picture.shape[axis] + 1 for axis in (0, 1))
+    # Some pixels first, which are quick to compare at all places.
+    some = [(y, x) for y in (0, height // 2, height - 1) for x in (0, width // 2, width - 1)]
+    alike = [(sheet[y : y + down, x : x + across] == picture[y, x]).all(-1) for y, x in some]
+    ys, xs = np.where(np.logical_and.reduce(alike))
     return sum(np.array_equal(sheet[y : y + height, x : x + width], picture) for y, x in zip(ys, xs, strict=True))
 
 

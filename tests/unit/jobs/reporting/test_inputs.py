@@ -76,7 +76,7 @@ def test_page_and_sheet_show_them(config: RunConfig, tmp_path: Path) -> None:
 
 def test_the_server_shows_them(config: RunConfig) -> None:
     def get(port: int, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str, bytes]:
     """Status, content type, body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request("GET", path, headers={"Host": f"{host}:{port}"})
     answer = connection.getresponse()
     body = answer.read()
@@ -119,6 +119,6 @@ def test_the_script_says_where_and_ends_well_with_ctrl_c(output: Path) -> None:
         address = process.stdout.readline().strip()
         assert get(int(address.rstrip("/").rsplit(":", 1)[1]), "/")[0] == 200
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert (process.returncode, said) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before

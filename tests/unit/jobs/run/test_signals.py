@@ -17,6 +17,7 @@ import pytest
 
 from jobs.run import signals
 from jobs.run.signals import RunInterrupted, Stop, StopNowError
+from tests.unit.jobs.monitoring.clocks import Clock
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -31,8 +32,8 @@ def test_with_nothing_in_flight_a_signal_ends_the_run_at_once(number: int, code:
 
 
 def test_batches_in_flight_are_waited_for_one_per_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now))
+    clock = Clock()
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=clock))
     told: queue.Queue[str] = queue.Queue()
     with pytest.raises(RunInterrupted), Stop(60, told.put) as stop:
         stop.wait_for(2)
@@ -41,12 +42,12 @@ def test_batches_in_flight_are_waited_for_one_per_device(monkeypatch: pytest.Mon
         stop.wait_for(2)
         send()
         assert not any(stop.came() for _ in range(3)), "they were finished before"
-        now += signals.NEWS_S + 0.1
+        clock.now += signals.NEWS_S + 0.1
         assert not stop.came()
         assert stop.came()
         stop.check()
     words = "SIGTERM: finishing what is in flight, for 60 s at most; once more to stop at once"
-    assert told.get(timeout=60) == words
+    assert told.get(timeout=300) == words
     assert told.empty()
 
 
@@ -68,19 +69,21 @@ def test_time_is_up_after_the_grace() -> None:
 
 
 def test_a_run_whose_batches_only_wait_for_their_inputs_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "IDLE_S", 0.2)
+    clock = Clock()
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=clock))
     with pytest.raises(RunInterrupted), Stop(60, print) as stop:
         stop.wait_for(5)
         stop.look(0)
-        time.sleep(0.3)
+        clock.now += 2 * signals.IDLE_S
         stop.look(0)  # nobody has asked
         send()
         stop.look(0)
-        time.sleep(0.1)
-        stop.look(1)  # one came to a device meanwhile
-        time.sleep(0.3)
+        clock.now += 0.9 * signals.IDLE_S
         stop.look(0)
-        time.sleep(0.3)
+        stop.look(1)  # one came to a device meanwhile
+        clock.now += 2 * signals.IDLE_S
+        stop.look(0)
+        clock.now += signals.IDLE_S
         with pytest.raises(StopNowError):
             stop.look(0)
         stop.check()

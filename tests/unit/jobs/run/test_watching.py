@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from jobs.leases import lease
 from jobs.leases.files import Holder
 from jobs.leases.lease import STALE_S, Lease
+from jobs.monitoring import status_file
 from jobs.monitoring.status_file import Status, read_statuses
 from jobs.run.watching import Watcher
 from manifests import storage
@@ -25,6 +27,7 @@ WHOLE = (0, 1)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LOOK_S", 0.02)
+    monkeypatch.setattr(status_file, "LAST_WRITE_S", 300.0)
 
 
 def lease_url(output: str, share: tuple[int, int] = WHOLE) -> str:
@@ -53,7 +56,7 @@ def left_behind(output: str) -> str:
         held = storage.read_bytes(lease_url(output))
         with begun_status(output, WHOLE, print):
             while not read_statuses(output):
-                pass
+                time.sleep(0.01)
     storage.write_atomic(lease_url(output), held)
     rewrite(output, state="running")
     return output
@@ -173,7 +176,7 @@ def test_shares_are_shown_together_and_those_that_nobody_began_are_missed(kind: 
     assert state.words == "3 shares: 1 done, 2 not begun"
     with Lease(output, (0, 3), print), begun_status(output, (0, 3), print):
         while len(read_statuses(output)) < 2:
-            pass
+            time.sleep(0.01)
         state = Watcher(output).look()
     assert (state.state, state.missing) == ("running", 1)
     assert state.words == "3 shares: 1 running, 1 done, 1 not begun"

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cost.step_times import BucketTimes, StepTimes
+from jobs.cost.weights import Weights
 from jobs.cost.work import DeviceTime, device_time
 from jobs.run import run_folder
 from jobs.schedule.arrange import LOADING_S, PIECE_ROWS, Schedule, Sized, arrange, phases_seconds, pools_seconds
@@ -220,3 +221,24 @@ def test_a_checkpoint_whose_configs_cannot_be_read_gives_the_prior_an_eighth(
     schedule, said = split(config.model_copy(update={"checkpoint": str(tmp_path)}), planned)
     assert (schedule.name, schedule.pools.prior.most, said) == ("pools", 2, [])
     assert schedule.reason == "nobody knows yet what the prior's part of the work is"
+
+
+@pytest.mark.parametrize(
+    ("memory", "given", "name"),
+    [
+        (19, {}, "pools"),
+        (17, {}, "phases"),
+        (19, {"decoder_actors": "2"}, "phases"),
+        (17, {"schedule": "pools"}, "pools"),
+        (0, {}, "pools"),
+    ],
+)
+def test_cpus_take_turns_where_their_memory_is_too_small_for_the_models_of_both_pools(
+    config: RunConfig, planned: Plan, memory: int, given: dict[str, Any], name: str
+) -> None:
+    weights = Weights(prior=6 << 30, decoder=12 << 30)
+    nodes = [{"CPU": 8, **({"memory": memory << 30} if memory else {})}]
+    schedule = arrange(config.model_copy(update=given), planned, "cpu", nodes, None, lambda words: None, weights)
+    assert (schedule.name, schedule.pools.in_turn) == (name, name == "phases")
+    if not given and memory == 17:
+        assert schedule.reason == "the models of both pools take 18.0 GiB, and Ray has 17.0 GiB for processes"

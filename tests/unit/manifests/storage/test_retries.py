@@ -10,12 +10,14 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tenacity
 from fsspec.implementations.memory import MemoryFileSystem
 
 from manifests import storage
@@ -121,9 +123,12 @@ def test_a_fault_that_stays_ends_after_its_time_and_says_so(
     flaky: type[FlakyFileSystem], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(flaky, "every", 1)
-    monkeypatch.setattr(retries, "RETRY_FOR_S", 0.05)
-    with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match=r"did not pass within 0\.05 s"):
+    monkeypatch.setattr(retries, "RETRY_FOR_S", 2.5)
+    # Each request takes a second.
+    monkeypatch.setattr(tenacity, "time", SimpleNamespace(monotonic=lambda: float(flaky.requests)))
+    with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match=r"did not pass within 2\.5 s"):
         storage.write_atomic("flaky://x/y", b"")
+    assert flaky.requests == 3
     assert "cannot write flaky://x/y: ConnectionResetError" in caplog.text
     assert "trying again in" in caplog.text
 

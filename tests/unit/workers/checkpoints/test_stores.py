@@ -19,12 +19,17 @@ from manifests import storage
 from manifests.errors import CheckpointError, StorageError
 from manifests.storage import retries
 from tests.unit.workers.hub_server import OWNER, HubServer
-from workers.checkpoints import locations, random_weights, repository_files
+from workers.checkpoints import hub_store, locations, random_weights, repository_files
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR, check, condition_size, local_folder
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 #: What the Hub's repositories hold beside, and nobody needs here.
 BALLAST = ("README.md", "cat.png", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors")
+
+
+#: How long the server may take to answer, and the settings of the Hub's library that say so.
+PATIENCE_S = 300
+PATIENCE = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 
 
 def shapes(_name: str, _config: Any) -> dict[str, tuple[int, ...]]:
@@ -75,6 +80,10 @@ def hub(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "users-cache"))
     # Read once, at the import, which may have been in another test that wanted no network.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # However busy this machine is.
+    monkeypatch.setattr(hub_store, "TIMEOUT_S", PATIENCE_S)
+    for name in PATIENCE:
+        monkeypatch.setattr(constants, name, PATIENCE_S)
     yield server
     server.close()
 
@@ -291,15 +300,17 @@ def test_weights_that_mindone_cannot_read_are_told_before_anything_is_fetched(
         check(f"{OWNER}/", ["text2img"])
 
 
-LOOK = """
+LOOK = f"""
 import sys
+from workers.checkpoints import hub_store
+hub_store.TIMEOUT_S = {PATIENCE_S}
 from workers.checkpoints.locations import check, condition_size, local_folder
 from manifests.errors import KandinskyBatchError
 try:
     check(sys.argv[1], ["text2img"])
     print(condition_size(sys.argv[1]), local_folder(sys.argv[1], None, ["kandinsky-2-1-prior", "kandinsky-2-1"]))
 except KandinskyBatchError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(f"{{type(error).__name__}}: {{error}}")
 """
 
 
@@ -309,7 +320,8 @@ def test_a_node_without_network_works_with_a_filled_cache_and_says_so_without_on
     from huggingface_hub import snapshot_download
 
     # In processes of their own, as the Hub's library reads its environment when it is imported.
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    patience = dict.fromkeys(PATIENCE, str(PATIENCE_S))
+    environment = {**os.environ, **patience, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
 
     def look(**more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", LOOK, f"{OWNER}/"]

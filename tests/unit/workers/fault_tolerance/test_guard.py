@@ -168,17 +168,21 @@ def test_a_stage_on_its_own_is_not_guarded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "second", "code"),
-    [("time.sleep(60)", 30, guard_module.HUNG), ("re.match('(a+)+$', 'a' * 60 + 'b')", 0.5, 1)],
+    ("call", "limit", "second", "code"),
+    [
+        # However long the other one takes to begin, it is not due yet.
+        ("time.sleep(3600)", 0.5, 3600.0, guard_module.HUNG),
+        ("re.match('(a+)+$', 'a' * 60 + 'b')", 3600.0, -3599.5, 1),
+    ],
     ids=["it waits", "it keeps Python's lock"],
 )
-def test_a_call_that_hangs_is_ended(call: str, second: float, code: int) -> None:
+def test_a_call_that_hangs_is_ended(call: str, limit: float, second: float, code: int) -> None:
     script = f"""
 import re, time
 from workers.fault_tolerance import guard
 guard.SECOND_WATCHDOG_S = {second}
 worker = guard.Worker("w", "", "n", "d", "name")
-with guard.Guard("decoder", "failed_to_generate", 0.5)._watched(worker, 0.5):
+with guard.Guard("decoder", "failed_to_generate", {limit})._watched(worker, {limit}):
     {call}
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
