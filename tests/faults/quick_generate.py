@@ -9,6 +9,7 @@ QUICK_PRIOR_BATCHES is after how many batches a prior stands still for good, QUI
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ import pyarrow as pa
 import jobs.engine.ledger
 import jobs.engine.pipeline
 import jobs.generate
+import jobs.run.signals
 import jobs.schedule.arrange
 import jobs.schedule.embedding
 import jobs.verify
@@ -116,6 +118,9 @@ class Decoder:
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
 jobs.engine.pipeline.Prior = Prior  # type: ignore[misc, assignment]
 jobs.engine.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+if GO_ON is not None:
+    # The batch that waits for that file is on a device, of which nobody tells the driver here.
+    jobs.run.signals.IDLE_S = math.inf
 if "QUICK_PIECE_ROWS" in os.environ:
     jobs.schedule.arrange.PIECE_ROWS = int(os.environ["QUICK_PIECE_ROWS"])
     jobs.schedule.embedding.STORED_ROWS_PER_ACTOR = 4
