@@ -90,7 +90,11 @@ class Lease:
         self._ended.set()
         # A beat that is being written would bring the lease back. Giving it back needs the same storage anyway.
         self._thread.join()
-        self._release()
+        try:
+            self._release()
+        except StorageError as refused:
+            # What the run itself has come to is what counts.
+            self._notify(f"{refused}. A job on another machine will wait {STALE_S:g} s for this one")
 
     @property
     def fence(self) -> Fence:
@@ -189,23 +193,25 @@ class Lease:
             self._write(url)
 
     def _beat(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            try:
-                # What fails is tried again with the next beat, and the run's end does not wait for more.
-                with storage.patience(BEAT_S):
+        # What fails is tried again with the next beat, and the run's end does not wait for more.
+        with storage.fenced(lambda: self.fence.ask()), storage.patience(BEAT_S):
+            while not self._ended.wait(BEAT_S):
+                try:
                     self._renew()
-            except LeaseLostError as error:
-                self._lost = str(error)
-                return
-            except StorageError:
-                # The run itself meets the same storage, and tells.
-                continue
+                except LeaseLostError as error:
+                    self._lost = str(error)
+                    return
+                except StorageError:
+                    # The run itself meets the same storage, and tells.
+                    continue
 
     def _renew(self) -> None:
         url = self._present_url()
-        self.fence.ask()
         seen = files.read(url)
         if seen is not None and seen.token != self._holder.token:
+            # Where that is another folder it says so.
+            self.fence.ask()
             raise LeaseLostError(lost_to(self._output, seen.words))
         self._holder = self._holder.model_copy(update={"beat": self._holder.beat + 1})
+        # Storage asks when the file is replaced.
         self._write(url)

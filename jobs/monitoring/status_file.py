@@ -66,6 +66,10 @@ class Status(BaseModel):
     facts: RunFacts
 
 
+class _TooLateError(KandinskyBatchError):
+    """The output is another job's by now, or this one says its last word."""
+
+
 class StatusFile:
     """Renews the status of this job from `begin` until its end; a context manager. Nothing that it meets ends the run.
 
@@ -95,8 +99,6 @@ class StatusFile:
         self._started = _now()
         self._beat = 0
         self._troubled = False
-        #: The state and the reason that the job ended with.
-        self._last_word: tuple[Literal["done", "ended early"], str] | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="status", daemon=True)
 
@@ -116,22 +118,25 @@ class StatusFile:
             self._thread.join(LAST_WRITE_S)
         if error is not None:
             words = first_line(error) if isinstance(error, Exception) else f"interrupted ({error})"
-            self._end("ended early", words)
+            self._write("ended early", words, LAST_WRITE_S)
         elif began:
-            self._end("done", "")
-
-    def _end(self, state: Literal["done", "ended early"], reason: str) -> None:
-        self._last_word = state, reason
-        self._write(state, reason, LAST_WRITE_S)
+            self._write("done", "", LAST_WRITE_S)
 
     def _renew(self) -> None:
-        while True:
-            self._write("running", "", self._every_s)
-            if self._ended.wait(self._every_s):
-                break
-        if self._last_word is not None:
-            # This one took so long that the end was written before it.
-            self._write(*self._last_word, LAST_WRITE_S)
+        # Asked by storage when the file is replaced, which may be long after it was begun.
+        with storage.fenced(self._may_renew):
+            while True:
+                self._write("running", "", self._every_s)
+                if self._ended.wait(self._every_s):
+                    return
+
+    def _may_renew(self) -> None:
+        try:
+            self._check()
+        except KandinskyBatchError as error:
+            raise _TooLateError from error
+        if self._ended.is_set():
+            raise _TooLateError
 
     def _write(self, state: Literal["running", "done", "ended early"], reason: str, patience_s: float) -> None:
         try:
@@ -154,6 +159,8 @@ class StatusFile:
             self._beat += 1
             with storage.patience(patience_s):
                 storage.write_atomic(self._url, status.model_dump_json(indent=2).encode() + b"\n")
+        except _TooLateError:
+            return
         except Exception as error:  # whatever it is, the images are worth more
             if not self._troubled:
                 self._troubled = True

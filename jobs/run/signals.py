@@ -75,7 +75,9 @@ class Stop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._former:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            # Whoever the run is a part of may have a timer of its own.
+            if self._asked_at:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._former.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if self._raised is not None and isinstance(error, Exception):
@@ -93,6 +95,9 @@ class Stop:
         for number, handler in ((signal.SIGALRM, self._time_is_up), *((number, self._asked) for number in SIGNALS)):
             former = signal.signal(number, handler)
             self._former.setdefault(number, former)
+        self._raise_lost()
+
+    def _raise_lost(self) -> None:
         if self._raised is not None:
             # Whoever it was raised to has lost it.
             raise RunInterrupted(self._raised)
@@ -100,6 +105,7 @@ class Stop:
     def wait_for(self, batches: int) -> None:
         """From now on a signal waits until so many more batches have come, one for each device that makes one."""
         self._awaited = batches
+        self._raise_lost()
 
     @property
     def asked(self) -> bool:
@@ -156,4 +162,8 @@ class Stop:
         threading.Thread(target=self._notify, args=(f"{words}; once more to stop at once",), daemon=True).start()
 
     def _time_is_up(self, number: int, frame: FrameType | None) -> None:
-        self._now = True
+        if self._asked_at:
+            self._now = True
+        elif callable(former := self._former.get(number)):
+            # Not our timer.
+            former(number, frame)

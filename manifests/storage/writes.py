@@ -59,35 +59,52 @@ def _replacing(url: str, lasting: bool = True) -> Iterator[IO[bytes]]:
         lasting: sync the folder too; else the caller does that, once for several files.
     """
     target = Path(local_path(url))
-    make_folder(target.parent)
     # The random part keeps a writer that was taken for dead from mixing its bytes with its successor's.
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
+        # Not even a temporary file in a folder that is somebody else's by now: this process may be killed before it is
+        # removed.
+        if (check := _fence.get()) is not None:
+            check()
+        make_folder(target.parent)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         _ask()
         os.replace(temporary, target)
+        if lasting:
+            sync_folder(target.parent)
     except FileNotFoundError:
-        # Whoever took this job's lease over has removed what it was about to put in place.
+        # Whoever took this job's lease over has removed what it was about to put in place; or the folder is not where
+        # it was.
         _ask()
         raise
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    if lasting:
-        sync_folder(target.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; each one's name is synced in the folder above."""
-    if folder.is_dir():
+    """Make a folder and those above it; when this returns, its name is synced in the folder above."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    elif _holds_something(folder):
+        # Whoever has put that there has seen to it.
         return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    # Also where another process has made it: that one may not have come to this yet, or was killed before.
     sync_folder(folder.parent)
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(not is_temporary(entry.name) for entry in entries)
+    except PermissionError:
+        # One may write there and not look; it is not ours.
+        return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -101,6 +118,15 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def _sync_own(folder: Path) -> None:
+    """The same where this process has just written, and must not any more where that folder is gone."""
+    try:
+        sync_folder(folder)
+    except FileNotFoundError:
+        _ask()
+        raise
 
 
 @contextlib.contextmanager
@@ -180,7 +206,7 @@ def put_together(local_files: Sequence[str], folder: str) -> None:
     for local_file in local_files:
         _put(local_file, join(folder, os.path.basename(local_file)), lasting=False)
     if not is_remote(folder):
-        retries.request("write", folder, lambda: sync_folder(Path(local_path(folder))))
+        retries.request("write", folder, lambda: _sync_own(Path(local_path(folder))))
 
 
 def copy_together(urls: Sequence[str], folder: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -54,13 +55,14 @@ class QuickJob:
             said = [(text or b"").decode() for text in (hung.stdout, hung.stderr)]
             return subprocess.CompletedProcess(command, -9, said[0], f"{said[1]}\nkilled after {RUN_LIMIT_S} s")
 
-    def start(self, output: Path | str, *more: str) -> subprocess.Popen[str]:
+    def start(self, output: Path | str, *more: str, said: IO[str] | None = None) -> subprocess.Popen[str]:
+        """Start it and go on; what it says goes to a pipe, or to `said`, which can be read meanwhile."""
         return subprocess.Popen(
             self.command(output, *more),
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if said is None else said,
             text=True,
         )
 
@@ -90,14 +92,17 @@ class QuickJob:
 def shard_files(output: Path) -> dict[str, bytes]:
     """Committed files by name, with those of embeddings that are kept."""
     files = [*output.iterdir(), *(output / kept_clip.FOLDER).rglob("*")]
-    return {p.name: p.read_bytes() for p in sorted(files) if re.search(r"^\d{5}|_\d{5}\.", p.name)}
+    # Not what a killed writer has left under a temporary name.
+    return {p.name: p.read_bytes() for p in sorted(files) if re.search(r"^(\d{5}|[a-z].*_\d{5}\.)", p.name)}
 
 
 def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = RUN_LIMIT_S) -> None:
-    """Until something has happened, or the process has ended."""
+    """Until something has happened, or the process has ended; one that hangs is ended, with its part of the cluster."""
     deadline = time.monotonic() + seconds
     while not happened() and process.poll() is None:
-        assert time.monotonic() < deadline, "it never happened"
+        if time.monotonic() >= deadline:
+            process.kill()
+            raise AssertionError(f"it did not happen within {seconds:g} s")
         time.sleep(0.02)
 
 

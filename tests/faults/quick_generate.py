@@ -3,16 +3,19 @@
 Pixels come from seed and image number, as the noise of the real pipelines does, so images depend on nothing else.
 QUICK_SECONDS is how long a device call takes, QUICK_FAILS which ids fail in it. Where QUICK_GO_ON is set, a decoder
 makes one batch and waits until that file exists before it makes more. QUICK_PRIOR_FAILS are ids that fail in the prior,
-QUICK_PIECE_ROWS bounds a piece of `--schedule phases`. With QUICK_VERIFY it is `jobs/verify.py` instead.
+QUICK_PRIOR_BATCHES is after how many batches a prior stands still for good, QUICK_PIECE_ROWS bounds a piece of
+`--schedule phases`. With QUICK_VERIFY it is `jobs/verify.py` instead.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import pyarrow as pa
 import jobs.engine.ledger
 import jobs.engine.pipeline
 import jobs.generate
+import jobs.run.signals
 import jobs.schedule.arrange
 import jobs.schedule.embedding
 import jobs.verify
@@ -41,6 +45,7 @@ from workers.scoring.scorer import STAGE, Scorer
 SECONDS = float(os.environ.get("QUICK_SECONDS", "0.2"))
 FAILS = frozenset(os.environ.get("QUICK_FAILS", "").split(","))
 PRIOR_FAILS = frozenset(os.environ.get("QUICK_PRIOR_FAILS", "").split(","))
+PRIOR_BATCHES = int(os.environ.get("QUICK_PRIOR_BATCHES", sys.maxsize))
 GO_ON = Path(os.environ["QUICK_GO_ON"]) if "QUICK_GO_ON" in os.environ else None
 _SEAL_DIES = os.environ.get("QUICK_SEAL_DIES", "")
 
@@ -50,10 +55,13 @@ class Prior:
 
     def __init__(self, config: Any, kind: Any, *more: Any) -> None:
         self._origin = prior_origin(config.checkpoint, kind) if config.schedule == "phases" else None
-        self._seconds, self._fails = SECONDS, PRIOR_FAILS
+        self._seconds, self._fails, self._left = SECONDS, PRIOR_FAILS, PRIOR_BATCHES
 
     def __call__(self, block: pa.Table) -> pa.Table:
         batch = Batch.from_block(block)
+        while not self._left:
+            time.sleep(1)
+        self._left -= 1
         ids = batch.values("id", range(batch.samples.num_rows))
         reason = RowError("failed_to_embed", "a sick prior")
         batch = batch.fail({row: reason for row in batch.pending if ids[row] in self._fails})
@@ -110,6 +118,9 @@ class Decoder:
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
 jobs.engine.pipeline.Prior = Prior  # type: ignore[misc, assignment]
 jobs.engine.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+if GO_ON is not None:
+    # The batch that waits for that file is on a device, of which nobody tells the driver here.
+    jobs.run.signals.IDLE_S = math.inf
 if "QUICK_PIECE_ROWS" in os.environ:
     jobs.schedule.arrange.PIECE_ROWS = int(os.environ["QUICK_PIECE_ROWS"])
     jobs.schedule.embedding.STORED_ROWS_PER_ACTOR = 4
@@ -122,9 +133,11 @@ def dying_seal(*arguments: Any) -> Any:
     write = shards.storage.write_atomic
 
     def write_or_die(url: str, data: bytes) -> None:
-        if url.endswith("_stats.json") and len(list(folder.iterdir())) < 3:
-            (folder / str(os.getpid())).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        for death in range(3 if url.endswith("_stats.json") else 0):
+            # Several may be here at once; each death is one process's.
+            with suppress(FileExistsError):
+                (folder / str(death)).touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
         write(url, data)
 
     shards.storage.write_atomic = write_or_die

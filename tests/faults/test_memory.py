@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Container:
 
     def eats(self) -> bool:
         """The process that takes the memory lives."""
-        return self.eater.exists() and _lives(int(self.eater.read_text() or 0))
+        return self.eater.exists() and (text := self.eater.read_text()) != "" and _lives(int(text))
 
 
 def _lives(process: int) -> bool:
@@ -71,6 +71,18 @@ def _lives(process: int) -> bool:
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _beside(worker: int, names: Sequence[str]) -> list[int]:
+    """Workers of these names on a worker's node, as far as they can be seen now."""
+    found = []
+    # All of Ray's workers on a node have one parent; the name of one that is in a call has more behind it.
+    parent = psutil.Process(worker).parent()
+    for each in parent.children() if parent is not None else ():
+        with suppress(psutil.Error):
+            if "".join(each.cmdline()[:1]).startswith(tuple(names)):
+                found.append(each.pid)
+    return found
 
 
 @pytest.fixture
@@ -93,14 +105,13 @@ def metered(container: Container, share: float, too: Sequence[str]) -> Iterator[
     ended = threading.Event()
 
     def meter() -> None:
-        meant: list[int] | None = None
+        meant: list[int] = []
         while not ended.wait(0.05):
-            if meant is None and container.eats():
-                eater = psutil.Process(int(container.eater.read_text()))
-                # All of Ray's workers on a node have one parent; the name of one that is in a call has more behind it.
-                workers = eater.parent().children()
-                meant = [each.pid for each in workers if "".join(each.cmdline()[:1]).startswith(tuple(too))]
-            container.take(share if container.eats() or any(map(_lives, meant or ())) else 0.1)
+            if len(meant) < len(too) and container.eats():
+                # Nothing is taken before all of them are known; the one that eats waits for that.
+                meant = _beside(int(container.eater.read_text()), too)
+                continue
+            container.take(share if container.eats() or any(map(_lives, meant)) else 0.1)
 
     thread = threading.Thread(target=meter)
     thread.start()
@@ -166,8 +177,10 @@ def test_workers_that_ray_ends_for_memory_are_told_and_counted_and_their_batches
     of_decoder = [line for line in told if "a worker of decoder was lost" in line]
     assert any("its batch (shard 0, batch 1) is made again" in line for line in of_decoder), said
     assert any("a worker of attempts was lost" in line for line in told) or not too, said
+    assert report["lost_workers"] == {"out of memory": len(told)}
     again = sum(line.endswith("is made again") for line in told)
-    assert (report["lost_workers"], report["batches_again"]) == ({"out of memory": len(told)}, again)
+    # Where Ray has ended an actor twice, the run goes on with less, and what others were at is made again, too.
+    assert report["batches_again"] == again or (report["memory_relief"] and report["batches_again"] > again), said
 
 
 def test_a_batch_that_memory_does_not_hold_is_made_with_less_in_it_at_a_time(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests import storage
 from manifests.commit import sealed_shards, staged_parts
 from tests.faults.conftest import QuickJob, shard_files, wait_for
 
@@ -20,8 +21,9 @@ PHASES = ("--schedule", "phases")
 PIECES = {"QUICK_PIECE_ROWS": "20"}
 
 
-def stored(output: Path, folder: str = "embeddings") -> int:
-    return len(list((output / "_run" / folder / "parts").glob("*.parquet")))
+def stored(output: Path) -> set[str]:
+    """Names of what is stored of embeddings; what is still being written, or was when its writer died, is not."""
+    return set(storage.list_names(str(output / "_run" / "embeddings" / "parts")))
 
 
 def made(output: Path) -> int:
@@ -33,26 +35,29 @@ def test_killed_in_either_phase_it_goes_on_from_what_is_stored(
     quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    slow = quick_job.with_environment(QUICK_SECONDS="0.8", **PIECES)
 
-    process = slow.start(output, *PHASES)
-    wait_for(lambda: stored(output) >= 2, process)
+    # A piece has ten batches, so this one embeds until it is killed.
+    process = quick_job.with_environment(QUICK_PRIOR_BATCHES="6", **PIECES).start(output, *PHASES)
+    wait_for(lambda: len(stored(output)) >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert made(output) == 0, "it was still embedding"
     in_prior = stored(output)
+    assert in_prior
 
-    process = slow.start(output, *PHASES)
-    wait_for(lambda: made(output) >= 2, process)
+    # And this one decodes.
+    process = quick_job.with_environment(QUICK_GO_ON=str(tmp_path / "never"), **PIECES).start(output, *PHASES)
+    wait_for(lambda: made(output), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    parts = {path.name for path in (output / "_run" / "embeddings" / "parts").iterdir()}
-    assert len(parts) >= in_prior
+    assert made(output) == 1
+    parts = stored(output)
+    assert parts >= in_prior
 
     ended = quick_job.with_environment(**PIECES).run(output, *PHASES)
     assert ended.returncode == 0, ended.stderr
     assert "images are known" in ended.stderr, "what the killed ones embedded was not lost"
-    assert {path.name for path in (output / "_run" / "embeddings" / "parts").iterdir()} >= parts
+    assert stored(output) >= parts
     assert shard_files(output) == undisturbed
     assert quick_job.verify(output).returncode == 0
 

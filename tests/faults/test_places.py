@@ -18,11 +18,13 @@ pytestmark = pytest.mark.faults
 #: Where a file system of its own lies over: its path is short, as Ray's sockets need it.
 TEMPORARY = Path("/var/tmp")
 
-#: Runs a command whose temporary files lie on a small disk of their own, which fills up as soon as a file is there.
+#: Runs a command whose temporary files lie on a small disk of their own, which fills up as soon as a file is there, and
+#: with whatever room is made on it later.
 CONFINED = [
     *("unshare", "--map-root-user", "--mount", "sh", "-c"),
     'mount -t tmpfs -o size=64m tmpfs "$0" && full="$1" && shift && '
-    '{ (until [ -e "$full" ]; do sleep 0.05; done; cat /dev/zero > "$0/filler"; touch "$full.now") 2> /dev/null & } && '
+    '{ (until [ -e "$full" ]; do sleep 0.05; done; '
+    'while :; do cat /dev/zero >> "$0/filler"; touch "$full.now"; sleep 0.05; done) 2> /dev/null & } && '
     '"$@"; ended=$?; kill $! 2> /dev/null; exit $ended',
 ]
 

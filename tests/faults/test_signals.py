@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -19,13 +18,19 @@ pytestmark = [pytest.mark.faults, pytest.mark.ray]
 def test_a_signal_lets_the_devices_finish_and_the_run_goes_on_later(
     quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path, number: int, code: int, name: str
 ) -> None:
-    output = tmp_path / "out"
-    # With more grace than anybody waits here.
-    process = quick_job.with_environment(QUICK_SECONDS="1").start(output, "--grace", str(10 * RUN_LIMIT_S))
-    wait_for(lambda: sealed_shards(str(output)) or len(staged_parts(str(output)).get(0, ())) >= 2, process)
+    output, said, go_on = tmp_path / "out", tmp_path / "said", tmp_path / "go_on"
+    # With more grace than anybody waits here, and a batch on the device until the signal has come.
+    slow = quick_job.with_environment(QUICK_SECONDS="1", QUICK_GO_ON=str(go_on))
+    with open(said, "w") as file:
+        process = slow.start(output, "--grace", str(10 * RUN_LIMIT_S), said=file)
+    # Its driver knows of the first batch, and will wait for another one.
+    wait_for(lambda: "making images" in said.read_text(), process)
     before = staged_parts(str(output))
     process.send_signal(number)
-    _, told = process.communicate(timeout=RUN_LIMIT_S)
+    wait_for(lambda: "finishing what is in flight" in said.read_text(), process)
+    go_on.touch()
+    process.communicate(timeout=RUN_LIMIT_S)
+    told = said.read_text()
     assert process.returncode == code, told
     assert told.splitlines()[-1] == f"interrupted ({name}); the same command goes on from here"
     assert "finishing what is in flight" in told
@@ -42,21 +47,15 @@ def test_a_signal_lets_the_devices_finish_and_the_run_goes_on_later(
     assert shard_files(output) == undisturbed
 
 
-def _until(process: subprocess.Popen[str], phase: str) -> None:
-    """Read what the run says, until it says this."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if phase in line:
-            return
-
-
 @pytest.mark.parametrize(("phase", "moment"), [("starting Ray", 0.7), ("starting the pools", 4.0)])
 def test_a_run_without_grace_ends_at_once(quick_job: QuickJob, tmp_path: Path, phase: str, moment: float) -> None:
-    output = tmp_path / "out"
+    output, said = tmp_path / "out", tmp_path / "said"
     # A batch that anybody waited for would never come.
-    process = quick_job.with_environment(QUICK_SECONDS=str(10 * RUN_LIMIT_S)).start(output, "--grace", "0")
-    _until(process, phase)
+    slow = quick_job.with_environment(QUICK_SECONDS=str(10 * RUN_LIMIT_S))
+    with open(said, "w") as file:
+        process = slow.start(output, "--grace", "0", said=file)
+    wait_for(lambda: phase in said.read_text(), process)
     time.sleep(moment)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=RUN_LIMIT_S)
-    assert process.returncode == 143, told
+    process.communicate(timeout=RUN_LIMIT_S)
+    assert process.returncode == 143, said.read_text()

@@ -62,6 +62,8 @@ class Disk:
         self._numbers = itertools.count(1)
         self._folders: dict[int, dict[str, int]] = {_ROOT: {}}
         self._holds: dict[int, str] = {}
+        #: What was asked for before, because there are many states of one moment.
+        self._promised: dict[int, Tree] = {}
         for path, content in sorted(self.before.items()):
             self._apply(-1, {"op": "mkdir" if content is FOLDER else "create", "path": path})
             if content is not FOLDER:
@@ -193,9 +195,12 @@ class Disk:
 
     def promised(self, at: int) -> Tree:
         """What whoever wrote it may rely on after operation `at`: the files whose own folder was synced behind them."""
+        if at in self._promised:
+            return self._promised[at]
         whole = self.tree(at)
         own = self.tree(at, frozenset(place for place in self.uncertain(at) if not self._is_folder(place)))
-        return {path: content for path, content in own.items() if whole.get(path, "gone") == content}
+        self._promised[at] = {path: content for path, content in own.items() if whole.get(path, "gone") == content}
+        return self._promised[at]
 
     def _is_folder(self, place: int) -> bool:
         """True where the change is that a folder appeared, which its own entries take for granted."""

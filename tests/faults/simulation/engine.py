@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -159,12 +160,18 @@ def in_place_of_ray(engine: Engine) -> Iterator[None]:
         yield
 
 
-def generate(config: RunConfig, engine: Engine | None = None) -> job.RunReport | PriorReport:
-    """Run the job to its end, as `jobs/generate.py` does, on a new machine; who held the output before is dead."""
+def generate(
+    config: RunConfig, engine: Engine | None = None, beat_s: float = threading.TIMEOUT_MAX
+) -> job.RunReport | PriorReport:
+    """Run the job to its end, as `jobs/generate.py` does, on a new machine; who held the output before is dead.
+
+    Args:
+        beat_s: seconds between two beats of its lease, which come from a thread whose moments nobody decides.
+    """
     machine = uuid.uuid4().hex
     with (
         in_place_of_ray(engine or Engine()),
-        patch.multiple(lease, LOOK_S=0.0, STALE_S=0.0, FRESH_S=0.0),
+        patch.multiple(lease, LOOK_S=0.0, STALE_S=0.0, FRESH_S=0.0, BEAT_S=beat_s),
         patch("jobs.leases.files.machine", lambda: machine),
         RunProgress(io.StringIO()) as progress,
     ):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
 
-from jobs.leases import fence, lease
+from jobs.leases import fence
 from jobs.leases.fence import LeaseLostError
 from manifests.config import RunConfig
 from manifests.storage import writes
@@ -21,6 +22,9 @@ from tests.faults.simulation.engine import Engine, generate
 
 #: How a job ends whose lease was taken over.
 LOST = 7
+
+#: Seconds that it may take to its end after that; a job that hangs takes longer.
+MOST_S = 400
 
 #: Seconds that its processes believe to have the lease after they asked.
 FRESH_S = 0.2
@@ -57,7 +61,9 @@ def wake(process: BaseProcess) -> int | None:
     """Let it go on, to its end; returns how it ended."""
     assert process.pid is not None
     os.kill(process.pid, signal.SIGCONT)
-    process.join(60)
+    process.join(MOST_S)
+    if process.is_alive():
+        process.kill()
     return process.exitcode
 
 
@@ -68,6 +74,9 @@ def _run(config: RunConfig, stop_at: int, environment: Mapping[str, str], late: 
     def ask_and_stop() -> None:
         nonlocal changes
         # Not the lease's own beat, which comes when it likes.
+        if threading.current_thread() is not threading.main_thread():
+            ask()
+            return
         if writes._fence.get() is None:
             return
         changes += 1
@@ -78,9 +87,8 @@ def _run(config: RunConfig, stop_at: int, environment: Mapping[str, str], late: 
         if fenced and not late:
             ask()
 
-    quick = patch.object(fence, "FRESH_S", FRESH_S), patch.object(lease, "BEAT_S", 0.05)
-    with quick[0], quick[1], patch.object(writes, "_ask", ask_and_stop):
+    with patch.object(fence, "FRESH_S", FRESH_S), patch.object(writes, "_ask", ask_and_stop):
         try:
-            generate(config, Engine(fails=("r1", "r4")))
+            generate(config, Engine(fails=("r1", "r4")), beat_s=0.05)
         except LeaseLostError:
             sys.exit(LOST)

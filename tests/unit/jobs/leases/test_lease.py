@@ -140,6 +140,24 @@ def test_a_beat_that_is_being_written_when_the_lease_ends_does_not_bring_it_back
     assert holder_of(str(tmp_path), WHOLE) is None
 
 
+def test_a_lease_that_cannot_be_given_back_does_not_hide_why_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(url: str, data: bytes) -> None:
+        raise StorageError(f"cannot write {url}: No space left on device")
+
+    told: list[str] = []
+
+    def run() -> None:
+        with Lease(str(tmp_path), WHOLE, told.append):
+            monkeypatch.setattr(storage, "write_atomic", full)
+            raise StorageError("the images do not fit")
+
+    with pytest.raises(StorageError, match="the images do not fit"):
+        run()
+    assert "No space left on device" in told[0]
+
+
 def test_a_beat_goes_to_the_folder_that_was_asked_about_and_not_to_where_a_link_is_pointed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -131,6 +132,30 @@ def test_a_job_that_has_lost_its_output_to_another_writes_nothing(output: str) -
         assert refused.wait(300)
     assert read_statuses(output) == [before]
     assert told == [], "the run itself meets that, and tells"
+
+
+def test_what_is_being_written_when_the_output_is_lost_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, lost, sync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(number: int) -> None:
+        writing.set()
+        lost.wait()
+        sync(number)
+
+    def check() -> None:
+        if lost.is_set():
+            raise StorageError("taken over")
+
+    storage.write_atomic(str(tmp_path / "_run" / "plan.json"), b"{}")
+    monkeypatch.setattr(os, "fsync", slow)
+    told: list[str] = []
+    with begun_status(str(tmp_path), WHOLE, told.append, check):
+        assert writing.wait(300)
+        lost.set()
+    assert [path.name for path in (tmp_path / "_run").iterdir()] == ["plan.json"]
+    assert told == []
 
 
 def test_the_last_word_is_the_last_also_where_the_write_before_it_hangs(

@@ -10,6 +10,7 @@ import os
 import queue
 import signal
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -128,9 +129,26 @@ def test_a_signal_that_somebody_turns_into_an_error_of_their_own_still_ends_the_
     assert ended.value.exit_code == 143
 
 
-def test_a_signal_that_somebody_swallows_is_raised_again_when_ray_has_started() -> None:
+@pytest.mark.parametrize("then", [lambda stop: stop.listen(), lambda stop: stop.wait_for(1)])
+def test_a_signal_that_somebody_swallows_is_raised_again_before_anything_is_made(then: Callable[[Stop], None]) -> None:
     with pytest.raises(RunInterrupted), Stop(60.0, lambda text: None) as stop:
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
-        stop.listen()
+        then(stop)
+
+
+def test_the_timer_of_whoever_the_run_is_a_part_of_is_left_alone() -> None:
+    rung: list[int] = []
+    former = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+    before = signal.setitimer(signal.ITIMER_REAL, 5000)
+    try:
+        with Stop(60.0, lambda text: None) as stop:
+            stop.wait_for(1)
+            send(signal.SIGALRM)
+            stop.look()
+        assert rung == [signal.SIGALRM]
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, former)

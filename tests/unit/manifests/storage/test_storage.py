@@ -11,6 +11,8 @@ import pytest
 
 from manifests import storage
 from manifests.errors import StorageError
+from tests.faults.simulation.disk import Record
+from tests.faults.simulation.recorder import recording
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -137,3 +139,43 @@ def test_what_is_old_is_told_by_the_disk_and_not_by_this_machines_clock(
     assert storage.sweep(str(tmp_path)) == 0, "it lies in a folder below"
     assert storage.sweep(str(tmp_path), below=True) == 1
     assert os.listdir(being_written.parent) == []
+
+
+def test_a_folder_that_another_process_has_just_made_is_synced_by_who_writes_into_it_first(tmp_path: Path) -> None:
+    root, record = tmp_path / "root", tmp_path / "record"
+    (root / "parts" / "00000").mkdir(parents=True)
+    with recording(str(root), str(record)):
+        for name in ("00000.arrow", "00001.arrow"):
+            storage.write_atomic(str(root / "parts" / "00000" / name), b"x")
+    synced = [each["path"] for each in Record(record).operations if each["op"] == "sync" and "tmp" not in each["path"]]
+    assert synced == ["parts", "parts/00000", "parts/00000"], "before its first file; whoever comes later relies on it"
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_where_the_folder_becomes_another_one_during_a_write_the_fence_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    here, there, link = tmp_path / "here", tmp_path / "there", tmp_path / "link"
+    (here / "parts").mkdir(parents=True)
+    there.mkdir()
+    link.symlink_to(here)
+    replace = os.replace
+
+    def point_elsewhere(*names: Path) -> None:
+        if renamed:
+            replace(*names)
+        link.unlink()
+        link.symlink_to(there)
+        if not renamed:
+            replace(*names)
+
+    def ask() -> None:
+        if link.resolve() == there:
+            raise StorageError("not ours any more")
+
+    monkeypatch.setattr(os, "replace", point_elsewhere)
+    with storage.fenced(ask):
+        for _ in range(2):
+            with pytest.raises(StorageError, match="not ours any more"):
+                storage.write_atomic(str(link / "parts" / "file"), b"x")
+    assert list(there.iterdir()) == [], "not even a folder"
