@@ -24,6 +24,7 @@ from jobs.benchmarks import (  # noqa: E402
     embeddings,
     kernels,
     make_manifest,
+    memory,
     peers,
     plan,
     resume,
@@ -33,7 +34,7 @@ from jobs.benchmarks import (  # noqa: E402
 )
 from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 
-BENCHMARKS = (duplicates, embeddings, kernels, make_manifest, peers, plan, resume, scale, schedules, scores)
+BENCHMARKS = (duplicates, embeddings, kernels, make_manifest, memory, peers, plan, resume, scale, schedules, scores)
 
 
 def _parser() -> Parser:

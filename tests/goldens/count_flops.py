@@ -30,15 +30,6 @@ from transformers import (
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "tests" / "data" / "flops.json"
 
-CLIP_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_IMAGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-XLMR = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-TEXTS = {
-    "clip_text": {**CLIP_TEXT, "projection_dim": 768, "vocab_size": 49408, "max_position_embeddings": 77},
-    "clip_image": {**CLIP_IMAGE, "projection_dim": 768, "image_size": 224, "patch_size": 14},
-    "multilingual_text": {**XLMR, "vocab_size": 250002, "transformerDimSize": 1024, "imageDimSize": 768},
-}
-
 
 def sizes() -> Any:
     """workers/kandinsky/architecture.py, without the packages around it, which are not in this environment."""
@@ -86,11 +77,11 @@ def prior(config: dict[str, Any]) -> dict[str, int]:
     return count(model, lambda: model(one, torch.tensor(1), one, texts, torch.ones(1, config["num_embeddings"])))
 
 
-def texts() -> dict[str, dict[str, int]]:
+def texts(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
     tokens = torch.zeros(1, 77, dtype=torch.long)
-    clip = CLIPTextModelWithProjection(CLIPTextConfig(**TEXTS["clip_text"]))
-    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**TEXTS["clip_image"]))
-    shape = XLMRobertaConfig(**XLMR, vocab_size=250002, attn_implementation="eager")
+    clip = CLIPTextModelWithProjection(CLIPTextConfig(**configs["clip_text"]))
+    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**configs["clip_image"]))
+    shape = XLMRobertaConfig(**configs["multilingual_text"], attn_implementation="eager")
     multilingual = XLMRobertaModel(shape, add_pooling_layer=False)
     linear = torch.nn.Linear(1024, 768)
     # Another implementation of attention looks into the mask, and a tensor without values cannot be looked into.
@@ -125,8 +116,13 @@ def main() -> int:
                 add("unet_step", config, unet(config, height, width), **place)
             for model, counted in movq(size["VQModel"], height, width).items():
                 add(model, size["VQModel"], counted, **place)
-    for model, counted in texts().items():
-        add(model, TEXTS[model], counted)
+    configs = {
+        "clip_text": architecture.FULL["CLIPTextModelWithProjection"],
+        "clip_image": architecture.FULL["CLIPVisionModelWithProjection"],
+        "multilingual_text": architecture.FULL["MultilingualCLIP"],
+    }
+    for model, counted in texts(configs).items():
+        add(model, configs[model], counted)
     made = {"by": f"torch {torch.__version__}, FlopCounterMode", "cases": cases}
     OUT.write_text(json.dumps(made, indent=1) + "\n")
     print(f"{len(cases)} counts in {OUT}")

@@ -213,18 +213,27 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def _write_model(folder: Path, class_name: str, config: Mapping[str, Any], shapes: ParameterShapes) -> None:
+def _write_model(
+    folder: Path, class_name: str, config: Mapping[str, Any], shapes: ParameterShapes, dtype: type[np.floating[Any]]
+) -> None:
     is_diffusers = class_name in {"PriorTransformer", "UNet2DConditionModel", "VQModel"}
     label = {"_class_name": class_name} if is_diffusers else {"architectures": [class_name]}
     _write_json(folder / "config.json", {**label, **config})
-    weights = {name: weight(name, shape) for name, shape in shapes(class_name, config).items()}
+    weights = {name: weight(name, shape).astype(dtype) for name, shape in shapes(class_name, config).items()}
     file = "diffusion_pytorch_model.safetensors" if is_diffusers else "model.safetensors"
     save_file(weights, folder / file, metadata={"format": "pt"})
 
 
-def _write_decoder(folder: Path, pipeline: str, unet: Mapping[str, Any], shapes: ParameterShapes) -> None:
+def _write_decoder(
+    folder: Path,
+    configs: Mapping[str, Mapping[str, Any]],
+    unet: Mapping[str, Any],
+    shapes: ParameterShapes,
+    dtype: type[np.floating[Any]],
+) -> None:
     index = {
-        "_class_name": pipeline,
+        # The real inpainting repository names it too, so the loader must not trust it; neither does ours.
+        "_class_name": "KandinskyPipeline",
         "movq": ["diffusers", "VQModel"],
         "scheduler": ["diffusers", "DDIMScheduler"],
         "text_encoder": ["kandinsky", "MultilingualCLIP"],
@@ -234,17 +243,27 @@ def _write_decoder(folder: Path, pipeline: str, unet: Mapping[str, Any], shapes:
     _write_json(folder / "model_index.json", index)
     _write_json(folder / "scheduler" / "scheduler_config.json", _DDIM)
     small_tokenizers.write_xlmr(folder / "tokenizer")
-    _write_model(folder / "text_encoder", "MultilingualCLIP", CONFIGS["MultilingualCLIP"], shapes)
-    _write_model(folder / "unet", "UNet2DConditionModel", unet, shapes)
-    _write_model(folder / "movq", "VQModel", CONFIGS["VQModel"], shapes)
+    for component, class_name, config in (
+        ("text_encoder", "MultilingualCLIP", configs["MultilingualCLIP"]),
+        ("unet", "UNet2DConditionModel", unet),
+        ("movq", "VQModel", configs["VQModel"]),
+    ):
+        _write_model(folder / component, class_name, config, shapes, dtype)
 
 
-def write(folder: Path, shapes: ParameterShapes) -> None:
+def write(
+    folder: Path,
+    shapes: ParameterShapes,
+    configs: Mapping[str, Mapping[str, Any]] = CONFIGS,
+    dtype: type[np.floating[Any]] = np.float32,
+) -> None:
     """Write the whole checkpoint (some 10 MB) into an existing empty folder.
 
     Args:
         folder: receives the three repositories.
         shapes: names and shapes of a component's parameters, given its class name and config.
+        configs: of another size, for measurements.
+        dtype: of the weights.
     """
     prior = folder / "kandinsky-2-1-prior"
     index = {
@@ -260,9 +279,12 @@ def write(folder: Path, shapes: ParameterShapes) -> None:
     _write_json(prior / "scheduler" / "scheduler_config.json", _UNCLIP)
     _write_json(prior / "image_processor" / "preprocessor_config.json", _CLIP_IMAGES)
     small_tokenizers.write_clip(prior / "tokenizer")
-    for component, class_name in (("prior", "PriorTransformer"), ("image_encoder", "CLIPVisionModelWithProjection")):
-        _write_model(prior / component, class_name, CONFIGS[class_name], shapes)
-    _write_model(prior / "text_encoder", "CLIPTextModelWithProjection", CONFIGS["CLIPTextModelWithProjection"], shapes)
-    _write_decoder(folder / "kandinsky-2-1", "KandinskyPipeline", _UNET, shapes)
-    # The real inpainting repository names KandinskyPipeline too, so the loader must not trust it; neither does ours.
-    _write_decoder(folder / "kandinsky-2-1-inpaint", "KandinskyPipeline", INPAINT_UNET, shapes)
+    for component, class_name in (
+        ("prior", "PriorTransformer"),
+        ("image_encoder", "CLIPVisionModelWithProjection"),
+        ("text_encoder", "CLIPTextModelWithProjection"),
+    ):
+        _write_model(prior / component, class_name, configs[class_name], shapes, dtype)
+    unet = configs["UNet2DConditionModel"]
+    for repository, config in (("kandinsky-2-1", unet), ("kandinsky-2-1-inpaint", {**unet, "in_channels": 9})):
+        _write_decoder(folder / repository, configs, config, shapes, dtype)

@@ -56,9 +56,24 @@ _PRIOR: Config = {
     "additional_embeddings": 4,
     "dropout": 0.0,
 }
+_CLIP_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_CLIP_IMAGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+_XLMR = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 
-#: The published size: diffusers class name -> config.
-FULL: dict[str, Config] = {"PriorTransformer": _PRIOR, "UNet2DConditionModel": _UNET, "VQModel": _MOVQ}
+#: The published size: diffusers or transformers class name -> config; of texts and image encoder what sizes hang on.
+FULL: dict[str, Config] = {
+    "PriorTransformer": _PRIOR,
+    "UNet2DConditionModel": _UNET,
+    "VQModel": _MOVQ,
+    "CLIPTextModelWithProjection": {
+        **_CLIP_TEXT,
+        "projection_dim": 768,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+    },
+    "CLIPVisionModelWithProjection": {**_CLIP_IMAGE, "projection_dim": 768, "image_size": 224, "patch_size": 14},
+    "MultilingualCLIP": {**_XLMR, "vocab_size": 250002, "transformerDimSize": 1024, "imageDimSize": 768},
+}
 
 #: The inpainting repository's UNet also sees the masked latents (4) and the mask (1).
 FULL_INPAINT_UNET: Config = {**_UNET, "in_channels": 9}
