@@ -35,7 +35,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit -m "not models" -n 2
+	$(BIN)/python -m pytest tests/unit -m "not models and not ray" -n 2
 
 clean:
 	rm -rf demo-output demo-output.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
