@@ -50,7 +50,7 @@ def write_manifest(path: Path, tasks: str, count: int, edge: int, steps: int) ->
     rows = []
     for number in range(count):
         task = TASKS[number % len(TASKS)] if tasks == MIXED else tasks
-        row: Row = {"id": f"r{number}", "task": task, "prompt": _PROMPTS[number % len(_PROMPTS)], "seed": number}
+        row: Row = {"id": f"{task}-{number}", "task": task, "prompt": _PROMPTS[number % len(_PROMPTS)], "seed": number}
         row |= {"image": None, "mask": None, "conditions": None, "strength": None, "height": edge, "width": edge}
         row |= {"steps": steps, "prior_steps": PRIOR_STEPS, "guidance_scale": GUIDANCE}
         row["prior_guidance_scale"] = PRIOR_GUIDANCE

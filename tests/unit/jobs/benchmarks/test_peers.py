@@ -9,7 +9,9 @@ import pytest
 from jobs import benchmark
 from jobs.benchmarks import peer_requests
 from jobs.benchmarks.peers import peer
+from manifests.config import RunConfig
 from manifests.errors import UsageError
+from manifests.planning.plan import plan
 
 
 def test_what_the_long_run_takes_more_is_the_rate_and_the_rest_of_the_short_one_the_start() -> None:
@@ -28,6 +30,15 @@ def test_mixed_requests_are_of_all_tasks_in_turns_and_batches_of_one(tmp_path: P
     assert all(len({row["task"] for row in batch}) == 1 and len(batch) <= 2 for batch in batches)
     assert [kind for kind, _ in rows[3]["conditions"]] == [rows[3]["prompt"], rows[3]["conditions"][1][0]]
     assert rows[2]["mask"].mode == "L"
+
+
+def test_requests_of_several_tasks_fit_into_one_run(tmp_path: Path) -> None:
+    manifests = []
+    for task in peer_requests.TASKS:
+        manifests.append(str(tmp_path / f"{task}.parquet"))
+        peer_requests.write_manifest(Path(manifests[-1]), task, 2, edge=64, steps=2)
+    planned = plan(RunConfig(manifest=tuple(manifests), output=str(tmp_path / "out"), checkpoint="random"))
+    assert (planned.samples, planned.tasks) == (8, ("img2img", "inpaint", "interpolate", "text2img"))
 
 
 @pytest.mark.parametrize("options", [["--requests", "8", "8"], ["--edge", "100"], ["--torch-python", "/bin/false"]])
