@@ -35,7 +35,9 @@ def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
     options.add_argument("--size", default="full", choices=SIZES, help="of the models; 'random' is a tiny one")
     options.add_argument("--schedules", nargs="+", default=["pools", "phases"], metavar="NAME", help="as generate.py's")
-    options.add_argument("--tasks", nargs="+", default=["text2img", "inpaint"], choices=TASKS, help="in one manifest")
+    options.add_argument(
+        "--tasks", nargs="+", default=["text2img", "inpaint"], choices=TASKS, help="of the last run; the first has one"
+    )
     options.add_argument("--edge", type=int, default=256, metavar="PIXELS", help="of the images")
     options.add_argument("--steps", type=int, default=2, metavar="N", help="of the decoder")
 
@@ -70,11 +72,12 @@ def run(arguments: argparse.Namespace) -> None:
         checkpoint = Path(folder) / "checkpoint"
         write = [sys.executable, "-m", "jobs.benchmarks.memory_checkpoint", arguments.size, str(checkpoint)]
         child.run_checked("writing the checkpoint", write, env=child.plain_environment())
-        for count in range(1, len(arguments.tasks) + 1):
-            tasks = arguments.tasks[:count]
-            manifests = [Path(folder) / f"{task}.parquet" for task in tasks]
-            for task, manifest in zip(tasks, manifests, strict=True):
-                write_manifest(manifest, task, 1, arguments.edge, arguments.steps)
+        tasks: list[str] = []
+        manifests: list[Path] = []
+        for task in arguments.tasks:
+            tasks.append(task)
+            manifests.append(Path(folder) / f"{task}.parquet")
+            write_manifest(manifests[-1], task, 1, arguments.edge, arguments.steps)
             for schedule in arguments.schedules:
                 with tempfile.TemporaryDirectory(dir=folder) as output:
                     made = _run(checkpoint, manifests, Path(output), schedule)

@@ -1,6 +1,6 @@
 """Writes a checkpoint with random float16 weights, of the published size or a tiny one, for `jobs.benchmarks.memory`.
 
-In a process of its own: it takes MindSpore, and the largest model's memory, to ask for the names of all parameters.
+In a process of its own: it asks mindone for the names of all parameters, and holds the weights of the largest model.
 
     python -m jobs.benchmarks.memory_checkpoint full FOLDER
 """

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from manifests.errors import CheckpointError, StorageError
-from workers.checkpoints.locations import COMPONENTS, DECODER, INPAINT, PRIOR, repositories, weight_bytes
-from workers.checkpoints.repository_files import WITHOUT_WEIGHTS
+from workers.checkpoints.locations import repositories, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,14 @@ def weights_of(checkpoint: str, tasks: Iterable[str]) -> Weights | None:
     An inpainting pipeline beside the other one brings its UNet alone: the rest is shared where it is the same
     (workers/kandinsky/pipelines.py), as it is in the published checkpoint.
     """
-    _, *decoders = repositories(tasks)
-    if not decoders:
-        return None
-    held = [(PRIOR, name) for name in COMPONENTS[PRIOR]] + [(decoders[0], name) for name in COMPONENTS[decoders[0]]]
-    if decoders == [DECODER, INPAINT]:
-        held.append((INPAINT, "unet"))
     try:
-        sizes = {place: weight_bytes(checkpoint, *place) for place in held if place[1] not in WITHOUT_WEIGHTS}
+        prior, *decoders = [weight_bytes(checkpoint, repository) for repository in repositories(tasks)]
     except (StorageError, CheckpointError, OSError):
         return None
-    if not all(sizes.values()):
+    if not decoders:
         return None
-    prior = sum(size for (repository, _), size in sizes.items() if repository == PRIOR)
-    return Weights(prior, sum(sizes.values()) - prior)
+    first, *beside = decoders
+    held = [*first.values(), *(sizes["unet"] for sizes in beside)]
+    if not all((*prior.values(), *held)):
+        return None
+    return Weights(sum(prior.values()), sum(held))

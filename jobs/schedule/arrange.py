@@ -86,14 +86,14 @@ def arrange(
     nodes: Sequence[Node],
     time: DeviceTime | None,
     notify: Callable[[str], None],
-    weights: Weights | None = None,
+    weights: Callable[[], Weights | None] = lambda: None,
 ) -> Schedule:
     """Choose the schedule, and size the pools for it.
 
     Args:
         time: what the plan takes of one device; None where nobody can say.
         notify: hears which part of it is the prior's.
-        weights: of the models, where they lie in the memory of the nodes; None: elsewhere, or nobody can say.
+        weights: tells those of the models, None where nobody can; asked only where it counts, as it reads files.
 
     Raises:
         UsageError: the pools cannot run on what the cluster has.
@@ -101,8 +101,8 @@ def arrange(
     cards = max(1, npus(nodes)) if kind == "ascend" else 1
     rows = _piece_rows(planned, cards, time)
     name, reason = _choose(config, kind, cards, time, max(1, math.ceil(planned.samples / rows)))
-    if kind == "cpu" and (config.stage, config.schedule) == ("all", "auto") and weights is not None:
-        too_much = _too_much(size_pools(config, kind, nodes), nodes, weights)
+    if kind == "cpu" and (config.stage, config.schedule) == ("all", "auto") and (held := weights()) is not None:
+        too_much = _too_much(size_pools(config, kind, nodes), nodes, held)
         name, reason = ("phases", too_much) if too_much else (name, reason)
     share = None
     if time is not None and kind == "ascend" and config.stage == "all" and config.prior_actors == "auto":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
@@ -121,7 +122,7 @@ def start(
         device = choose_device(config, npus(nodes))
         times = known()
         time = device_time(config, planned, device.kind, times)
-        weights = weights_of(config.checkpoint, planned.tasks) if device.kind == "cpu" else None
+        weights = partial(weights_of, config.checkpoint, planned.tasks)
         schedule = arrange(config, planned, device.kind, nodes, time, progress.note, weights)
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":

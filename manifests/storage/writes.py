@@ -63,7 +63,7 @@ def _replacing(url: str, lasting: bool = True) -> Iterator[IO[bytes]]:
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         # Not even a temporary file in a folder that is somebody else's by now: this process may be killed before it is
-        # removed.
+        # removed. Not by `_ask`, which stands right before a change and nowhere else.
         if (check := _fence.get()) is not None:
             check()
         make_folder(target.parent)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_submission import free_port
+from tests.nodes import free_port
 
 pytestmark = pytest.mark.ray
 

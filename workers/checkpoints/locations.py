@@ -154,8 +154,8 @@ def component_config(checkpoint: str, repository: str, component: str) -> Mappin
     return content if isinstance(content, dict) else {}
 
 
-def weight_bytes(checkpoint: str, repository: str, component: str) -> int:
-    """What the weights of a component take in float32; 0 where nobody says, and for our own checkpoints' few megabytes.
+def weight_bytes(checkpoint: str, repository: str) -> dict[str, int]:
+    """What the weights of each component take in float32; 0 where nobody says, and in our own checkpoints, a few MB.
 
     Of weights that this node has no copy of, only the size of the files is known; they are taken to be in float32.
 
@@ -163,16 +163,19 @@ def weight_bytes(checkpoint: str, repository: str, component: str) -> int:
         StorageError: the place of the checkpoint cannot be reached.
         CheckpointError: it has no such repository.
     """
+    found = {name: 0 for name in COMPONENTS[repository] if name not in repository_files.WITHOUT_WEIGHTS}
     if checkpoint in OWN:
-        return 0
+        return found
     store = _store(checkpoint)
     copy = Path(checkpoint) / repository if store is None else _copy_here(store, checkpoint, repository)
     if copy is not None:
-        return FLOAT32 * repository_files.elements(copy / component)
+        return {name: FLOAT32 * repository_files.elements(copy / name) for name in found}
     assert store is not None
-    listed = store.listed(repository).items()
-    weights = [file for name, file in listed if name.startswith(f"{component}/") and name.endswith(".safetensors")]
-    return sum(file.size or 0 for file in weights)
+    for name, file in store.listed(repository).items():
+        component = name.partition("/")[0]
+        if component in found and name.endswith(".safetensors"):
+            found[component] += file.size or 0
+    return found
 
 
 def cache_folder() -> Path:

@@ -125,7 +125,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sample_size": 32,
     },
 }
-INPAINT_UNET = {**_UNET, "in_channels": 9}
+
+
+def _inpaint(unet: Mapping[str, Any]) -> dict[str, Any]:
+    """The same UNet where it also sees the masked latents (4) and the mask (1)."""
+    return {**unet, "in_channels": 9}
+
 
 _UNCLIP = {
     "_class_name": "UnCLIPScheduler",
@@ -204,7 +209,7 @@ def config_of(repository: str, component: str) -> Mapping[str, Any]:
         "movq": "VQModel",
     }
     if component == "unet" and repository.endswith("-inpaint"):
-        return INPAINT_UNET
+        return _inpaint(_UNET)
     return CONFIGS[classes[component]]
 
 
@@ -286,5 +291,5 @@ def write(
     ):
         _write_model(prior / component, class_name, configs[class_name], shapes, dtype)
     unet = configs["UNet2DConditionModel"]
-    for repository, config in (("kandinsky-2-1", unet), ("kandinsky-2-1-inpaint", {**unet, "in_channels": 9})):
+    for repository, config in (("kandinsky-2-1", unet), ("kandinsky-2-1-inpaint", _inpaint(unet))):
         _write_decoder(folder / repository, configs, config, shapes, dtype)

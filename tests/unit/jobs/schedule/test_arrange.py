@@ -238,7 +238,9 @@ def test_cpus_take_turns_where_their_memory_is_too_small_for_the_models_of_both_
 ) -> None:
     weights = Weights(prior=6 << 30, decoder=12 << 30)
     nodes = [{"CPU": 8, **({"memory": memory << 30} if memory else {})}]
-    schedule = arrange(config.model_copy(update=given), planned, "cpu", nodes, None, lambda words: None, weights)
+    schedule = arrange(
+        config.model_copy(update=given), planned, "cpu", nodes, None, lambda words: None, lambda: weights
+    )
     assert (schedule.name, schedule.pools.in_turn) == (name, name == "phases")
     if not given and memory == 17:
         assert schedule.reason == "the models of both pools take 18.0 GiB, and Ray has 17.0 GiB for processes"
