@@ -13,13 +13,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import ray
 from ray.data import DataContext
-from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import _AutoscalingCoordinatorActor
+from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.stats import _StatsManager
 from ray.util.annotations import RayDeprecationWarning
@@ -34,8 +32,8 @@ from manifests.errors import KandinskyBatchError, StorageError
 #: Longer than the start of a pool that fetches its weights.
 NO_PROGRESS_TIMEOUT_S = 1800
 
-#: What Ray Data's driver calls of its coordinator of resources, and of the actor that makes metrics.
-COORDINATOR_CALLS = ("request_resources", "get_reserved_resources", "cancel_request")
+#: What Ray Data's driver tells its coordinator of resources, and the actor that makes metrics.
+COORDINATOR_CALLS = ("request_resources", "cancel_request")
 STATS_CALLS = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
 
 #: So often the driver asks whether the run must end.
@@ -76,60 +74,52 @@ def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[N
     try:
         if ours:
             connect(tell)
-        if is_own():
-            # Its one node inherits this process's path.
-            with _helpers_here():
-                yield nodes()
-        else:
+        alone = is_own()
+        if not alone:
+            # Its nodes need not have this process's path.
             check_source()
+        with _engine_of_one_job(alone):
             yield nodes()
     finally:
         if ours:
             ray.shutdown()
 
 
-class _Coordinator(_AutoscalingCoordinatorActor):
-    """Ray Data's coordinator of resources as an object of the driver, called as the actor that it is otherwise."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        super().__init__()
-
-    def _tick(self) -> None:
-        """Called by a thread that Ray Data never ends."""
-        if not self.ended:
-            super()._tick()
-
-    def handle(self) -> Any:
-        """What stands for the actor's handle."""
-
-        def method(name: str) -> Any:
-            return SimpleNamespace(remote=lambda *given, **named: ray.put(getattr(self, name)(*given, **named)))
-
-        return SimpleNamespace(**{name: method(name) for name in COORDINATOR_CALLS})
-
-
 @contextmanager
-def _helpers_here() -> Iterator[None]:
-    """Do without two actors that Ray Data starts beside the pools, each a process that imports all of it first.
+def _engine_of_one_job(alone: bool) -> Iterator[None]:
+    """Ray Data counts on the whole cluster, however many others have asked for a part of it.
 
-    One divides a cluster between several jobs and asks an autoscaler for nodes; the other makes metrics that nobody
-    can find on a cluster without a dashboard.
+    Its coordinator gives all who ask equal parts of the CPUs, the memory and the object store, in whole CPUs, and a job
+    that was killed counts for three more minutes: on four CPUs, after three kills, a run had one, which its prior held,
+    and stood still. How a job divides the cluster is for its pools (jobs/engine/pools.py), and Ray's own scheduler
+    holds who asks for more than there is.
+
+    Args:
+        alone: nobody else can be there. Then the job does without two actors that Ray Data starts beside the pools,
+            each a process that imports all of it first: that coordinator, which also asks an autoscaler for nodes, and
+            one for metrics that nobody can find on a cluster without a dashboard.
     """
-    coordinator = _Coordinator()
-    nothing: dict[str, Any] = {name: lambda *given, **named: None for name in STATS_CALLS}
-    kept = {name: vars(_StatsManager)[name] for name in STATS_CALLS}
-    kept_maker = default_autoscaling_coordinator.get_or_create_autoscaling_coordinator
-    default_autoscaling_coordinator.get_or_create_autoscaling_coordinator = coordinator.handle
-    for name, call in nothing.items():
-        setattr(_StatsManager, name, staticmethod(call))
+    methods: list[tuple[type[Any], str, Any]] = [(Coordinator, "get_reserved_resources", lambda self: _usable())]
+    if alone:
+        methods += [(Coordinator, name, _nothing) for name in COORDINATOR_CALLS]
+        methods += [(_StatsManager, name, staticmethod(_nothing)) for name in STATS_CALLS]
+    kept = [(owner, name, vars(owner)[name]) for owner, name, _ in methods]
+    for owner, name, method in methods:
+        setattr(owner, name, method)
     try:
         yield
     finally:
-        coordinator.ended = True
-        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator = kept_maker
-        for name, call in kept.items():
-            setattr(_StatsManager, name, call)
+        for owner, name, method in kept:
+            setattr(owner, name, method)
+
+
+def _usable() -> dict[str, Node]:
+    """By the ids of nodes, what those have that can run something."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
+
+
+def _nothing(*given: Any, **named: Any) -> None:
+    """What is called in place of an actor that is not there."""
 
 
 class EngineLog(io.TextIOBase):

@@ -1,4 +1,4 @@
-"""A cluster that a job starts for itself has what the job needs; one that is there is taken as it is."""
+"""A cluster that a job starts for itself has what the job needs; one that is there is taken as it is, and whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HELPERS = """
 import ray
 from ray._private import worker
-from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as coordinator
+from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
 from ray.data._internal.stats import _StatsManager
 from jobs.engine.cluster import cluster
 
@@ -24,14 +24,14 @@ class Add:
     def __call__(self, batch):
         return {"id": batch["id"] + self.number}
 
-before = coordinator.get_or_create_autoscaling_coordinator, _StatsManager.update_execution_metrics
+before = dict(vars(Coordinator)), dict(vars(_StatsManager))
 with cluster():
     rows = ray.data.range(6).map_batches(Add, fn_constructor_args=[1], concurrency=1).take_all()
     assert sorted(row["id"] for row in rows) == [1, 2, 3, 4, 5, 6], rows
     helpers = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
     print("actors", *sorted(helpers & {"AutoscalingCoordinator", "datasets_stats_actor"}))
     print("processes", *sorted(worker._global_node.all_processes))
-assert before == (coordinator.get_or_create_autoscaling_coordinator, _StatsManager.update_execution_metrics)
+assert before == (dict(vars(Coordinator)), dict(vars(_StatsManager)))
 """
 
 
@@ -57,3 +57,43 @@ def test_on_a_cluster_that_others_use_too_the_engine_has_its_actors(shared_envir
     found = _helpers(shared_environment)
     assert found["processes"] == []
     assert found["actors"] == ["AutoscalingCoordinator", "datasets_stats_actor"]
+
+
+ASKED_BY_OTHERS = """
+import ray
+from ray.data import DataContext
+from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
+from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import STANDARD_RESOURCE_TYPES
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from jobs.engine.cluster import cluster
+
+class Ask(ExecutionCallback):
+    def on_execution_step(self, executor):
+        limits = executor._resource_manager.get_global_limits()
+        found.add((limits.cpu, limits.memory))
+
+found = set()
+with cluster() as nodes:
+    others = [Coordinator(f"killed-{number}") for number in range(9)]
+    for other in others:
+        other.request_resources([{"CPU": 1.0}], expire_after_s=600, request_remaining=STANDARD_RESOURCE_TYPES)
+    DataContext.get_current().custom_execution_callback_classes = [Ask]
+    ray.data.range(6).map(lambda row: row).take_all()
+    assert found == {(nodes[0]["CPU"], nodes[0]["memory"])}, (found, nodes)
+    for other in others:
+        other.cancel_request()
+"""
+
+
+@pytest.mark.ray
+def test_who_else_has_asked_for_a_part_of_a_cluster_takes_nothing_away(shared_environment: dict[str, str]) -> None:
+    # As jobs do that are killed: Ray Data keeps a part for each of them, for three minutes.
+    ended = subprocess.run(
+        [sys.executable, "-c", ASKED_BY_OTHERS],
+        cwd=ROOT,
+        env=shared_environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert ended.returncode == 0, ended.stderr
