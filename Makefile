@@ -1,7 +1,8 @@
 # What a person types here:
 #   make demo    images for all four tasks from a small example manifest, on this machine's CPU
 #   make test    every test (real Ray, real pipelines; minutes)
-#   make check   formatting, lint, types and the unit tests without models (a minute)
+#   make check   formatting, lint, types and the unit tests without models (minutes)
+#   make lint    the first three of them
 #   make clean   remove what the above made, except .venv
 # Each sets up .venv itself; a second call finds it ready. PYTHON=… picks another interpreter (3.10 to 3.12).
 
@@ -18,10 +19,10 @@ define install
 		|| $(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '$(1)'
 endef
 
-.PHONY: demo test check clean help
+.PHONY: demo test check lint clean help
 
 help:
-	@sed -n '2,6s/^# \{0,3\}//p' Makefile
+	@sed -n '2,7s/^# \{0,3\}//p' Makefile
 
 demo: $(VENV)/.base
 	$(BIN)/python jobs/generate.py --manifest manifests/examples/demo.parquet --output $(DEMO_OUTPUT)
@@ -31,11 +32,13 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.dev
+check: lint
+	$(BIN)/python -m pytest tests/unit -m "not models and not ray" -n 2
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit -m "not models and not ray" -n 2
 
 clean:
 	rm -rf demo-output demo-output.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
