@@ -1,16 +1,17 @@
 """What a run compiles (`--graph auto`): a shape whose batches save more as graphs than compiling it takes.
 
 What a graph saves of a call, and what compiling takes, is measured by every actor that compiles something
-(workers/kandinsky/graph.py) and kept in a run's times; where nothing was measured, nothing is compiled. The choice is
-made once for an output, by its whole plan, and kept there: graphs have other last digits than operators, and an image's
-bytes must not depend on which start, repair or `redo.py` has made it.
+(workers/kandinsky/graph.py) and kept in a run's times. Where nothing was measured, small models on the CPU go by what
+is stated here, and of others nothing is compiled. The choice is made once for an output, by its whole plan, and kept
+there: graphs have other last digits than operators, and an image's bytes must not depend on which start, repair or
+`redo.py` has made it.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.cost.step_times import GraphTimes, StepTimes
@@ -29,6 +30,14 @@ MARGIN = 2.0
 
 #: Parts of the models that a choice is made for, as a compilation names them.
 PRIOR, UNET, MOVQ = "prior", "unet", "movq decode"
+
+#: Of small models on the CPU, where nobody has measured it: a little less than graphs of the demo save on two threads,
+#: and a little more than compiling them takes (`benchmark.py kernels --graph`, workers/README.md). What they save is
+#: Python between the operators, of which larger models have more. MoVQ is not faster as a graph.
+STATED = (
+    GraphTimes(part=UNET, shape=(8, 4, 16, 16), compiling=11.0, graph=0.05, operators=0.11),
+    GraphTimes(part=PRIOR, shape=(8, 96), compiling=2.5, graph=0.012, operators=0.02),
+)
 
 #: Under the output, by the kind of device.
 _NAME = "_run/graphs-{}.json"
@@ -68,12 +77,14 @@ def plan_graphs(
     kind: DeviceKind,
     pools: Pools,
     known: tuple[str, StepTimes] | None,
+    small: Callable[[], bool] = lambda: False,
 ) -> GraphPlan:
     """Choose, or do as the first start of the output has chosen.
 
     Args:
         planned: the whole plan.
         known: step times of an earlier run, and where they stand.
+        small: tells whether the models are small; asked where nobody has measured any graphs.
 
     Raises:
         UsageError: the output was begun with graphs, and now is to go on without.
@@ -88,36 +99,36 @@ def plan_graphs(
         return GraphPlan(EVERYTHING if config.graph == "on" else NOTHING, f"--graph {config.graph}")
     if before is not None:
         return before
-    found = _choose(config, planned, kind, pools, known)
+    figures = _figures(kind, known, small) if planned else None
+    if figures is None:
+        words = f"nobody has measured what graphs save on {kind}: a run with --graph on does, and --times-of takes it"
+        found = GraphPlan(NOTHING, words)
+    else:
+        found = _weigh(config, planned, pools, figures)
     # The prior alone makes no image yet, and its pools say nothing of the decoder's.
     return found if config.stage == "prior" else _keep(config.output, kind, found)
 
 
-def _choose(
-    config: RunConfig,
-    planned: Mapping[Bucket, BucketTally],
-    kind: DeviceKind,
-    pools: Pools,
-    known: tuple[str, StepTimes] | None,
-) -> GraphPlan:
-    figures: dict[str, list[GraphTimes]] = {}
-    for times in known[1].graphs if known is not None and known[1].device == kind else ():
-        figures.setdefault(times.part, []).append(times)
-    if known is None or UNET not in figures or not planned:
-        return GraphPlan(
-            NOTHING,
-            f"nobody has measured what graphs save on {kind}: a run with --graph on does, and --times-of takes it",
-        )
-    return _weigh(config, planned, pools, figures, known[0])
+@dataclass(frozen=True)
+class _Figures:
+    """What graphs save and take, by the part of the models, and who says so."""
+
+    by_part: Mapping[str, Sequence[GraphTimes]]
+    source: str
 
 
-def _weigh(
-    config: RunConfig,
-    planned: Mapping[Bucket, BucketTally],
-    pools: Pools,
-    figures: Mapping[str, list[GraphTimes]],
-    source: str,
-) -> GraphPlan:
+def _figures(kind: DeviceKind, known: tuple[str, StepTimes] | None, small: Callable[[], bool]) -> _Figures | None:
+    """Those of an earlier run on such a device, else those that are stated, if they hold; None where nobody knows."""
+
+    def sorted_out(found: Sequence[GraphTimes], source: str) -> _Figures:
+        return _Figures({part: [one for one in found if one.part == part] for part in (PRIOR, UNET, MOVQ)}, source)
+
+    if known is not None and known[1].device == kind and any(times.part == UNET for times in known[1].graphs):
+        return sorted_out(known[1].graphs, known[0])
+    return sorted_out(STATED, "what small models need on a CPU") if kind == "cpu" and small() else None
+
+
+def _weigh(config: RunConfig, planned: Mapping[Bucket, BucketTally], pools: Pools, figures: _Figures) -> GraphPlan:
     decoders, priors = (max(1, pool.most) * config.share[1] for pool in (pools.decoder, pools.prior))
     steps: Counter[str] = Counter()
     batches: Counter[str] = Counter()
@@ -128,17 +139,21 @@ def _weigh(
         batches[bucket.shape] += tally.batches
         latents[bucket.shape] = config.call_limit.of(bucket.height, bucket.width) * bucket.height * bucket.width / 64
         prior_steps += tally.batches * bucket.prior_steps * (1 + bucket.has_negative)
+
+    def gain(part: str, pixels: float, calls: float) -> _Gain:
+        return _gain(figures.by_part[part], pixels, calls)
+
     # Guidance doubles the rows of the UNet's calls, and those of all measured ones.
-    unet = {shape: _gain(figures[UNET], 2 * latents[shape], count / decoders) for shape, count in steps.items()}
-    shapes = frozenset(shape for shape, gain in unet.items() if gain.net >= 0)
-    movq = sum(_gain(figures.get(MOVQ, ()), latents[shape], batches[shape] / decoders).net for shape in shapes)
-    prior = _gain(figures.get(PRIOR, ()), 1.0, prior_steps / priors)
+    unet = {shape: gain(UNET, 2 * latents[shape], count / decoders) for shape, count in steps.items()}
+    shapes = frozenset(shape for shape, found in unet.items() if found.net >= 0)
+    movq = sum(gain(MOVQ, latents[shape], batches[shape] / decoders).net for shape in shapes)
+    prior = gain(PRIOR, 1.0, prior_steps / priors)
     shape = max(unet, key=lambda one: unet[one].net)
     best = unet[shape]
     return GraphPlan(
         GraphChoice(prior=prior.net >= 0, decoder=shapes, movq=movq > 0),
         f"{best.calls:,.0f} steps of {shape} an actor save {duration(best.saves)}, and compiling takes "
-        f"{duration(best.costs)}, by {source}",
+        f"{duration(best.costs)}, by {figures.source}",
     )
 
 

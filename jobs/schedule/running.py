@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
-from jobs.cost.weights import weights_of
+from jobs.cost.weights import are_small, weights_of
 from jobs.cost.work import device_time
 from jobs.engine.cluster import EngineLog, Room, cluster, engine_log
 from jobs.engine.ledger import unfenced
@@ -127,7 +127,8 @@ def start(
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":
             progress.note(schedule.in_words)
-        graphs = plan_graphs(config, planned.buckets, device.kind, schedule.pools, times)
+        small = partial(are_small, config.checkpoint, planned.tasks)
+        graphs = plan_graphs(config, planned.buckets, device.kind, schedule.pools, times, small)
         if planned.buckets:
             progress.note(graphs.in_words)
         setup = Setup(
