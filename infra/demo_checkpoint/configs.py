@@ -134,7 +134,7 @@ class Budget:
 
     movq: int = 5_500
     clip: int = 700
-    prior: int = 1_500
+    prior: int = 1_000
     prior_pictures: int = 6_000
     unet: int = 5_000
     square: int = 10_000

@@ -64,7 +64,7 @@ class Scene:
 
 
 def sample(rng: np.random.Generator) -> Scene:
-    """A random scene: three in five with one object, a little under one in three with two, the rest with none."""
+    """A random scene: half of them with one object, two in five with two, the rest with none."""
     names = list(COLOURS)
     split, u = "", rng.random()
     if u < 0.12:
@@ -75,7 +75,7 @@ def sample(rng: np.random.Generator) -> Scene:
     else:
         ground = (str(rng.choice(names)),)
     u = rng.random()
-    if u < 0.28:
+    if u < 0.40:
         first, second = (str(o) for o in rng.choice(OBJECTS, 2, replace=False))
         if rng.random() < 0.3:  # something worn, as people ask for it
             second = WORN[rng.random() < 0.3]
@@ -85,7 +85,7 @@ def sample(rng: np.random.Generator) -> Scene:
             first, second = second, first
             above = first not in WORN
         return Scene((first, second), "on" if above else "beside", ground, split)
-    if u < 0.33 or (ground[0] in SCENERIES and u < 0.6):
+    if u < 0.45 or (ground[0] in SCENERIES and u < 0.67):
         return Scene((), "", ground, split)
     place = str(rng.choice(PLACES)) if rng.random() < 0.12 else ""
     size = str(rng.choice(SIZES)) if rng.random() < 0.15 else ""
