@@ -19,10 +19,10 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import embeddings, kernels, make_manifest, plan, resume, scale  # noqa: E402
+from jobs.benchmarks import embeddings, kernels, make_manifest, plan, resume, scale, schedules  # noqa: E402
 from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 
-BENCHMARKS = (embeddings, kernels, make_manifest, plan, resume, scale)
+BENCHMARKS = (embeddings, kernels, make_manifest, plan, resume, scale, schedules)
 
 
 def _parser() -> Parser:

@@ -81,6 +81,21 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **settings})
         self._optionals.title = "help"
 
+    def add_model_options(self) -> None:
+        """`--checkpoint` and `--device` of the scripts that use a finished run's models in their own process."""
+        model = self.add_argument_group("model and device")
+        model.add_argument(
+            "--checkpoint",
+            metavar="FOLDER_URL_OR_OWNER",
+            help="where the run's checkpoint lies now (default: where the run had it)",
+        )
+        model.add_argument(
+            "--device",
+            choices=("auto", "ascend", "cpu"),
+            default="auto",
+            help="auto takes Ascend where this machine has a card (default: auto)",
+        )
+
     def format_help(self) -> str:
         """The whole text of `--help`."""
         self._action_groups.sort(key=lambda group: group is self._optionals)

@@ -27,9 +27,10 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from jobs.cli import EXIT_FAILED_ROWS, EXIT_OK, EXIT_USAGE, parse_command, run_script  # noqa: E402
+from jobs.cost.price import CHIPS, USUAL_CHIP, USUAL_PART, Rate  # noqa: E402
 from jobs.cost.step_times import StepTimes  # noqa: E402
 from jobs.dry_run.input_check import InputCheck, check_inputs  # noqa: E402
-from jobs.dry_run.report import BucketPlan, DryRun, dry_run  # noqa: E402
+from jobs.dry_run.report import BucketPlan, DryRun, PaperPrice, dry_run  # noqa: E402
 from jobs.limits.disk_space import in_units  # noqa: E402
 from jobs.monitoring.pace import duration  # noqa: E402
 from jobs.monitoring.progress import RunProgress  # noqa: E402
@@ -58,6 +59,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="time two batches of each bucket now, on the devices; needs room under OUTPUT/_run/probe meanwhile",
     )
+    own.add_argument(
+        "--chip",
+        metavar="NAME",
+        help=f"whose peak the price on paper takes: {', '.join(CHIPS)} (default: {USUAL_CHIP})",
+    )
+    own.add_argument("--peak", type=float, metavar="TFLOPS", help="that a card could do per second, of another chip")
+    own.add_argument(
+        "--utilization",
+        type=float,
+        metavar="PART",
+        help=f"of the peak, what the models are taken to reach (default: {USUAL_PART})",
+    )
     own.add_argument("--json", action="store_true", help="print JSON for machines instead of the table")
 
 
@@ -70,14 +83,16 @@ def look(config: RunConfig, given: argparse.Namespace) -> DryRun:
     """
     if given.probe and config.times_of is not None:
         raise UsageError("options --probe and --times-of: both say where times come from; give one")
+    rate = Rate.of(given.chip, given.peak, given.utilization)
     with RunProgress() as progress:
         progress.phase("planning")
         began = time.monotonic()
+        config = run_folder.as_begun(config)
         planned = plan_job(config, run_folder.ends_of(config))
         seconds = time.monotonic() - began
         inputs = _check_inputs(config, planned, progress) if given.check_inputs else None
         times = _probe(config, planned, progress) if given.probe else run_folder.known_times(config)
-    return dry_run(config, planned, seconds, times, inputs)
+    return dry_run(config, planned, seconds, times, inputs, rate)
 
 
 def _probe(config: RunConfig, planned: Plan, progress: RunProgress) -> tuple[str, StepTimes] | None:
@@ -106,6 +121,8 @@ def show(found: DryRun, console: Console) -> None:
         if problems:
             _show_problems(title, problems, console)
     _say(console, _cost(found))
+    if found.paper is not None:
+        _say(console, _on_paper(found.paper))
 
 
 def _say(console: Console, text: str) -> None:
@@ -187,6 +204,16 @@ def _cost(found: DryRun) -> str:
         part = found.done.images_left / found.images
         left = f"; {100 * part:.1f} % of it is left, {duration(3600 * cost.hours * part)}"
     return f"\nestimate: {hours}, {pools}, {in_units(cost.bytes)}{left}\n          from {cost.source}{scaled}"
+
+
+def _on_paper(price: PaperPrice) -> str:
+    work = price.prior_tflop + price.decoder_tflop
+    hours = duration(3600 * price.card_hours)
+    chip = f" ({price.chip})" if price.chip else ""
+    return (
+        f"on paper: {_number(work)} TFLOP, {price.prior_tflop / work:.1%} of it the prior's: {hours} of one card at "
+        f"{price.part:.0%} of {price.peak_tflops:g} TFLOP/s{chip}"
+    )
 
 
 def _number(value: float) -> str:

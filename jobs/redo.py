@@ -34,6 +34,7 @@ from jobs.replay.recorded import Recorded, find  # noqa: E402
 from jobs.replay.request import parse_changes, request_batch  # noqa: E402
 from manifests import storage  # noqa: E402
 from manifests.errors import SUCCESS, UsageError  # noqa: E402
+from manifests.scores import NONE  # noqa: E402
 from workers.device.device import DeviceKind, device_here  # noqa: E402
 from workers.stages.encode import encode_image  # noqa: E402
 
@@ -56,18 +57,7 @@ def _parser() -> Parser:
     how.add_argument("--alone", action="store_true", help="in a device call of one row, however many the run's had")
     how.add_argument("--to", metavar="FILE_OR_URL", help="the PNG file to write (default: KEY.png in this folder)")
     how.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    model = parser.add_argument_group("model and device")
-    model.add_argument(
-        "--checkpoint",
-        metavar="FOLDER_URL_OR_OWNER",
-        help="where the run's checkpoint lies now (default: where the run had it)",
-    )
-    model.add_argument(
-        "--device",
-        choices=("auto", "ascend", "cpu"),
-        default="auto",
-        help="auto takes Ascend where this machine has a card (default: auto)",
-    )
+    parser.add_model_options()
     return parser
 
 
@@ -100,7 +90,7 @@ def main() -> int:
     rows = 1 if given.alone else together
     batch = request_batch(recorded, changes, rows)
     place = {"checkpoint": one_spelling(given.checkpoint)} if given.checkpoint else {}
-    config = recorded.config.model_copy(update={"share_devices": False, "dump_latents": False, **place})
+    config = recorded.config.model_copy(update={"share_devices": False, "dump_latents": False, "scores": NONE, **place})
     kind, began = device_here(given.device), time.monotonic()
     made = make(recorded, batch, config, kind, lambda doing: print(doing, file=sys.stderr, flush=True))
     size = (made.row["width"], made.row["height"])

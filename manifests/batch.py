@@ -9,23 +9,26 @@ travel inside that row as one Arrow table in IPC form. What the stages read, add
     prior    prompt, negative_prompt, condition_inputs   image_embeds, negative_image_embeds          condition_inputs
              (rows without both embeddings)
     decoder  prompt, negative_prompt, *_embeds, *_pixels pixels                                       *_embeds, *_pixels
+    scores   pixels, image_embeds, *_pixels, …           columns of manifests/scores.py
     encode   pixels, every record column                 encoded                                      pixels
 
 Pixels are raw uint8, row-major: `image_pixels` and `pixels` are (height, width, 3) RGB, `mask_pixels` is
 (height, width) with 255 = repaint; a condition's image is (size, size, 3) RGB, cropped the way CLIP wants it.
 Embeddings are fixed-size lists of float32 or float16, as wide as the prior's embedding_dim. With an embedding store the
 plan's step puts in those that are known, and new ones stay until the part (workers/embeddings/storing.py).
+Where calls are short several batches travel as one row (`pack`), because the engine moves some thirty rows a second.
 With `dump_latents` the decoder also adds `latents`: the bytes of a .npy file, (4, height / 8, width / 8) in the model's
 dtype, which stays until the shard.
 With `dedupe` the plan also adds `same_as`, the key of another sample of the batch whose image the sample gets: stages
 pass it by, and encode copies the pixels first (`Batch.with_copies`).
+With `scores` the prior leaves `condition_inputs` to the decoder's actor, which scores what it has made.
 A stage works only on samples whose `status` is "success", and sets `status` and `error_message` where it fails one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +36,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from manifests.errors import SUCCESS, RowError
+from manifests.scores import BY_CLIP
 
 #: `condition_inputs`: an interpolation's conditions with decoded images, raw RGB of (size, size, 3).
 CONDITION_INPUT_TYPE = pa.list_(
@@ -40,10 +44,15 @@ CONDITION_INPUT_TYPE = pa.list_(
 )
 
 #: What a copy takes from its original.
-COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents")
+COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents", *BY_CLIP)
 
 #: Under which a block's schema has its bucket's shape.
 SHAPE_KEY = b"shape"
+
+
+def bucket_words(task: str, width: int, height: int, steps: int) -> str:
+    """What a person calls a bucket, in reports and metrics alike."""
+    return f"{task} {width} x {height}, {steps} steps"
 
 
 class Bucket(BaseModel):
@@ -62,10 +71,42 @@ class Bucket(BaseModel):
     has_negative: bool
 
     @property
+    def words(self) -> str:
+        """What a person calls it; buckets that differ in guidance, strength or prior settings alone share it."""
+        return bucket_words(self.task, self.width, self.height, self.steps)
+
+    @property
     def shape(self) -> str:
         """What a decoder is compiled and loaded for, beside the number of rows; equal for what can share that."""
         model = "text2img" if self.task == "interpolate" else self.task
         return f"{model} {self.width}x{self.height}{' guided' if self.guidance_scale > 1 else ''}"
+
+
+#: The column of a row that holds several batches.
+_PACK = "pack"
+
+
+def pack(blocks: Sequence[pa.Table]) -> pa.Table:
+    """Several blocks of one batch each as one row, which nothing can tear either."""
+    sink = pa.BufferOutputStream()
+    table = pa.concat_tables(blocks)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.table({_PACK: pa.array([sink.getvalue().to_pybytes()], pa.large_binary())})
+
+
+def unpack(block: pa.Table) -> list[pa.Table]:
+    """The blocks of one batch each in a block of any number of rows, packed or not."""
+    if _PACK not in block.column_names:
+        return [block.slice(row, 1) for row in range(block.num_rows)]
+    packs = (pa.ipc.open_stream(buffer.as_buffer()).read_all() for buffer in block.column(_PACK))
+    return [table.slice(row, 1) for table in packs for row in range(table.num_rows)]
+
+
+def on_each(block: pa.Table, work: Callable[[pa.Table], pa.Table]) -> pa.Table:
+    """A stage's work on each batch of a block, which stays packed if it is."""
+    made = [work(each) for each in unpack(block)]
+    return pack(made) if _PACK in block.column_names else pa.concat_tables(made)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ from manifests.errors import SUCCESS, StorageError, general
 #: Where parts are staged, under the output.
 PARTS_FOLDER = "_run/parts"
 
+#: Stats files, or indexes, read at the same time; on an object store each is one round trip.
+READERS = 16
+
 _STATS_NAME = re.compile(r"^(\d{5,})_stats\.json$")
 _PART_NAME = re.compile(r"^(\d{5,})\.arrow$")
 _FOLDER_NAME = re.compile(r"^(\d{5,})/?$")

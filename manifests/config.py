@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests import storage
+from manifests.scores import NONE as NO_SCORES
+from manifests.scores import PATTERN, SCORES, parse
 
 ImageFormat = Literal["png", "jpg", "webp"]
 
@@ -156,6 +158,14 @@ class RunConfig(BaseModel):
         Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the decoder pool: auto, N or MIN:MAX"),
         Option("devices", "MIN:MAX"),
     ] = "auto"
+    schedule: Annotated[
+        Literal["auto", "pools", "phases"],
+        Field(
+            description="'pools' divides the devices between prior and decoder, 'phases' has all of them embed a piece "
+            "of the manifest and then decode it, 'auto' takes what keeps more of them busy"
+        ),
+        Option("devices"),
+    ] = "auto"
     times_of: Annotated[
         str | None,
         Field(
@@ -169,6 +179,14 @@ class RunConfig(BaseModel):
         Field(description="run the models as compiled graphs; each new shape is compiled before its first batch"),
         Option("devices"),
     ] = False
+    attention: Annotated[
+        Literal["auto", "plain", "fused"],
+        Field(
+            description="Ascend: 'fused' takes one operator for it, 'plain' does not; 'auto' takes it where a small "
+            "case on the device shows that it runs and agrees; the CPU's is plain"
+        ),
+        Option("devices"),
+    ] = "auto"
     deterministic: Annotated[
         bool,
         Field(description="Ascend: slower kernels that give the same bits in every run; the CPU's do anyway"),
@@ -223,6 +241,20 @@ class RunConfig(BaseModel):
     quality: Annotated[
         int, Field(ge=1, le=100, description="of jpg and webp, 1 to 100"), Option("output format", "N")
     ] = 95
+    mark: Annotated[
+        bool,
+        Field(description="say in the images' XMP metadata that a model has made them (IPTC DigitalSourceType)"),
+        Option("output format"),
+    ] = True
+    scores: Annotated[
+        str,
+        Field(
+            pattern=PATTERN,
+            description=f"columns of the index that say how images came out: {', '.join(SCORES)}, with commas "
+            "between, or 'all'",
+        ),
+        Option("output format", "NAMES"),
+    ] = NO_SCORES
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
@@ -243,6 +275,11 @@ class RunConfig(BaseModel):
         if self.embeddings is None:
             return storage.join(self.output, "_run/embeddings")
         return None if self.embeddings == NO_EMBEDDINGS else self.embeddings
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The scores that images get."""
+        return parse(self.scores)
 
     @property
     def share(self) -> tuple[int, int]:

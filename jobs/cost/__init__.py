@@ -1,1 +1,1 @@
-"""What a plan will take: measured step times, estimates, and the split of the devices."""
+"""What a plan will take: measured step times, estimates, and the time of a device that follows."""

@@ -102,15 +102,6 @@ def total(
     )
 
 
-def prior_share(planned: Mapping[Bucket, BucketTally], times: StepTimes, batch_size: int) -> float | None:
-    """What part of the device time of a plan is the prior's; None where nothing says."""
-    if not planned or not times.buckets:
-        return None
-    cost = total(costs_of(planned, times, batch_size), planned, times, "")
-    seconds = cost.prior_hours + cost.decoder_hours
-    return cost.prior_hours / seconds if seconds else None
-
-
 def _most_alike(bucket: Bucket, measured: Iterable[BucketTimes]) -> BucketTimes:
     """The same bucket, else one of the same task with about as much work, else one with about as much work."""
 

@@ -108,6 +108,15 @@ class Stopwatch:
         for stage, seconds in receipt.seconds.items() if receipt.count == measured.size else ():
             measured.seconds[stage].append(seconds)
 
+    def add_prior(self, bucket: Bucket, rows: int, seconds: float) -> None:
+        """Note a batch that the prior alone has worked on; the decoder's time comes with its receipt."""
+        measured = self._buckets[bucket]
+        if rows > measured.size:
+            measured.size = rows
+            measured.seconds.clear()
+        if rows == measured.size:
+            measured.seconds[PRIOR].append(seconds)
+
     def _note_course(self, receipt: Receipt) -> None:
         """Keep every batch, then every second one, every fourth …, so that there are never more than MARKS."""
         _, written, failed = self._last
@@ -143,5 +152,7 @@ class Stopwatch:
                     bytes_per_image=round(measured.bytes / measured.images, 1),
                 )
                 for bucket, measured in self._buckets.items()
+                # What was only embedded yet is nothing that an image could be priced by.
+                if DECODER in measured.seconds and measured.images
             ),
         )

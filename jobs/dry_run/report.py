@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from jobs.cost.estimate import BucketCost, Estimate, costs_of, total
+from jobs.cost.price import Rate, models_of, plan_flops
 from jobs.cost.step_times import StepTimes
 from jobs.dry_run.input_check import InputCheck
 from jobs.limits import disk_space
@@ -42,6 +43,26 @@ class BucketPlan(BaseModel):
     cost: BucketCost | None
 
 
+class PaperPrice(BaseModel):
+    """What the whole plan takes by the FLOPs of its models, nothing measured, padding included.
+
+    Attributes:
+        prior_tflop, decoder_tflop: of each stage.
+        chip: whose peak it is; None where the peak was given.
+        peak_tflops, part: what a card could do per second, and what of it it is taken to do.
+        card_hours: of all stages on such a card.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    prior_tflop: float
+    decoder_tflop: float
+    chip: str | None
+    peak_tflops: float
+    part: float
+    card_hours: float
+
+
 class Done(BaseModel):
     """What the output holds already, of this job's share of the plan.
 
@@ -75,6 +96,7 @@ class DryRun(BaseModel):
         disk: of the output, and what is left to write; None on object stores and where nothing is left.
         refused: why `generate` would not begin; None where it would.
         estimate: of the whole plan; None where nothing was measured.
+        paper: of the whole plan, with nothing measured; None where the checkpoint's configs cannot be read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -102,6 +124,7 @@ class DryRun(BaseModel):
     disk: DiskSpace | None
     refused: str | None
     estimate: Estimate | None
+    paper: PaperPrice | None = None
 
     @property
     def can_run(self) -> bool:
@@ -120,6 +143,7 @@ def dry_run(
     seconds: float,
     times: tuple[str, StepTimes] | None = None,
     inputs: InputCheck | None = None,
+    rate: Rate | None = None,
 ) -> DryRun:
     """Put together what is known of a plan.
 
@@ -127,6 +151,7 @@ def dry_run(
         seconds: how long planning took.
         times: where step times come from, and the times.
         inputs: what was found out about them; None where nobody looked.
+        rate: what the price on paper is made with.
 
     Raises:
         StorageError: the output cannot be listed.
@@ -170,6 +195,22 @@ def dry_run(
         disk=disk,
         refused=_refusal(config, planned, done, disk),
         estimate=total(costs, planned.buckets, times[1], times[0]) if times is not None and costs else None,
+        paper=_paper(config, planned, rate or Rate()),
+    )
+
+
+def _paper(config: RunConfig, planned: Plan, rate: Rate) -> PaperPrice | None:
+    models = models_of(config.checkpoint, "inpaint" in planned.tasks) if planned.buckets else None
+    if models is None:
+        return None
+    work = plan_flops(planned.buckets, models, config.batch_size)
+    return PaperPrice(
+        prior_tflop=work.prior / 1e12,
+        decoder_tflop=work.decoder / 1e12,
+        chip=rate.chip,
+        peak_tflops=rate.peak,
+        part=rate.part,
+        card_hours=rate.seconds(sum(work)) / 3600,
     )
 
 

@@ -87,5 +87,9 @@ class ShapeAffinity(ExecutionCallback):
 
 
 def _shape(bundle: Any) -> bytes:
-    """Empty for rejected rows, which need no device."""
-    return (bundle.schema.metadata or {}).get(SHAPE_KEY, b"")
+    """Empty for rejected rows, which need no device, and for all but the first batch that a task yields.
+
+    Ray Data tells the schema of that one alone; where shapes differ, the stage before the pool makes one batch a task.
+    """
+    metadata = None if bundle.schema is None else bundle.schema.metadata
+    return (metadata or {}).get(SHAPE_KEY, b"")

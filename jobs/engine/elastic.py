@@ -39,8 +39,10 @@ class RunAhead(BackpressurePolicy):
         if len(pools) < 2 or pools[0][0] is not op:
             return True
         decoder, pool = pools[1]
-        ahead = op.num_active_tasks() + self._topology[decoder].total_enqueued_input_blocks()
-        return ahead + pool.num_tasks_in_flight() < AHEAD_PER_DECODER * max(1, pool.current_size())
+        # What waits inside of the prior's operator for an actor, or has left one and is not handed on yet, counts too.
+        at_prior = op.internal_input_queue_num_blocks() + op.num_active_tasks() + op.internal_output_queue_num_blocks()
+        at_decoder = self._topology[decoder].total_enqueued_input_blocks() + pool.num_tasks_in_flight()
+        return at_prior + at_decoder < AHEAD_PER_DECODER * max(1, pool.current_size())
 
 
 class GrowDecoder(ExecutionCallback):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 import ray
 
+from manifests import storage
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
@@ -51,6 +52,10 @@ class Wanted(Protocol):
 
     def narrow(self, batch: Batch) -> Batch:
         """The wanted rows of a wanted batch."""
+
+
+def unfenced() -> None:
+    """Stands for a fence where there is no lease."""
 
 
 class Ledger:
@@ -131,6 +136,7 @@ class Sealer:
         batches: of each shard what the task must know about its batches: how many, or which.
         task: `seal`, or another with its arguments.
         tell: hears of each shard that is sealed.
+        fence: asked by the task before it replaces or removes a file of the output.
     """
 
     def __init__(
@@ -139,6 +145,7 @@ class Sealer:
         batches: Mapping[int, Any],
         task: Callable[..., object] | None = None,
         tell: Callable[[int], None] = lambda shard: None,
+        fence: Callable[[], None] = unfenced,
     ) -> None:
         self._config = config
         self._batches = batches
@@ -146,8 +153,9 @@ class Sealer:
         self._waiting: deque[int] = deque()
         self._running: dict[Any, int] = {}
         self._errors: list[KandinskyBatchError] = []
+        self._given = (fence, task or seal)
         # No CPU share: it must run although pools and tasks hold all of them. A task that dies is run again.
-        self._task = ray.remote(num_cpus=0, max_retries=3)(task or seal)
+        self._task = ray.remote(num_cpus=0, max_retries=3)(_behind)
 
     def add(self, shard: int) -> None:
         """Seal this shard as soon as there is room."""
@@ -169,7 +177,8 @@ class Sealer:
                 raise refused
         while self._waiting and len(self._running) < MAX_SEALS:
             shard = self._waiting.popleft()
-            reference = self._task.remote(shard, self._batches[shard], self._config.output, self._config)
+            place = (shard, self._batches[shard], self._config.output, self._config)
+            reference = self._task.remote(*self._given, *place)
             self._running[reference] = shard
 
     def finish(self, tell: Callable[[int], None] = lambda left: None) -> None:
@@ -194,3 +203,9 @@ class Sealer:
             self._errors.append(cause or KandinskyBatchError(f"a shard could not be sealed: {error.cause!r}"))
         except ray.exceptions.RayError as error:
             self._errors.append(KandinskyBatchError(f"a shard could not be sealed: {error}"))
+
+
+def _behind(fence: Callable[[], None], task: Callable[..., object], *given: object) -> object:
+    """The task, in a process of its own, behind the fence."""
+    with storage.fenced(fence):
+        return task(*given)

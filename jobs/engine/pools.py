@@ -6,6 +6,7 @@ words before anything starts. Ray Data itself does not count NPUs: an actor that
     own cards:     prior 1, decoder 7 of 8 NPUs; when the prior's work is done the decoder grows to 8. Where an
                    earlier run has measured both, they get devices in proportion to their work
     shared cards:  decoder 8 of 8 NPUs, and beside some of them a prior actor (`--share-devices`)
+    in turn:       prior 8 of 8 NPUs, then decoder 8 of 8 (jobs/schedule/phases.py)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, UsageError
@@ -58,6 +59,7 @@ class Pools:
         actor_share, task_share: of the CPUs that Ray counts, for one actor and for one task; 0 until `_with_cpus`.
         threads: of one actor's numeric libraries; Ray would set 1 for a share of one CPU or less. 0 until then, too.
         shared: prior actors share cards with decoder actors.
+        in_turn: one pool runs after the other, each with all devices; `of_phase` gives the one that runs.
     """
 
     kind: DeviceKind
@@ -68,6 +70,7 @@ class Pools:
     task_share: float = 0.0
     threads: int = 0
     shared: bool = False
+    in_turn: bool = False
 
     def actor_options(self) -> dict[str, Any]:
         """Ray options of a device actor."""
@@ -85,16 +88,27 @@ class Pools:
     def in_words(self) -> str:
         """How many actors a pipeline begins with."""
         sizes = [(self.prior.most, "prior"), (self.beside_prior, "decoder")]
-        return " and ".join(f"{most} {name}" for most, name in sizes if most) + " actors"
+        return (", then " if self.in_turn else " and ").join(
+            f"{most} {name}" for most, name in sizes if most
+        ) + " actors"
 
     @property
     def needs(self) -> dict[str, float]:
         """What all of it takes of the cluster, by Ray's names of resources."""
         actors = self.prior.most + self.beside_prior
+        if self.in_turn:
+            actors = max(self.prior.most, self.beside_prior)
         needs = {"CPU": actors * self.actor_share + TASK_KINDS * self.task_share}
         if self.kind == "ascend":
-            needs["NPU"] = self.beside_prior + (0 if self.shared else self.prior.most)
+            needs["NPU"] = self.beside_prior if self.shared else actors
         return needs
+
+    def of_phase(self, stage: Literal["prior", "decoder"]) -> Pools:
+        """The one pool of two that take turns."""
+        none = PoolSize(0, 0)
+        if stage == "prior":
+            return replace(self, decoder=none, beside_prior=0, in_turn=False)
+        return replace(self, prior=none, in_turn=False)
 
 
 #: What a node has, by Ray's names of resources.
@@ -111,23 +125,35 @@ def npus(nodes: Sequence[Node]) -> int:
     return int(total(nodes, "NPU"))
 
 
-def size_pools(config: RunConfig, kind: DeviceKind, nodes: Sequence[Node], prior_share: float | None = None) -> Pools:
+def size_pools(
+    config: RunConfig,
+    kind: DeviceKind,
+    nodes: Sequence[Node],
+    prior_share: float | None = None,
+    in_turn: bool = False,
+) -> Pools:
     """Sizes of both pools for this cluster.
 
     Args:
         config: its `prior_actors`, `decoder_actors`, `share_devices` and `device_memory`.
         kind: 'ascend' or 'cpu'.
         nodes: of the cluster, those that are alive.
-        prior_share: of the device time of this run, what the prior will take; None: nothing was measured.
+        prior_share: of the device time of this run, what the prior will take; None: nobody knows.
+        in_turn: one pool is to run after the other.
 
     Raises:
-        UsageError: the pools cannot run at the same time on what the cluster has.
+        UsageError: the pools cannot run, or not at the same time, on what the cluster has.
     """
     prior = _asked("prior_actors", config.prior_actors)
     decoder = _asked("decoder_actors", config.decoder_actors)
     cards = npus(nodes) if kind == "ascend" else 0
     if config.stage != "all":
         return _with_cpus(_one_pool(config.stage, kind, cards, prior, decoder), nodes)
+    if in_turn:
+        prior, decoder = (
+            _on_all(kind, cards, stage, asked) for stage, asked in (("prior", prior), ("decoder", decoder))
+        )
+        return _with_cpus(Pools(kind, prior, decoder, decoder.most, in_turn=True), nodes)
     if kind == "cpu":
         prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
         return _with_cpus(Pools(kind, prior, decoder, decoder.most), nodes)
@@ -147,14 +173,15 @@ def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
     beside = pools.beside_prior
     if pools.kind == "ascend":
         left = npus(nodes)
-        # One card for each pool that there is, or one for both where they share.
-        for_decoder = 0 if pools.shared or not decoder.most else 1
+        # One card for each pool that there is, or one for both where they share it or take turns.
+        together = pools.shared or pools.in_turn
+        for_decoder = 0 if together or not decoder.most else 1
         needed = for_decoder + (1 if prior.most else 0)
         if left < needed:
             raise IncompleteRunError(f"the pools need {needed} NPUs or more, and {left} of the cluster's are left")
         most = min(prior.most, left - for_decoder)
         prior = PoolSize(min(prior.least, most), most)
-        beside = min(beside, left if pools.shared else left - most)
+        beside = min(beside, left if together else left - most)
         decoder = PoolSize(min(decoder.least, beside), min(decoder.most, left))
     return _with_cpus(replace(pools, prior=prior, decoder=decoder, beside_prior=beside), nodes)
 
@@ -168,7 +195,7 @@ def without_prior(pools: Pools, nodes: Sequence[Node]) -> Pools:
 def _with_cpus(pools: Pools, nodes: Sequence[Node]) -> Pools:
     """Share the CPUs out among all processes."""
     cpus = total(nodes, "CPU") or 1.0
-    actors = pools.prior.most + pools.decoder.most
+    actors = (max if pools.in_turn else sum)((pools.prior.most, pools.decoder.most))
     room = cpus * ACTORS_PART / actors
     # An actor can only be where its card is, so all of a node's actors must fit its CPUs, with room for one task.
     cards = [node for node in nodes if node.get("NPU", 0) >= 1] if pools.kind == "ascend" else []
@@ -196,14 +223,19 @@ def _asked(name: str, value: str) -> PoolSize | None:
 
 def _one_pool(stage: str, kind: DeviceKind, cards: int, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:
     """The one pool of `--stage prior` or `--stage decode`, on all devices unless told otherwise."""
-    all_cards = PoolSize(max(1, cards), max(1, cards))
-    size = (prior if stage == "prior" else decoder) or all_cards
+    none = PoolSize(0, 0)
+    if stage == "prior":
+        return Pools(kind, _on_all(kind, cards, "prior", prior), none, 0)
+    size = _on_all(kind, cards, "decoder", decoder)
+    return Pools(kind, none, size, size.most)
+
+
+def _on_all(kind: DeviceKind, cards: int, stage: str, asked: PoolSize | None) -> PoolSize:
+    """A pool that has all devices to itself."""
+    size = asked or PoolSize(max(1, cards), max(1, cards))
     if kind == "ascend" and size.least > cards:
-        option = "--prior-actors" if stage == "prior" else "--decoder-actors"
-        raise UsageError(f"option {option}: asks for {size.least} NPUs, but the cluster has {cards}")
-    most = min(size.most, max(1, cards)) if kind == "ascend" else size.most
-    size, none = PoolSize(size.least, most), PoolSize(0, 0)
-    return Pools(kind, size, none, 0) if stage == "prior" else Pools(kind, none, size, size.most)
+        raise UsageError(f"option --{stage}-actors: asks for {size.least} NPUs, but the cluster has {cards}")
+    return PoolSize(size.least, min(size.most, max(1, cards)) if kind == "ascend" else size.most)
 
 
 def _on_own_cards(npus: int, prior: PoolSize | None, decoder: PoolSize | None, share: float) -> Pools:

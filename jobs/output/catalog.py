@@ -24,9 +24,8 @@ import pyarrow.parquet as pq
 from jobs.output.summary import Summary, summarize
 from jobs.output.tar_members import open_members
 from jobs.run import run_folder
-from jobs.run.outcome import READERS
 from manifests import storage
-from manifests.commit import ShardStats, index_name
+from manifests.commit import READERS, ShardStats, index_name
 from manifests.errors import SUCCESS, StorageError, first_line
 from manifests.planning.layout import shards_of
 from manifests.records import RECORD_NAMES
@@ -187,7 +186,7 @@ class Catalog:
     def _named(self, shard: int, names: Collection[tuple[str, int]]) -> dict[tuple[str, int], Row]:
         """The rows of a shard that are named so."""
         ids = pa.array(sorted({name for name, _ in names}))
-        with _index(self.output, shard) as file:
+        with open_index(self.output, shard) as file:
             table = file.read(columns=["id", "image_index"])
         places = np.flatnonzero(_true(pc.is_in(table["id"], value_set=ids)))
         return {name: row for row in self._read(shard, places) if (name := _name(row)) in names}
@@ -210,7 +209,7 @@ class Catalog:
 
     def _wanted(self, query: Query, stats: ShardStats) -> Positions:
         def look() -> Positions:
-            with _index(self.output, stats.shard) as file:
+            with open_index(self.output, stats.shard) as file:
                 return query.holds(file.read(columns=query.columns()))
 
         return self._positions.get((query, stats.parquet.sha256), look)
@@ -231,30 +230,47 @@ def read_row(output: str, shard: int, key: str) -> Row | None:
     Raises:
         StorageError: the index cannot be read.
     """
-    with _index(output, shard) as file:
+    with open_index(output, shard) as file:
         found = file.read(columns=["key"])["key"].index(key).as_py()
     rows = read_rows(output, shard, np.array([found])) if found >= 0 else []
     return rows[0] if rows else None
 
 
 def read_rows(output: str, shard: int, positions: Positions) -> list[dict[str, Any]]:
-    """The records at some ascending positions of an index; of its row groups only those that hold them are read.
+    """The records at some positions of an index.
 
     Raises:
         StorageError: the index cannot be read.
     """
-    with _index(output, shard) as file:
+    rows: list[dict[str, Any]] = read_table(output, shard, positions, RECORD_NAMES).to_pylist()
+    return rows
+
+
+def read_table(output: str, shard: int, positions: Positions, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows at some positions of an index, in their order; of its row groups only those that hold them are read.
+
+    Args:
+        columns: that are wanted; None for all.
+
+    Raises:
+        StorageError: the index cannot be read.
+    """
+    with open_index(output, shard) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = np.unique(np.searchsorted(ends, positions, side="right"))
         places = np.concatenate([np.arange(ends[group] - sizes[group], ends[group]) for group in groups])
-        table = file.read_row_groups(groups.tolist(), columns=list(RECORD_NAMES))
-    rows: list[dict[str, Any]] = table.take(pa.array(np.searchsorted(places, positions))).to_pylist()
-    return rows
+        table = file.read_row_groups(groups.tolist(), columns=None if columns is None else list(columns))
+    return table.take(pa.array(np.searchsorted(places, positions)))
 
 
 @contextlib.contextmanager
-def _index(output: str, shard: int) -> Iterator[pq.ParquetFile]:
+def open_index(output: str, shard: int) -> Iterator[pq.ParquetFile]:
+    """The index of a shard.
+
+    Raises:
+        StorageError: it cannot be read, also where the block meets that.
+    """
     try:
         with storage.open_arrow(storage.join(output, index_name(shard))) as source:
             yield pq.ParquetFile(source)

@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.output.product import Product, ProductFinder
 from manifests import storage
+from manifests.batch import bucket_words
 from manifests.commit import ShardStats, index_name
 from manifests.errors import SUCCESS, StorageError, first_line, general
 from manifests.records import RECORD_NAMES
@@ -28,7 +30,7 @@ from manifests.requests.schema import SETTINGS
 #: What the rows of one bucket share (manifests/batch.py), as far as the index has it.
 BUCKET_COLUMNS = ("task", *SETTINGS)
 
-#: Rows of one bucket from one shard.
+#: Rows of one bucket from one shard, where it is in enough of them.
 PER_SHARD = 6
 
 #: Failed rows that are shown of each kind.
@@ -60,7 +62,7 @@ class BucketSample:
         task, height, width, steps, guidance, prior_steps, prior_guidance, strength = self.values
         strength_words = "" if strength is None else f", strength {strength:g}"
         return (
-            f"{task} {width} x {height}, {steps} steps, guidance {guidance:g}{strength_words}, "
+            f"{bucket_words(task, width, height, steps)}, guidance {guidance:g}{strength_words}, "
             f"prior {prior_steps} steps, guidance {prior_guidance:g}"
         )
 
@@ -74,12 +76,14 @@ class Sample:
         failures: examples of failed rows, by status.
         reasons: how often each (status, reason) came; of a reason only what many rows share is kept.
         unreadable: what is wrong with indexes that could not be read.
+        product: what the manifest is a product of; None where it is none.
     """
 
     buckets: list[BucketSample]
     failures: Mapping[str, list[Row]]
     reasons: Counter[tuple[str, str]]
     unreadable: list[str]
+    product: Product | None
 
 
 class _Bucket:
@@ -103,11 +107,12 @@ class _Bucket:
         return [row for turn in turns for row in turn if row is not None][:most]
 
 
-def draw_sample(output: str, stats: Sequence[ShardStats], seed: int, per_bucket: int) -> Sample:
+def draw_sample(output: str, stats: Sequence[ShardStats], requests: int, seed: int, per_bucket: int) -> Sample:
     """Read every index once, and choose.
 
     Args:
         stats: of the sealed shards.
+        requests: rows of the manifest.
         seed: another one shows other rows.
         per_bucket: rows of a bucket, at most.
     """
@@ -115,10 +120,12 @@ def draw_sample(output: str, stats: Sequence[ShardStats], seed: int, per_bucket:
     failures: dict[str, list[Row]] = defaultdict(list)
     reasons: Counter[tuple[str, str]] = Counter()
     unreadable: list[str] = []
+    finder = ProductFinder(output, requests)
     shards = -(-per_bucket // PER_SHARD)
     for shard in stats:
         try:
             table = read_index(output, shard.shard)
+            finder.add(shard.shard, table)
         except (StorageError, FileNotFoundError, OSError, pa.ArrowException) as error:
             unreadable.append(f"{index_name(shard.shard)}: {first_line(error)}")
             continue
@@ -126,13 +133,13 @@ def draw_sample(output: str, stats: Sequence[ShardStats], seed: int, per_bucket:
         made = table.filter(is_made)
         shard_hash = int(_hashes([str(shard.shard)], seed)[0])
         for values, positions in _by_bucket(made):
-            rows = [{**row, "shard": shard.shard} for row in _choose(made, positions, seed)]
+            rows = [{**row, "shard": shard.shard} for row in _choose(made, positions, seed, per_bucket)]
             buckets[values].add(len(positions), shard_hash, shard.shard, rows, shards)
         if shard.failed:
             _collect_failures(table.filter(pc.invert(is_made)), failures, reasons)
     samples = [BucketSample(values, bucket.images, bucket.rows(per_bucket)) for values, bucket in buckets.items()]
     samples.sort(key=lambda sample: (-sample.images, str(sample.values)))
-    return Sample(samples, failures, reasons, unreadable)
+    return Sample(samples, failures, reasons, unreadable, finder.product())
 
 
 def read_index(output: str, shard: int) -> pa.Table:
@@ -157,9 +164,9 @@ def _by_bucket(table: pa.Table) -> list[tuple[tuple[Any, ...], np.ndarray[Any, n
     return [(values, np.array(found)) for values, found in zip(zip(*columns, strict=True), positions, strict=True)]
 
 
-def _choose(table: pa.Table, positions: np.ndarray[Any, np.dtype[np.int64]], seed: int) -> list[Row]:
+def _choose(table: pa.Table, positions: np.ndarray[Any, np.dtype[np.int64]], seed: int, most: int) -> list[Row]:
     keys = table.column("key").take(pa.array(positions)).to_pylist()
-    first = np.argsort(_hashes(keys, seed), kind="stable")[:PER_SHARD]
+    first = np.argsort(_hashes(keys, seed), kind="stable")[:most]
     rows: list[Row] = table.take(pa.array(positions[first])).to_pylist()
     return rows
 

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from jobs.run import run_folder
-from jobs.run.outcome import READERS
-from manifests.commit import ShardStats, read_stats, sealed_shards
+from manifests.commit import READERS, ShardStats, read_stats, sealed_shards
+from workers.fault_tolerance.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Summary:
         report: `_run/run.json`, empty while no start has come to its end.
         times: buckets of `_run/times.json`, empty where nothing was measured.
         course: of its images (jobs/cost/step_times.py), empty as well.
+        timeline: of its devices, `_run/timeline.json`; None where there is none.
         stats: of the sealed shards, in order.
         whole: `_SUCCESS` is there.
     """
@@ -34,6 +37,7 @@ class Summary:
     report: Mapping[str, Any]
     times: Sequence[Mapping[str, Any]]
     course: Sequence[tuple[float, int, int]]
+    timeline: Timeline | None
     stats: Sequence[ShardStats]
     whole: bool
 
@@ -80,6 +84,15 @@ def summarize(output: str) -> Summary:
         report=run_folder.read(output, "run.json") or {},
         times=times.get("buckets", ()),
         course=[tuple(mark) for mark in times.get("course", ())],
+        timeline=_timeline(output),
         stats=stats,
         whole=run_folder.is_finished(output),
     )
+
+
+def _timeline(output: str) -> Timeline | None:
+    known = run_folder.read(output, run_folder.TIMELINE)
+    try:
+        return None if known is None else Timeline.model_validate(known)
+    except ValidationError:
+        return None  # of another version

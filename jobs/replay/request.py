@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from jobs.output.manifest_rows import Given, ManifestRows
 from jobs.replay.recorded import Recorded
 from manifests.batch import Batch
-from manifests.config import RunConfig
-from manifests.errors import KandinskyBatchError, UsageError
+from manifests.errors import UsageError
 from manifests.planning.ids import NO_REPEATS
 from manifests.planning.layout import lay_out
 from manifests.planning.samples import cut_samples, request_table
-from manifests.records import CONDITION_TYPE, GIVEN_EMBEDDINGS, IMAGE_TYPE
-from manifests.requests import files, reading
-from manifests.requests.columns import cast_requests
-from manifests.requests.files import Piece
+from manifests.records import CONDITION_TYPE, IMAGE_TYPE
 from manifests.requests.reading import Fragment
 from manifests.requests.schema import REQUEST_FIELDS, REQUEST_NAMES
 from manifests.requests.validation import resolve
@@ -35,21 +31,6 @@ SETTABLE: tuple[str, ...] = tuple(name for name in REQUEST_NAMES if name not in 
 
 #: What a record of each task has of the inputs that may lie inline in the manifest.
 _INPUTS = {"img2img": ("image",), "inpaint": ("image", "mask"), "interpolate": ("conditions",)}
-
-
-@dataclass(frozen=True)
-class _FromManifest:
-    """What only the manifest's row has.
-
-    Attributes:
-        columns: `image`, `mask` and `conditions` as the manifest gives them; empty where it is not to be had.
-        embeddings: one row with those of GIVEN_EMBEDDINGS that the manifest has; None: it has none.
-        trouble: why it is not to be had; "" where it is.
-    """
-
-    columns: Mapping[str, Any] = field(default_factory=dict)
-    embeddings: pa.Table | None = None
-    trouble: str = ""
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, str | None]:
@@ -80,7 +61,7 @@ def request_batch(recorded: Recorded, changes: Mapping[str, str | None], rows: i
         UsageError: a value cannot be used, or an input is in neither the record nor the manifest.
     """
     config, row = recorded.config, recorded.row
-    known = _from_manifest(recorded)
+    known = ManifestRows(config.manifest, embeddings=True).row(row)
     table = pa.table({**_columns(row, known, changes), **{name: [value] for name, value in changes.items()}})
     resolved = resolve([table], config)
     if resolved.errors:
@@ -93,7 +74,7 @@ def request_batch(recorded: Recorded, changes: Mapping[str, str | None], rows: i
     return Batch(recorded.shard, 0, bucket, sample.take(np.zeros(rows, np.int64)))
 
 
-def _columns(row: Mapping[str, Any], known: _FromManifest, changes: Mapping[str, str | None]) -> dict[str, pa.Array]:
+def _columns(row: Mapping[str, Any], known: Given, changes: Mapping[str, str | None]) -> dict[str, pa.Array]:
     """The request's columns, one value each, without those that change."""
     special = {"image", "mask", "conditions", "num_images"}
     values: dict[str, pa.Array] = {
@@ -111,7 +92,7 @@ def _columns(row: Mapping[str, Any], known: _FromManifest, changes: Mapping[str,
     return values
 
 
-def _conditions(row: Mapping[str, Any], known: _FromManifest) -> list[dict[str, Any]]:
+def _conditions(row: Mapping[str, Any], known: Given) -> list[dict[str, Any]]:
     recorded = row["conditions"] or []
     given = known.columns.get("conditions") or [{}] * len(recorded)
     return [
@@ -123,7 +104,7 @@ def _conditions(row: Mapping[str, Any], known: _FromManifest) -> list[dict[str, 
 
 
 def _image(
-    column: str, path: str | None, given: Mapping[str, Any] | None, known: _FromManifest
+    column: str, path: str | None, given: Mapping[str, Any] | None, known: Given
 ) -> dict[str, bytes | str | None]:
     inline = (given or {}).get("bytes")
     if inline is None and path is None:
@@ -132,31 +113,3 @@ def _image(
             f"give an image with --set {column}=FILE"
         )
     return {"bytes": inline, "path": path}
-
-
-def _from_manifest(recorded: Recorded) -> _FromManifest:
-    try:
-        return _read_row(recorded.config, recorded.row)
-    except KandinskyBatchError as error:
-        return _FromManifest(trouble=f"that cannot be read ({error})")
-
-
-def _read_row(config: RunConfig, row: Mapping[str, Any]) -> _FromManifest:
-    manifest = files.open_manifest(config.manifest)
-    extras = pa.schema([one for one in manifest.extras if one.name in GIVEN_EMBEDDINGS])
-    if not len(extras) and not any(file.inline_bytes or "conditions" in file.columns for file in manifest.files):
-        return _FromManifest(trouble="the manifest holds none any more")
-    place = row["manifest_row"]
-    for file in manifest.files:
-        if place < file.rows:
-            break
-        place -= file.rows
-    else:
-        return _FromManifest(trouble=f"that has {manifest.rows} rows now")
-    with reading.Reader(extras=extras if len(extras) else None) as reader:
-        fragment = reader.read((Piece(file.url, place, place + 1, file.constants),))
-    given = cast_requests(fragment.tables).columns
-    values = {name: given[name][0].as_py() for name in ("id", "prompt", "image", "mask", "conditions")}
-    if values["id"] not in (None, row["id"]) or (values["prompt"] or "") != (row["prompt"] or ""):
-        return _FromManifest(trouble="its row is another one now")
-    return _FromManifest(values, fragment.extras)

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
+from jobs.output.manifest_rows import ManifestRows
 from jobs.output.sample import Row, read_index
-from jobs.output.summary import summarize
-from jobs.reporting import pictures
+from jobs.output.summary import Summary, summarize
+from jobs.reporting.inputs import Source, read_inputs
+from jobs.reporting.pictures import MANIFEST_BYTES, results
 from manifests import storage
 from manifests.errors import SUCCESS, UsageError
+from workers.stages.fetching import UnusableError
 from workers.stages.pixels import decode, to_rgb
 
 #: Height of a picture, room between two of them, width of the sheet and height of a line of text, in pixels.
@@ -55,25 +58,32 @@ def make_contact_sheet(output: str, target: str, most: int) -> str:
         UsageError: no run was begun there, or it has no image yet.
         StorageError: the output cannot be read, or the sheet not be written.
     """
-    rows = list(itertools.islice(_rows(output), most))
+    summary = summarize(output)
+    rows = list(itertools.islice(_rows(summary), most))
     if not rows:
         raise UsageError(f"{output} has no image yet; start it again when some shards are committed")
     by_shard: dict[int, list[str]] = defaultdict(list)
     for row in rows:
         by_shard[row["shard"]].append(row["key"])
-    found = dict(pictures.results(output, by_shard))
+    found = dict(results(output, by_shard))
     font, readable = _font(11)
-    tiles = [_tile(row, found[row["key"]], font, readable) for row in rows if row["key"] in found]
+    manifest = ManifestRows(summary.settings.get("manifest", ()), budget=MANIFEST_BYTES)
+    # Fitted at once, because an input file may be large.
+    inputs = {
+        row["key"]: [(source.label, _input(source, content, font)) for source, content in given]
+        for row, given in read_inputs(rows, manifest)
+    }
+    tiles = [_tile(row, inputs[row["key"]], found[row["key"]], font, readable) for row in rows if row["key"] in found]
     sink = io.BytesIO()
     _paint(tiles, font).save(sink, "PNG", optimize=True)
     storage.write_atomic(target, sink.getvalue())
     return target
 
 
-def _rows(output: str) -> Iterator[Row]:
+def _rows(summary: Summary) -> Iterator[Row]:
     """Records of images, with their `shard`, in the order of their keys."""
-    for shard in summarize(output).stats:
-        table = read_index(output, shard.shard)
+    for shard in summary.stats:
+        table = read_index(summary.output, shard.shard)
         for row in table.filter(pc.equal(table["status"], SUCCESS)).to_pylist():
             yield {**row, "shard": shard.shard}
 
@@ -88,9 +98,7 @@ def _font(size: int) -> tuple[Font, bool]:
     return ImageFont.load_default(size), False
 
 
-def _tile(row: Row, content: bytes, font: Font, readable: bool) -> _Tile:
-    inputs = pictures.sources(row)
-    shown = [_input(source, font) for source in inputs]
+def _tile(row: Row, inputs: Sequence[tuple[str, Image.Image]], content: bytes, font: Font, readable: bool) -> _Tile:
     caption = row["prompt"] or row["id"]
     if row["task"] == "img2img":
         caption += f" (strength {row['strength']:g})"
@@ -98,17 +106,18 @@ def _tile(row: Row, content: bytes, font: Font, readable: bool) -> _Tile:
         caption += f" (not: {row['negative_prompt']})"
     if not (readable or caption.isascii()):
         caption = str(row["id"])
-    return _Tile([*shown, _fitted(content)], [*(source.label for source in inputs), ""], caption)
+    pictures = [*(picture for _, picture in inputs), _fitted(content)]
+    return _Tile(pictures, [*(label for label, _ in inputs), ""], caption)
 
 
-def _input(source: pictures.Source, font: Font) -> Image.Image:
+def _input(source: Source, content: bytes | UnusableError, font: Font) -> Image.Image:
     """An input as it was given, or a card with its text or with why it cannot be shown."""
-    if source.location is None:
-        return _card(source.note, font)
+    if isinstance(content, UnusableError):
+        return _card(str(content), font)
     try:
-        return _fitted(storage.read_bytes(source.location))
+        return _fitted(content)
     except Exception:  # whatever a foreign file does, the sheet is made
-        return _card(f"cannot be read: {source.location}", font)
+        return _card(f"cannot be read: {source.location or 'what lies inline'}", font)
 
 
 def _fitted(content: bytes) -> Image.Image:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.run import run_folder
 from manifests import storage
 from manifests.commit import ShardStats, index_name
-from manifests.errors import SUCCESS
+from manifests.errors import SUCCESS, StorageError
 from manifests.records import CONDITION_TYPE, IMAGE_TYPE, RECORD_NAMES
 from manifests.requests.schema import REQUEST_FIELDS, REQUEST_NAMES
 
@@ -27,11 +27,13 @@ def write_errors(output: str, stats: Sequence[ShardStats]) -> int:
     A request has a row where any of its images failed; `num_images` then reaches to the last that did. Images that lay
     inline in the manifest are not in the index, so such rows have the path that came with them, or none.
 
+    Rows of an index that cannot be read are not among them.
+
     Returns:
         How many requests it has.
 
     Raises:
-        StorageError: an index cannot be read, or the file cannot be written.
+        StorageError: the file cannot be written.
     """
     url = storage.join(output, run_folder.FOLDER, NAME)
     numbers = [shard.shard for shard in stats if shard.failed]
@@ -61,8 +63,11 @@ def write_errors(output: str, stats: Sequence[ShardStats]) -> int:
 
 def _failed(output: str, shards: Sequence[int], columns: list[str] | None) -> Iterator[pa.Table]:
     for shard in shards:
-        with storage.open_arrow(storage.join(output, index_name(shard))) as source:
-            table = pq.ParquetFile(source).read(columns=columns)
+        try:
+            with storage.open_arrow(storage.join(output, index_name(shard))) as source:
+                table = pq.ParquetFile(source).read(columns=columns)
+        except (StorageError, OSError, pa.ArrowException):
+            continue  # The page tells which indexes are damaged, and verify.py mends them.
         yield table.filter(pc.not_equal(table["status"], SUCCESS))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from jobs.monitoring.pace import duration
 from jobs.output.catalog import Catalog
 from jobs.output.sample import BucketSample, Sample
 from jobs.output.summary import Summary
+from jobs.reporting.charts import bars, count, course_lines, file_sizes, step_times, timeline_lines
 from jobs.reporting.comparison import Against
+from jobs.reporting.grids import Grids
 from jobs.reporting.pictures import Picture
 from manifests.config import RunConfig
+from manifests.errors import SUCCESS
 
 #: Both extend `page.html.j2`.
 TEMPLATE, SERVED_TEMPLATE = "report.html.j2", "served.html.j2"
@@ -54,18 +58,22 @@ def render(
     sample: Sample,
     pictures: Mapping[str, Sequence[Picture]],
     made_at: float,
+    grids: Grids | None = None,
     against: Against | None = None,
 ) -> str:
     """The page.
 
     Args:
-        pictures: key -> pictures of the rows of the sample.
+        pictures: key -> pictures of the rows of the sample and of the grids.
         made_at: seconds since 1970.
+        grids: of a manifest that is a product.
         against: the output that stands beside this one.
     """
+    buckets = [_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows]
     return _template(TEMPLATE).render(
         **_head(summary, made_at, against),
-        buckets=[_bucket(summary.output, bucket, pictures) for bucket in sample.buckets if bucket.rows],
+        grids=grids and _grids(summary.output, grids, pictures),
+        buckets=[*buckets, *_failed(summary.output, sample, pictures)],
         hidden=sum(not bucket.rows for bucket in sample.buckets),
         reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
         failures=[row for rows in sample.failures.values() for row in rows],
@@ -100,6 +108,8 @@ def _head(summary: Summary, made_at: float, against: Against | None) -> dict[str
         "facts": facts(summary),
         "times": bars(step_times(summary)),
         "course": course_lines(summary.course),
+        "timeline": timeline_lines(summary.timeline),
+        "sizes": file_sizes(summary),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_at)),
     }
 
@@ -146,47 +156,6 @@ def command(settings: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def step_times(summary: Summary) -> list[tuple[str, float, str]]:
-    """Median seconds of a batch by bucket and stage: label, seconds, words."""
-    lines = []
-    for measured in summary.times:
-        bucket = measured["bucket"]
-        place = f"{bucket['task']} {bucket['width']} x {bucket['height']}, {bucket['steps']} steps"
-        for stage, seconds in measured["seconds"].items():
-            lines.append((f"{stage}: {place}", seconds, f"{seconds:.2f} s for {measured['size']}"))
-    return sorted(lines, key=lambda line: -line[1])[:30]
-
-
-def course_lines(course: Sequence[tuple[float, int, int]]) -> dict[str, Any] | None:
-    """Images written and rows failed over the time of the last start, as lines of a chart; None for too few batches.
-
-    The chart is 100 wide and 100 high, with 0 at its lower left; y counts from above.
-    """
-    if len(course) < 3 or not course[-1][0]:
-        return None
-    seconds, written, failed = course[-1]
-    most = max(written, failed, 1)
-
-    def line(values: Sequence[int]) -> str:
-        marks = zip((mark[0] for mark in course), values, strict=True)
-        points = [(100 * at / seconds, 100 - 100 * value / most) for at, value in marks]
-        return " ".join(f"{x:.2f},{y:.2f}" for x, y in [(0.0, 100.0), *points])
-
-    return {
-        "written": line([mark[1] for mark in course]),
-        "failed": line([mark[2] for mark in course]) if failed else "",
-        "most": most,
-        "words": f"{count(written)} images and {count(failed)} failed rows in {duration(seconds)}",
-        "seconds": seconds,
-    }
-
-
-def bars(lines: Sequence[tuple[str, float, str]]) -> list[dict[str, Any]]:
-    """Lines of a bar chart; the longest bar is 100."""
-    longest = max((value for _, value, _ in lines), default=0) or 1
-    return [{"label": label, "share": round(100 * value / longest, 1), "words": words} for label, value, words in lines]
-
-
 def redo_command(output: str, key: str) -> str:
     """The command that makes one image again."""
     return shlex.join(["python", "jobs/redo.py", "--output", output, "--key", key])
@@ -195,20 +164,60 @@ def redo_command(output: str, key: str) -> str:
 def _bucket(output: str, bucket: BucketSample, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
     return {
         "name": bucket.name,
-        "task": bucket.values[0],
-        "size": f"{bucket.values[2]} x {bucket.values[1]}",
         "images": bucket.images,
-        "rows": [
-            {
-                "key": row["key"],
-                "caption": row["caption"] or "",
-                "words": f"{row['key']} {row['id']} {row['caption']}".lower(),
-                "pictures": pictures[row["key"]],
-                "command": redo_command(output, row["key"]),
-                "details": shown_columns(row),
-            }
-            for row in bucket.rows
-        ],
+        "rows": [_figure(output, row, pictures[row["key"]]) for row in bucket.rows],
+    }
+
+
+def _failed(output: str, sample: Sample, pictures: Mapping[str, Sequence[Picture]]) -> list[dict[str, Any]]:
+    """The failed rows as buckets, one of each status."""
+    counts: Counter[str] = Counter()
+    for (status, _), rows in sample.reasons.items():
+        counts[status] += rows
+    return [
+        {
+            "name": status,
+            "images": counts[status],
+            "rows": [_figure(output, row, pictures[row["key"]]) for row in rows],
+        }
+        for status, rows in sample.failures.items()
+    ]
+
+
+def _figure(output: str, row: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Any]:
+    """A row as a figure of the page; of a failed one the reason stands where the image would be."""
+    is_made = row["status"] == SUCCESS
+    return {
+        "key": row["key"],
+        "task": row["task"] or "",
+        "size": f"{row['width']} x {row['height']}" if row["width"] and row["height"] else "",
+        "status": row["status"],
+        "caption": row["caption"] or "",
+        "words": f"{row['key']} {row['id']} {row['caption'] or ''}".lower(),
+        "pictures": pictures if is_made else [*pictures, Picture(row["status"], None, row["error_message"] or "")],
+        "command": redo_command(output, row["key"]),
+        "details": shown_columns(row),
+    }
+
+
+def _grids(output: str, grids: Grids, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
+    shown = [
+        {
+            "title": grid.title,
+            "columns": grid.columns,
+            "rows": [
+                (name, [row and _figure(output, row, pictures[row["key"]]) for row in line])
+                for name, line in zip(grid.rows, grid.cells, strict=True)
+            ],
+        }
+        for grid in grids.grids
+    ]
+    return {
+        "factors": " x ".join(f"{name} ({size:,})" for name, size in grids.factors),
+        "across": grids.across,
+        "down": grids.down,
+        "shown": shown,
+        "is_whole": grids.is_whole,
     }
 
 
@@ -220,8 +229,3 @@ def shown_columns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _shown(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-def count(number: float) -> str:
-    """1234567 as 1,234,567."""
-    return f"{number:,.0f}"

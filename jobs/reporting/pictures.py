@@ -1,4 +1,4 @@
-"""The pictures of the report: images out of the shards' tars and inputs from where they lie, as WebP data URIs."""
+"""The pictures of the report: images out of the shards' tars and what they were made from, as WebP data URIs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import base64
 import io
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from jobs.output.manifest_rows import ManifestRows
+from jobs.reporting.inputs import Source, read_inputs
 from manifests import storage
 from manifests.commit import tar_name
-from manifests.errors import KandinskyBatchError
+from manifests.errors import SUCCESS, KandinskyBatchError
+from workers.stages.fetching import UnusableError
 from workers.stages.pixels import decode, to_rgb
 
 #: Longer edge of a thumbnail in pixels, and its quality: some 4 kB each.
 EDGE, QUALITY = 176, 72
+
+#: Of a manifest with inline images, what may be decoded to show some: seconds, not minutes.
+MANIFEST_BYTES = 2 << 30
 
 IMAGE_ENDINGS = (".png", ".jpg", ".webp")
 
@@ -60,63 +66,37 @@ def results(output: str, shards: Mapping[int, Sequence[str]]) -> Iterator[tuple[
             continue
 
 
-def thumbnails(output: str, rows: Iterable[Row]) -> dict[str, list[Picture]]:
-    """Key -> the pictures of each row: source and mask, or conditions, then the result.
+def thumbnails(output: str, rows: Sequence[Row], manifest: ManifestRows) -> dict[str, list[Picture]]:
+    """Key -> the pictures of each row: source and mask, or conditions, then the result of a row that has one.
 
     Args:
         rows: records with their `shard`.
+        manifest: where inputs lay inline, perhaps.
     """
     by_shard: dict[int, list[str]] = defaultdict(list)
-    pictures: dict[str, list[Picture]] = {}
     for row in rows:
-        by_shard[row["shard"]].append(row["key"])
-        pictures[row["key"]] = [_from_source(source) for source in sources(row)]
-    found = set()
+        if row["status"] == SUCCESS:
+            by_shard[row["shard"]].append(row["key"])
+    pictures = {
+        row["key"]: [_input(source, content) for source, content in inputs]
+        for row, inputs in read_inputs(rows, manifest)
+    }
+    missing = {key for keys in by_shard.values() for key in keys}
     for key, content in results(output, by_shard):
-        found.add(key)
+        missing.discard(key)
         pictures[key].append(Picture("result", data_uri(content)))
-    for key in pictures.keys() - found:
+    for key in missing:
         pictures[key].append(Picture("result", None, "not in the shard"))
     return pictures
 
 
-@dataclass(frozen=True)
-class Source:
-    """One of a row's inputs, before anybody looks at it.
-
-    Attributes:
-        label: as of a `Picture`.
-        location: of its file; None where it has none.
-        note: why not, or the text of a condition that is no picture.
-    """
-
-    label: str
-    location: str | None
-    note: str = ""
-
-
-def sources(row: Row) -> list[Source]:
-    """The inputs of a row: source and mask, or conditions with their weights."""
-    found: list[tuple[str, str | None, str | None]] = []
-    if row["task"] == "interpolate":
-        found += [(f"{one['weight']:g}", one["image"], one["text"]) for one in row["conditions"] or ()]
-    if row["task"] in ("img2img", "inpaint"):
-        found.append(("source", row["image_path"], None))
-    if row["task"] == "inpaint":
-        found.append(("mask", row["mask_path"], None))
-    return [
-        Source(label, location, "" if location else "inline in the manifest" if text is None else text)
-        for label, location, text in found
-    ]
-
-
-def _from_source(source: Source) -> Picture:
-    if source.location is None:
-        return Picture(source.label, None, source.note)
+def _input(source: Source, content: bytes | UnusableError) -> Picture:
+    if isinstance(content, UnusableError):
+        return Picture(source.label, None, str(content))
     try:
-        return Picture(source.label, data_uri(storage.read_bytes(source.location)))
+        return Picture(source.label, data_uri(content))
     except Exception:  # whatever a foreign file does, the page is made
-        return Picture(source.label, None, f"cannot be read: {source.location}")
+        return Picture(source.label, None, f"cannot be read: {source.location or 'what lies inline in the manifest'}")
 
 
 def data_uri(content: bytes) -> str:

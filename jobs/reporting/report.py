@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from jobs.output.manifest_rows import ManifestRows
 from jobs.output.sample import draw_sample
 from jobs.output.summary import summarize
 from jobs.reporting.comparison import Against, missing, row_apart
 from jobs.reporting.errors_manifest import write_errors
+from jobs.reporting.grids import lay_out
 from jobs.reporting.page import render
-from jobs.reporting.pictures import Picture, data_uri, thumbnails
+from jobs.reporting.pictures import MANIFEST_BYTES, Picture, data_uri, thumbnails
 from jobs.run import run_folder
 from manifests import storage
 from manifests.errors import StorageError, first_line
@@ -42,20 +45,23 @@ def make_report(
         StorageError: the output cannot be read or written.
     """
     summary = summarize(output)
-    sample = draw_sample(output, summary.stats, seed, per_bucket)
+    sample = draw_sample(output, summary.stats, int(summary.planned.get("requests", 0)), seed, per_bucket)
     each = max(1, pictures // max(1, len(sample.buckets)))
     for position, bucket in enumerate(sample.buckets):
         del bucket.rows[each if position < pictures else 0 :]
         bucket.rows.sort(key=lambda row: str(row["key"]))
     rows = [row for bucket in sample.buckets for row in bucket.rows]
-    shown = thumbnails(output, rows)
+    manifest = ManifestRows(summary.settings.get("manifest", ()), budget=MANIFEST_BYTES)
+    grids = None if sample.product is None else lay_out(output, sample.product)
+    more = [*(grids.records if grids else ()), *itertools.chain.from_iterable(sample.failures.values())]
+    shown = thumbnails(output, list({row["key"]: row for row in [*more, *rows]}.values()), manifest)
     other = None if against is None else Against.of(summary, against)
     if other is None:
         write_errors(output, summary.stats)
     else:
         _add_theirs(rows, shown, other)
     url = storage.join(output, run_folder.FOLDER, PAGE if other is None else AGAINST_PAGE)
-    storage.write_atomic(url, render(summary, sample, shown, time.time(), other).encode())
+    storage.write_atomic(url, render(summary, sample, shown, time.time(), grids, other).encode())
     return url
 
 

@@ -22,20 +22,19 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from jobs.output.catalog import Catalog, Row, query_of
+from jobs.output.manifest_rows import ManifestRows
 from jobs.reporting.comparison import Against, missing, row_apart
+from jobs.reporting.inputs import read_input, sources
 from jobs.reporting.page import SHOWN, redo_command, render_served, shown_columns
-from jobs.reporting.pictures import sources, thumbnail
+from jobs.reporting.pictures import thumbnail
 from manifests.errors import SUCCESS, KandinskyBatchError, UsageError
-from workers.stages.fetching import UnusableError, fetch
+from workers.stages.fetching import UnusableError
 
 ADDRESS = "127.0.0.1"
 PORT = 8421
 
 #: Rows that one answer has at most.
 MOST_ROWS = 500
-
-#: Seconds that reading an input image may take.
-_INPUT_LIMIT_S = 15.0
 
 #: Longer edge of an input image in full.
 _FULL_EDGE = 2048
@@ -75,6 +74,7 @@ def make_server(output: str, port: int, against: str | None = None) -> Threading
 
     class Handler(_Handler):
         pages = catalog
+        manifest = ManifestRows(catalog.summary.settings.get("manifest", ()))
         beside = other
 
     try:
@@ -94,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     pages: Catalog
+    manifest: ManifestRows
     beside: Against | None
     protocol_version = "HTTP/1.1"
     server_version = "kandinsky-batch"
@@ -163,12 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
         inputs = sources(row)
         if number == len(inputs):
             return _image(self.pages, row, full)
-        if number < len(inputs) and (location := inputs[number].location) is not None:
-            found = fetch([location], _INPUT_LIMIT_S)[location]
-            if isinstance(found, UnusableError):
-                raise RefusedError(HTTPStatus.NOT_FOUND, f"{location} {found}")
-            return "image/webp", thumbnail(found, _FULL_EDGE) if full else thumbnail(found), 3600
-        raise RefusedError(HTTPStatus.NOT_FOUND, f"{key} has no such picture")
+        if number > len(inputs) or inputs[number].text is not None:
+            raise RefusedError(HTTPStatus.NOT_FOUND, f"{key} has no such picture")
+        found = read_input(row, number, self.manifest)
+        if isinstance(found, UnusableError):
+            raise RefusedError(HTTPStatus.NOT_FOUND, str(found))
+        return "image/webp", thumbnail(found, _FULL_EDGE) if full else thumbnail(found), 3600
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes, lasts: int) -> None:
         self.send_response(status)
@@ -204,7 +205,7 @@ def _shown(output: str, row: Row) -> dict[str, Any]:
     key = row["key"]
     inputs = sources(row)
     pictures = [
-        {"label": one.label, "note": one.note, "place": None if one.location is None else f"{quote(key)}/{number}"}
+        {"label": one.label, "note": one.text or "", "place": f"{quote(key)}/{number}" if one.text is None else None}
         for number, one in enumerate(inputs)
     ]
     if row["status"] == SUCCESS:

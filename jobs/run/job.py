@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
+import sys
 import time
 import traceback
 from collections import Counter
@@ -12,37 +14,32 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.cost.device_split import split_devices
+from jobs.cost.achieved import Achieved, StageRate
+from jobs.cost.price import models_of
 from jobs.cost.step_times import Stopwatch
-from jobs.engine.cluster import ClusterShrankError, EngineLog, cluster, engine_log, reason
+from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
-from jobs.engine.pipeline import (
-    EngineStoppedError,
-    Setup,
-    after_loss,
-    compilations,
-    devices,
-    losses,
-    run_pipeline,
-    windows_left,
-)
-from jobs.engine.pools import npus
+from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import check_known
+from jobs.leases.fence import Fence, LeaseLostError
+from jobs.leases.lease import Lease
 from jobs.limits import disk_space
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.facts import INVALID
-from jobs.monitoring.pace import duration
+from jobs.monitoring.pace import Pace, duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
-from jobs.run.lease import Lease
 from jobs.run.outcome import count_outcome, failures_before, staged_failures
 from jobs.run.parallel_planning import plan_job
 from jobs.run.prior_stage import PriorReport, run_prior_stage
 from jobs.run.prior_stage import describe as describe_prior_stage
 from jobs.run.retry_errors import FailedRows, failed_rows, retry
 from jobs.run.signals import Stop, StopNowError
+from jobs.schedule.embedding import Embedded, failure_kinds
+from jobs.schedule.running import Running, start
+from manifests import storage
 from manifests.commit import Receipt, sealed_shards, staged_parts
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
@@ -50,9 +47,6 @@ from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageErr
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import describe as describe_sources
 from workers.checkpoints import locations
-from workers.device.device import choose_device
-from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
 from workers.stages.reseal import finish_reseals
 
 #: Packages whose version may change an image or a run.
@@ -68,8 +62,10 @@ class RunReport(BaseModel):
         made: rows that this start ended, one way or the other; the others were there before.
         embedded: of these, rows that the prior embedded; the others' embeddings were known, or they failed before.
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
-        images_per_second: from the first batch to the last, without the start; None for less than two batches.
+        images_per_second: from the first batch to the last, without the start; None where only a few came.
+        schedule: 'pools' or 'phases' (jobs/schedule/arrange.py), and `schedule_reason` why.
         pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
+        achieved: by stage, what a device did per second in its calls (jobs/cost/achieved.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
         lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
         batches_again: batches that were made again because of it, or because the engine gave them up.
@@ -92,8 +88,11 @@ class RunReport(BaseModel):
     images_per_second: float | None
     device: str | None
     device_reason: str | None
+    schedule: str | None = None
+    schedule_reason: str | None = None
     pools: Mapping[str, Any] | None
     devices: tuple[Mapping[str, Any], ...]
+    achieved: Mapping[str, StageRate] = Field(default_factory=dict)
     compilations: tuple[Mapping[str, Any], ...]
     lost_workers: Mapping[str, int]
     batches_again: int
@@ -103,15 +102,20 @@ class RunReport(BaseModel):
 class _Done:
     """What this start did; filled in on the way."""
 
-    def __init__(self, limit: FailureLimit) -> None:
-        self.limit = limit
+    def __init__(self, config: RunConfig, limit: FailureLimit, embedding_limit: FailureLimit) -> None:
+        self._batch_size = config.batch_size
+        #: Of each stage; filled in once the checkpoint's configs are read.
+        self.achieved = Achieved(None)
+        #: Of a schedule with phases, the prior's failures have a limit of their own: they are counted again as images.
+        self.limit, self.embedding_limit = limit, embedding_limit
         self.made = 0
         self.embedded = 0
-        #: When the first and the last batch came, and how much had been made then.
-        self.first: tuple[float, int] | None = None
-        self.last: tuple[float, int] | None = None
+        self.first_batch: float | None = None
+        self._pace = Pace(sys.maxsize)
         self.device: str | None = None
         self.device_reason: str | None = None
+        self.schedule: str | None = None
+        self.schedule_reason: str | None = None
         self.pools: dict[str, Any] | None = None
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
@@ -122,17 +126,31 @@ class _Done:
     def add(self, receipt: Receipt) -> None:
         """Count a batch that just came."""
         self.times.add(receipt)
+        self.achieved.add(receipt, self._batch_size)
         self.made += receipt.count
         self.embedded += receipt.embedded
-        self.last = (time.monotonic(), self.made)
-        self.first = self.first or self.last
+        self.first_batch = self.first_batch or time.monotonic()
+        self._pace.add(receipt.count)
+
+    def add_embedded(self, stored: Embedded) -> None:
+        """Count what a phase of the prior has stored."""
+        self.embedded += stored.rows
+        for call in stored.times:
+            self.times.add_prior(call.bucket, call.rows, call.seconds)
+            self.achieved.add_prior(call.bucket, call.embedded, call.seconds)
+        # The plan has counted those that it rejects.
+        self.embedding_limit.count(failure_kinds(stored.failed_here), stored.rows)
+
+    @property
+    def too_many(self) -> bool:
+        """More rows have failed than may."""
+        return self.limit.too_many or self.embedding_limit.too_many
 
     @property
     def rate(self) -> float | None:
-        """Rows per second between the first batch and the last."""
-        if self.first is None or self.last is None or self.last[0] <= self.first[0]:
-            return None
-        return round((self.last[1] - self.first[1]) / (self.last[0] - self.first[0]), 4)
+        """Rows per second since the first batch; None where a few batches are all that came."""
+        rate = self._pace.overall_rate
+        return None if rate is None else round(rate, 4)
 
 
 def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport:
@@ -147,6 +165,7 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
     began = time.monotonic()
     with Stop(config.grace, progress.note) as stop:
         progress.phase("planning")
+        config = run_folder.as_begun(config)
         planned = plan_job(config, run_folder.ends_of(config))
         for line in describe_sources(planned.sources):
             progress.note(line)
@@ -156,11 +175,14 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         with Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
-            with progress.status_file(config.output, config.share, lease.check):
-                return run(config, planned, progress, stop, began)
+            fence = lease.fence
+            with progress.status_file(config.output, config.share, fence.check), storage.fenced(fence.check):
+                return run(config, planned, progress, stop, fence, began)
 
 
-def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> RunReport:
+def _run_share(
+    config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, fence: Fence, began: float
+) -> RunReport:
     """Do this job's share of the plan, which is all of it unless `--shards` says otherwise."""
     run_folder.begin(config, planned)
     numbers = share_of(planned, config.share)
@@ -174,14 +196,15 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
     totals = _totals(planned, ledger, config.batch_size)
     progress.start_tasks(totals)
     total = sum(planned.shards[number].rows for number in numbers)
-    done = _Done(FailureLimit(config, total, failures_before(config, planned, ledger)))
+    before = failures_before(config, planned, ledger)
+    done = _Done(config, FailureLimit(config, total, before), FailureLimit(config, total, before))
     failed = failed_rows(config, planned, ledger.sealed) if config.retry_errors else FailedRows({})
     if ledger.missing or failed.count:
         done.limit.check()
         left = sum(rows - made for name, (rows, made) in totals.items() if name != INVALID)
         disk_space.check(config, planned, left, run_folder.known_times(config), progress.note)
     if ledger.missing or ledger.to_seal or failed.count:
-        _make_missing(config, planned, ledger, failed, progress, done, stop)
+        _make_missing(config, planned, ledger, failed, progress, done, stop, fence)
     else:
         progress.phase("nothing to do: every shard is sealed")
     # Whoever is the last of several finds all of it done.
@@ -199,12 +222,15 @@ def _run_share(config: RunConfig, planned: Plan, progress: RunProgress, stop: St
         made=done.made,
         embedded=done.embedded,
         seconds=round(time.monotonic() - began, 3),
-        start_seconds=round(done.first[0] - began, 3) if done.first else None,
+        start_seconds=round(done.first_batch - began, 3) if done.first_batch else None,
         images_per_second=done.rate,
         device=done.device,
         device_reason=done.device_reason,
+        schedule=done.schedule,
+        schedule_reason=done.schedule_reason,
         pools=done.pools,
         devices=done.devices,
+        achieved=done.achieved.rates([device["chip"] for device in done.devices]),
         compilations=done.compilations,
         lost_workers=done.lost_workers,
         batches_again=done.batches_again,
@@ -222,69 +248,77 @@ def _make_missing(
     progress: RunProgress,
     done: _Done,
     stop: Stop,
+    fence: Fence,
 ) -> None:
     """Start Ray, run the pipeline over the missing batches, and see every whole shard sealed; then try what failed."""
     progress.publish()
-    progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
-        stop.listen()
-        device = choose_device(config, npus(nodes))
-        pools = split_devices(config, planned, device.kind, nodes, run_folder.known_times(config), progress.note)
+    known = functools.partial(run_folder.known_times, config)
+    with start(config, planned, progress, stop, known, fence.check) as running:
+        device, schedule = running.device, running.schedule
         done.device, done.device_reason = device.kind, device.reason
-        done.pools = asdict(pools)
-        progress.note(f"device: {device.kind} ({device.reason})")
-        sealer = Sealer(config, ledger.batches, tell=progress.sealed)
+        done.schedule, done.schedule_reason = schedule.name, schedule.reason
+        done.pools = asdict(schedule.pools)
+        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks))
+        sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
         try:
-            memory = remembered(config, device.kind)
-            attempts = start_attempts()
-            setup = Setup(config, pools, planned.tasks, attempts, progress.note, progress.engine, stop.look, memory)
+            memory = running.setup.memory
             if config.stage == "decode":
                 check_known(config, windows_left(planned, ledger), memory)
             if ledger.missing:
-                setup = _run_pipeline(setup, planned, ledger, sealer, progress, done, stop)
+                _make(running, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
             sealer.finish(lambda left: stop.look())
             stop.check()
             if ledger.missing or failed.count:
                 done.limit.check()
+            if ledger.missing:
+                done.embedding_limit.check()
             if failed.count and not ledger.missing:
-                _retry(setup, planned, failed, progress, done, stop)
+                _retry(running, planned, failed, progress, done, stop)
         except StopNowError:
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
-            raise _incomplete(config, ledger, said, error) from error
+            raise _incomplete(config, ledger, running.said, error) from error
+        except LeaseLostError:
+            raise
         except StorageError as error:
             raise StorageError(f"{error}. Nothing is lost; then the same command goes on from here") from error
         finally:
-            # Good for an estimate only, so nothing fails because of it.
+            # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                run_folder.write_times(config, done.times.record(device.kind, config.batch_size, pools, config.graph))
+                times = done.times.record(device.kind, config.batch_size, schedule.pools, config.graph)
+                run_folder.write_times(config, times)
+                run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
-            raise _incomplete(config, ledger, said)
-        done.devices, done.compilations = devices(setup), compilations(setup)
-        done.lost_workers, again = losses(setup)
+            raise _incomplete(config, ledger, running.said)
+        done.devices, done.compilations = devices(running.setup), compilations(running.setup)
+        done.lost_workers, again = losses(running.setup)
         done.batches_again += again
         if memory.url is not None:
             tidy_index(memory.url)
     progress.finish()
 
 
-def _run_pipeline(
-    setup: Setup, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
-) -> Setup:
-    """Run the pipeline; and again over the batches that were given up on the way, as long as that makes any of them.
+def _make(
+    running: Running, planned: Plan, ledger: Ledger, sealer: Sealer, progress: RunProgress, done: _Done, stop: Stop
+) -> None:
+    """Make what is missing; and again what was given up on the way, as long as that makes any of it."""
 
-    Returns what to run on from now on, which is less where the cluster has shrunk.
-    """
+    def hear(stored: Embedded) -> bool:
+        progress.phase("embedding")
+        done.add_embedded(stored)
+        return stop.came() or done.too_many
+
+    running.hear = hear
     before = ledger.missing + 1
     while 0 < ledger.missing < before:
         before = ledger.missing
         progress.phase("starting the pools")
-        stop.wait_for(setup.pools.decoder.most)
+        stop.wait_for(running.setup.pools.decoder.most)
         try:
-            for receipt in run_pipeline(setup, windows_left(planned, ledger)):
+            for receipt in running.receipts(windows_left(planned, ledger)):
                 progress.phase("making images")
                 progress.received(receipt)
                 done.add(receipt)
@@ -294,29 +328,34 @@ def _run_pipeline(
                     sealer.add(receipt.shard)
                 sealer.poll()
                 if stop.came() or (done.limit.too_many and ledger.missing):
-                    return setup
-            if setup.trust_index and ledger.missing:
+                    return
+            if stop.asked or (done.too_many and ledger.missing):
+                return
+            if running.setup.trust_index and ledger.missing:
                 # What came back as nothing may have been known to the store's index only.
-                setup, before = replace(setup, trust_index=False), ledger.missing + 1
+                running.setup, before = replace(running.setup, trust_index=False), ledger.missing + 1
         except ClusterShrankError as error:
-            setup = after_loss(setup)
-            done.pools = asdict(setup.pools)
-            progress.note(f"{error}; going on with {setup.pools.in_words}")
+            running.lose(error)
+            done.pools = asdict(running.setup.pools)
             before = ledger.missing + 1
             continue
         if ledger.missing:
             done.batches_again += ledger.missing
             progress.note(f"{ledger.missing} batches were given up on the way")
-    return setup
 
 
-def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
+def _retry(running: Running, planned: Plan, failed: FailedRows, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Try the failed rows again."""
     progress.phase(f"trying {failed.count} failed rows again")
     progress.start(failed.count)
-    stop.wait_for(setup.pools.decoder.most)
-    run_folder.unfinish(setup.config)
+    stop.wait_for(running.setup.pools.decoder.most)
+    run_folder.unfinish(running.setup.config)
 
+    def on_embedded(stored: Embedded) -> bool:
+        done.add_embedded(stored)
+        return stop.came()
+
+    running.hear = on_embedded
     tried: set[tuple[int, int]] = set()
 
     def on_receipt(receipt: Receipt) -> bool:
@@ -328,7 +367,7 @@ def _retry(setup: Setup, planned: Plan, failed: FailedRows, progress: RunProgres
         return stop.came() or done.limit.too_many
 
     try:
-        retry(setup, planned, failed, on_receipt)
+        retry(running, planned, failed, on_receipt)
     except IncompleteRunError:
         done.limit.check()
         raise

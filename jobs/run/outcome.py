@@ -14,14 +14,11 @@ import pyarrow.parquet as pq
 from jobs.engine.ledger import Ledger
 from jobs.limits.failed_rows import rejected_rows
 from manifests import storage
-from manifests.commit import FailureKind, ShardStats, index_name, read_stats, sealed_shards
+from manifests.commit import READERS, FailureKind, ShardStats, index_name, read_stats, sealed_shards
 from manifests.config import RunConfig
 from manifests.errors import REJECTED, SUCCESS, IncompleteRunError
 from manifests.planning.plan import Plan
 from workers.stages.shards import read_failures
-
-#: Stats files read at the same time; on an object store each is one round trip.
-READERS = 16
 
 #: Reasons shown of each kind of failure.
 EXAMPLES = 3

@@ -1,59 +1,35 @@
 """`--stage prior`: fills the embedding store with what a manifest needs, and makes no image.
 
-    read a window -> inputs -> prior pool -> store, some thousand rows at a time
-    (CPU task)      (CPU)     (device)      (CPU)
-
-What is stored is read and checked, and skipped where it is right, so the same command goes on where it stopped and
-mends a damaged store. The rows that cannot be embedded are told; they fail again, with their reasons in the index, when
-the images are made.
+What it runs is jobs/schedule/embedding.py. What is stored is read and checked, and skipped where it is right, so the
+same command goes on where it stopped and mends a damaged store. The rows that cannot be embedded are told; they fail
+again, with their reasons in the index, when the images are made.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.engine.cluster import ClusterShrankError, cluster, engine_log, reason
+from jobs.engine.cluster import ClusterShrankError, reason
 from jobs.engine.ledger import Ledger
-from jobs.engine.pipeline import (
-    EngineStoppedError,
-    Setup,
-    Work,
-    after_loss,
-    begin_pipeline,
-    blocks_of,
-    compilations,
-    devices,
-    embedded,
-    task_arguments,
-    windows_left,
-)
-from jobs.engine.pools import npus, size_pools
+from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import WorkSplit, split_work
+from jobs.leases.fence import Fence
 from jobs.limits.failed_rows import FailureLimit
 from jobs.monitoring.pace import duration
 from jobs.monitoring.progress import RunProgress
 from jobs.run import run_folder
 from jobs.run.signals import Stop, StopNowError
-from manifests.batch import Batch
-from manifests.commit import FailureKind
+from jobs.schedule.embedding import embed, failure_kinds
+from jobs.schedule.running import Running, start
 from manifests.config import RunConfig
 from manifests.embeddings.store import tidy_index
-from manifests.errors import SUCCESS, IncompleteRunError, StorageError, UsageError, general
+from manifests.errors import IncompleteRunError, UsageError
 from manifests.planning.plan import Plan, share_of
-from workers.device.device import choose_device
-from workers.embeddings.lookup import remembered
-from workers.embeddings.storing import newly_embedded, store_new
-from workers.fault_tolerance.attempts import start_attempts
-
-#: Rows that are stored together, as far as they come from one run of the pipeline.
-STORED_ROWS = 4096
 
 
 class PriorReport(BaseModel):
@@ -64,6 +40,8 @@ class PriorReport(BaseModel):
             and `failed` have none.
         devices: what the actors ran on (workers/device/device.py).
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
+        lost_workers: processes that were lost, by cause.
+        batches_again: batches that were made again because of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +56,8 @@ class PriorReport(BaseModel):
     seconds: float
     devices: tuple[Mapping[str, Any], ...]
     compilations: tuple[Mapping[str, Any], ...]
+    lost_workers: Mapping[str, int] = Field(default_factory=dict)
+    batches_again: int = 0
 
 
 class _Done:
@@ -89,9 +69,13 @@ class _Done:
         self.examples: dict[str, str] = {}
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
+        self.lost_workers: dict[str, int] = {}
+        self.batches_again = 0
 
 
-def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, began: float) -> PriorReport:
+def run_prior_stage(
+    config: RunConfig, planned: Plan, progress: RunProgress, stop: Stop, fence: Fence, began: float
+) -> PriorReport:
     """Embed what the store does not know of this job's share of the plan.
 
     Raises:
@@ -109,28 +93,23 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
     work = windows_left(planned, ledger)
     done = _Done()
     progress.publish()
-    progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as found:
-        stop.listen()
-        device = choose_device(config, npus(found))
-        pools = size_pools(config, device.kind, found)
-        progress.note(f"device: {device.kind} ({device.reason})")
-        memory = remembered(config, device.kind)
-        setup = Setup(config, pools, planned.tasks, start_attempts(), progress.note, progress.engine, stop.look, memory)
+    with start(config, planned, progress, stop, fence=fence.check) as running:
         progress.phase("asking the store")
-        first = split_work(config, work, memory, verify=True)
+        first = split_work(config, work, running.setup.memory, verify=True)
         progress.start(first.rows, first.rows - first.rows_to_embed)
         try:
-            _embed_missing(setup, first, progress, done, stop)
+            _embed_missing(running, first, progress, done, stop)
         except StopNowError:
             stop.check()
         except (EngineStoppedError, IncompleteRunError) as error:
-            log = run_folder.write_error(config, said.text)
+            log = run_folder.write_error(config, running.said.text)
             left = f"some of {first.rows_to_embed} embeddings are missing"
             raise IncompleteRunError(
                 f"{left}: {reason(str(error))} (more in {log}); the same command goes on from here"
             ) from error
-        done.devices, done.compilations = devices(setup), compilations(setup)
+        done.devices, done.compilations = devices(running.setup), compilations(running.setup)
+        done.lost_workers, done.batches_again = losses(running.setup)
+        run_folder.write_timeline(config, timeline(running.setup.attempts))
         tidy_index(store_url)
     progress.finish()
     report = PriorReport(
@@ -144,84 +123,45 @@ def run_prior_stage(config: RunConfig, planned: Plan, progress: RunProgress, sto
         seconds=round(time.monotonic() - began, 3),
         devices=done.devices,
         compilations=done.compilations,
+        lost_workers=done.lost_workers,
+        batches_again=done.batches_again,
     )
     run_folder.write_report(config, "prior.json", report.model_dump(mode="json"))
     return report
 
 
-def _embed_missing(setup: Setup, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
+def _embed_missing(running: Running, found: WorkSplit, progress: RunProgress, done: _Done, stop: Stop) -> None:
     """Run the pipeline until what is left is what fails, asking the store each time anew."""
+    config = running.setup.config
     wanted, before = found.rows, found.rows_to_embed + 1
     while found.with_prior:
         if found.rows_to_embed >= before:
             raise IncompleteRunError(f"{found.rows_to_embed} embeddings were given up on the way")
         before = found.rows_to_embed
         progress.phase("starting the pool")
-        stop.wait_for(setup.pools.prior.most)
+        stop.wait_for(running.setup.pools.prior.most)
         done.failed.clear()
         # Of this round alone: nothing is kept of rows that fail here.
-        limit = FailureLimit(setup.config, wanted)
+        limit = FailureLimit(config, wanted)
         try:
-            for new, failed in _stored(setup, found.with_prior):
+            for stored in embed(running.setup, found.with_prior):
                 progress.phase("embedding")
-                progress.add(new, sum(failed.values()))
-                done.embedded += new
-                kinds = []
-                for message, count in failed.items():
-                    status, text = message.split(": ", 1)
-                    done.failed[status] += count
-                    done.examples.setdefault(status, text)
-                    kinds.append(FailureKind(status=status, reason=general(text), count=count, example=text))
-                limit.count(kinds, new)
+                progress.add(stored.rows, len(stored.failed))
+                done.embedded += stored.rows
+                kinds = failure_kinds(stored.failed)
+                for kind in kinds:
+                    done.failed[kind.status] += kind.count
+                    done.examples.setdefault(kind.status, kind.example)
+                limit.count(kinds, stored.rows)
                 if stop.came():
                     stop.check()
                 limit.check()
         except ClusterShrankError as error:
-            setup = after_loss(setup)
-            progress.note(f"{error}; going on with {setup.pools.in_words}")
+            running.lose(error)
             before += 1
-        found = split_work(setup.config, found.with_prior, setup.memory, verify=True)
+        found = split_work(config, found.with_prior, running.setup.memory, verify=True)
         if found.rows_to_embed == sum(done.failed.values()):
             return
-
-
-def _stored(setup: Setup, work: Sequence[Work]) -> Iterator[tuple[int, dict[str, int]]]:
-    """Of some batches at a time: rows stored, and how many failed with which reason."""
-    config = setup.config
-    with begin_pipeline(setup) as places:
-        dataset = embedded(setup, work, places)
-        together = max(1, STORED_ROWS // config.batch_size)
-        dataset = dataset.map_batches(
-            store_batches,
-            batch_size=together,
-            batch_format="pyarrow",
-            fn_args=(config.embeddings_url,),
-            **task_arguments(setup),
-        )
-        for block in blocks_of(dataset):
-            for row in block.to_pylist():
-                if row["refused"] is not None:
-                    raise StorageError(f"{row['refused']}. Nothing is lost; then the same command goes on from here")
-                yield row["stored"], json.loads(row["failed"])
-
-
-def store_batches(block: pa.Table, store_url: str) -> pa.Table:
-    """Stage: the new embeddings of several batches, as one part of the store."""
-    batches = [Batch.from_block(block.slice(row, 1)) for row in range(block.num_rows)]
-    failed: Counter[str] = Counter()
-    stored, refused = 0, None
-    for batch in batches:
-        columns = (batch.samples.column(name).to_pylist() for name in ("status", "error_message"))
-        failed.update(f"{status}: {text}" for status, text in zip(*columns, strict=True) if status != SUCCESS)
-    try:
-        for _ in store_new((batch.samples for batch in batches), store_url):
-            pass
-        stored = sum(newly_embedded(batch.samples) for batch in batches)
-    except StorageError as error:
-        # As data, so that one full disk is not one of the errors that a pipeline may have.
-        refused = str(error)
-    result: dict[str, Any] = {"stored": [stored], "failed": [json.dumps(failed)]}
-    return pa.table({**result, "refused": pa.array([refused], pa.string())})
 
 
 def describe(report: PriorReport) -> str:

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from jobs.engine.cluster import ClusterShrankError
 from jobs.engine.ledger import Sealer
-from jobs.engine.pipeline import Setup, after_loss, run_pipeline
+from jobs.schedule.running import Running
 from manifests import storage
 from manifests.batch import Batch
-from manifests.commit import Receipt, index_name, parts_url, read_stats
+from manifests.commit import READERS, Receipt, index_name, parts_url, read_stats
 from manifests.config import RunConfig
 from manifests.errors import REJECTED, SUCCESS, IncompleteRunError
 from manifests.planning.plan import Plan, Window, planned_batches
@@ -30,9 +30,6 @@ from workers.stages.reseal import RETRY_FOLDER, reseal
 
 #: Statuses that trying again cannot change.
 FINAL = frozenset({SUCCESS, REJECTED})
-
-#: Stats and indexes read at the same time.
-READERS = 16
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def _by_batch(shard: int, rows: Sequence[int], sizes: Sequence[int]) -> dict[tup
     return {place: tuple(positions) for place, positions in found.items()}
 
 
-def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[[Receipt], bool]) -> None:
+def retry(running: Running, planned: Plan, failed: FailedRows, on_receipt: Callable[[Receipt], bool]) -> None:
     """Make these rows again and seal their shards anew.
 
     Args:
@@ -123,8 +120,8 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[
     Raises:
         IncompleteRunError: some rows could not be tried; their shards stay as they are.
     """
-    config = setup.config
-    sealer = Sealer(config, failed.shards, reseal)
+    config = running.setup.config
+    sealer = Sealer(config, failed.shards, reseal, fence=running.setup.fence)
 
     def on_batch(receipt: Receipt, whole: bool) -> bool:
         if whole:
@@ -132,14 +129,14 @@ def retry(setup: Setup, planned: Plan, failed: FailedRows, on_receipt: Callable[
         sealer.poll()
         return on_receipt(receipt)
 
-    missing = make_rows(setup, planned, failed, storage.join(config.output, RETRY_FOLDER), on_batch)
+    missing = make_rows(running, planned, failed, storage.join(config.output, RETRY_FOLDER), on_batch)
     sealer.finish()
     if missing:
         raise IncompleteRunError(f"failed rows of {missing} batches could not be tried again")
 
 
 def make_rows(
-    setup: Setup, planned: Plan, rows: FailedRows, root: str, on_batch: Callable[[Receipt, bool], bool]
+    running: Running, planned: Plan, rows: FailedRows, root: str, on_batch: Callable[[Receipt, bool], bool]
 ) -> int:
     """Make these rows again and stage them under a folder of their own.
 
@@ -155,18 +152,18 @@ def make_rows(
     for shard in rows.shards:
         storage.remove(parts_url(root, shard), recursive=True)
     # One run of the pipeline only, so it must not leave anything out.
-    separate = replace(setup, config=setup.config.model_copy(update={"output": root}), trust_index=False)
+    config = running.setup.config.model_copy(update={"output": root})
     left = {shard: set(batches) for shard, batches in rows.shards.items()}
     while (remaining := rows.only(left)).rows:
+        separate = replace(running.setup, config=config, trust_index=False)
         try:
-            for receipt in run_pipeline(separate, list(remaining.by_window(planned.windows))):
+            for receipt in running.receipts(list(remaining.by_window(planned.windows)), separate):
                 new = receipt.batch in left[receipt.shard]
                 left[receipt.shard].discard(receipt.batch)
                 if on_batch(receipt, new and not left[receipt.shard]):
                     break
         except ClusterShrankError as error:
-            separate = after_loss(separate)
-            separate.notify(f"{error}; going on with {separate.pools.in_words}")
+            running.lose(error)
             continue
         break
     return sum(map(len, left.values()))

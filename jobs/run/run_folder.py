@@ -4,6 +4,7 @@ _run/config.json   the settings of the last start
 _run/plan.json     the plan's fingerprint and counts; written once, and every later start must agree with it
 _run/run.json      the report of the last start that made something and went to its end
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
+_run/timeline.json when the devices of that start were in calls (workers/fault_tolerance/timeline.py)
 _run/prior.json    the report of the last start with `--stage prior`
 _run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
 _run/error.log     what the engine said where it stopped early
@@ -13,28 +14,82 @@ _SUCCESS           every planned row is written or failed, counted
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.cost.step_times import StepTimes
 from jobs.run import ownership
-from manifests import storage
+from manifests import scores, storage
+from manifests.commit import sealed_shards, staged_parts
 from manifests.config import NO_EMBEDDINGS, RunConfig
 from manifests.embeddings.store import check_owned
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan
+from workers.fault_tolerance.timeline import Timeline
 
 FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
 TIMES = "times.json"
+TIMELINE = "timeline.json"
 
 #: Settings that may change between two starts of one output: they reach no image and no name.
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report"}
+    | {"shards", "times_of", "report", "schedule", "scores"}
 )
+
+#: What an output that an earlier version has begun was made with, where its record does not say.
+EARLIER = {"mark": False}
+
+
+def as_begun(config: RunConfig) -> RunConfig:
+    """The config, with marks and scores as the output has them, where nobody asks for others.
+
+    Raises:
+        UsageError: the record of a plan cannot be read.
+    """
+    known = read(config.output, "plan.json")
+    if known is None:
+        return config
+    last = {"mark": _settings_of(known)["mark"], "scores": _scores_at(config.output)}
+    return config.model_copy(
+        update={name: value for name, value in last.items() if name not in config.model_fields_set}
+    )
+
+
+def _scores_at(output: str) -> str:
+    """The scores whose columns the indexes of an output have."""
+    return str((read(output, "config.json") or {}).get("scores", scores.NONE))
+
+
+def set_scores(output: str, names: Sequence[str]) -> None:
+    """Indexes of an output have the columns of these scores from now on.
+
+    Raises:
+        UsageError: no run was begun there.
+    """
+    stored, _ = begun(output)
+    _write_at(output, "config.json", {**stored, "scores": scores.spelled(names)})
+
+
+def _refuse_scores(config: RunConfig, plan: Plan) -> None:
+    """Make sure that all indexes of an output have the same columns, each once."""
+    there = _scores_at(config.output)
+    if scores.parse(there) != config.score_names and (sealed_shards(config.output) or staged_parts(config.output)):
+        raise UsageError(
+            f"option --scores: {config.output} was begun with {there} and not with {config.scores}; go on as it was "
+            "begun, and add scores when it is finished"
+        )
+    extras = plan.windows[0].extras.names if plan.windows and config.score_names else []
+    taken = [name for name in extras if name in scores.COLUMNS]
+    if taken:
+        raise UsageError(
+            f"option --scores: the manifest has a column {taken[0]!r}, which is also the name of a score; rename it "
+            "there, or leave that score out"
+        )
 
 
 def ends_of(config: RunConfig) -> tuple[int, ...]:
@@ -79,6 +134,7 @@ def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
     settings = config.model_dump(mode="json")
     known = _known(config, plan)
     ownership.refuse_manifest(config.output, plan)
+    _refuse_scores(config, plan)
     if known is None:
         return None
     if known.get("fingerprint") != plan.fingerprint:
@@ -110,7 +166,7 @@ def _known(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
 
 def unfinish(config: RunConfig) -> None:
     """Take the marker away: shards of a finished output are about to change."""
-    storage.remove(storage.join(config.output, SUCCESS_NAME))
+    storage.remove(storage.join(config.output, SUCCESS_NAME), lasting=True)
 
 
 def finish(config: RunConfig, report: dict[str, Any], anew: bool, whole: bool = True) -> None:
@@ -146,6 +202,12 @@ def write_times(config: RunConfig, times: StepTimes) -> None:
         _write(config, TIMES, times.model_dump(mode="json"))
 
 
+def write_timeline(config: RunConfig, timeline: Timeline | None) -> None:
+    """Keep when the devices worked; a start in which none did leaves the last one's."""
+    if timeline is not None and timeline.lanes:
+        _write(config, TIMELINE, timeline.model_dump(mode="json"))
+
+
 def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     """What was measured last at the output that `--times-of` names, else at the job's own, and where that stands.
 
@@ -170,6 +232,11 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
     return None
 
 
+def _settings_of(known: dict[str, Any]) -> dict[str, Any]:
+    """Settings that the record of a plan has, or had by default in the version that wrote it."""
+    return {**EARLIER, **known.get("settings", {})}
+
+
 def _counts(plan: Plan) -> dict[str, Any]:
     return {
         "requests": plan.requests,
@@ -183,7 +250,7 @@ def _counts(plan: Plan) -> dict[str, Any]:
 
 def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
     """What a person changed since the output was begun, and the ways out."""
-    before = known.get("settings", {})
+    before = _settings_of(known)
     changed = [
         f"--{name.replace('_', '-')} was {before[name]!r} and is {value!r}"
         for name, value in settings.items()
@@ -201,7 +268,7 @@ def _difference(output: str, known: dict[str, Any], plan: Plan, settings: dict[s
 
 def _not_appended(output: str, known: dict[str, Any], plan: Plan, settings: dict[str, Any]) -> str:
     """Why `--append` cannot go on with what is there."""
-    before, rows = known.get("settings", {}), known["requests"]
+    before, rows = _settings_of(known), known["requests"]
     if any(name not in FREE_FIELDS and before.get(name) != value for name, value in settings.items()):
         return _difference(output, known, plan, settings)
     if plan.requests < rows:
@@ -236,7 +303,7 @@ def settings(output: str, **given: Any) -> RunConfig:
     """
     stored, _ = begun(output)
     try:
-        return RunConfig.model_validate({**stored, "output": output, "append": False, **given})
+        return RunConfig.model_validate({**EARLIER, **stored, "output": output, "append": False, **given})
     except ValidationError as error:
         detail = error.errors()[0]
         raise UsageError(
@@ -266,5 +333,9 @@ def read(output: str, name: str) -> dict[str, Any] | None:
 
 
 def _write(config: RunConfig, name: str, content: dict[str, Any]) -> None:
+    _write_at(config.output, name, content)
+
+
+def _write_at(output: str, name: str, content: dict[str, Any]) -> None:
     data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
-    storage.write_atomic(storage.join(config.output, FOLDER, name), data)
+    storage.write_atomic(storage.join(output, FOLDER, name), data)

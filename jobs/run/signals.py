@@ -101,6 +101,11 @@ class Stop:
         """From now on a signal waits until so many more batches have come, one for each device that makes one."""
         self._awaited = batches
 
+    @property
+    def asked(self) -> bool:
+        """True where the run was asked to stop."""
+        return self._number is not None
+
     def came(self) -> bool:
         """A batch came; true where the run shall end now because enough have."""
         self.also()

@@ -14,12 +14,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.leases.files import Holder, holder_of
+from jobs.leases.lease import STALE_S
 from jobs.monitoring.facts import IMAGES, Count, RunFacts
 from jobs.monitoring.pace import duration
 from jobs.monitoring.shares import together
 from jobs.monitoring.status_file import READERS, Status, read_statuses
 from jobs.run import run_folder
-from jobs.run.lease import STALE_S, Holder, holder_of
 
 State = Literal["running", "done", "ended early", "died"]
 

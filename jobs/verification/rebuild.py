@@ -7,6 +7,7 @@ Only what is damaged is replaced, each file in one step, so a reader never sees 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from manifests.commit import FileStats, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS
 from manifests.records import SOURCE_FIELDS
+from workers.scoring.columns import columns_of
 from workers.stages.shards import build_shard, part_table, read_part
 
 #: Samples that a message names.
@@ -75,7 +77,8 @@ def rebuild(
         tar = None
         if found.members:
             tar = stack.enter_context(storage.open_read(storage.join(config.output, commit.tar_name(found.shard))))
-        parts = _parts(found, batches, made, made_at, tar, config.dump_latents, unlike)
+        columns = list(columns_of(config.score_names, config.checkpoint).values())
+        parts = _parts(found, batches, made, made_at, tar, config.dump_latents, columns, unlike)
         built = build_shard(found.shard, parts, folder, config)
         if unlike:
             more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
@@ -104,8 +107,7 @@ def _put_in_place(found: Salvage, built: ShardStats, folder: str, output: str) -
             trouble=f"{which}, made again, cannot be proved to be what was there: {why}; remove the shard's files "
             f"({commit.shard_name(found.shard)}*) and start the job again to make all of it anew",
         )
-    for file, _ in damaged:
-        storage.put_atomic(os.path.join(folder, file.name), storage.join(output, file.name))
+    storage.put_together([os.path.join(folder, file.name) for file, _ in damaged], output)
     names = [file.name for file, _ in damaged]
     if recorded != built:
         commit.write_stats(output, built)
@@ -124,18 +126,20 @@ def _parts(
     made_at: str,
     tar: IO[bytes] | None,
     latents: bool,
+    columns: Sequence[pa.Field],
     unlike: list[str],
 ) -> Iterator[pa.Table]:
     """The shard's parts, as they were when it was sealed.
 
     Args:
+        columns: of the run's scores.
         unlike: is told the keys of images that were made again and are not what the index says.
     """
     first = 0
     for batch in batches:
         again = read_part(batch.shard, batch.index, made_at) if (batch.shard, batch.index) in made else None
         samples = batch.drop([*(field.name for field in SOURCE_FIELDS), "same_as"]).samples
-        rows = _records(found, samples, first, again)
+        rows = _records(found, samples, first, again, columns)
         first += rows.num_rows
         contents = _contents(found, rows, again, tar, latents)
         for column, values in zip(("encoded", "latents") if latents else ("encoded",), contents, strict=True):
@@ -146,21 +150,41 @@ def _parts(
         yield part_table(rows)
 
 
-def _records(found: Salvage, samples: pa.Table, first: int, again: pa.Table | None) -> pa.Table:
+def _records(
+    found: Salvage, samples: pa.Table, first: int, again: pa.Table | None, columns: Sequence[pa.Field]
+) -> pa.Table:
     """The rows of a batch as the index had them."""
     if found.rows is not None:
         index = found.rows.slice(first, samples.num_rows)
+        # Those that the shard has: scores may be added shard by shard.
+        fields = [*samples.schema, *(field for field in columns if field.name in index.column_names)]
         # The types and descriptions of the plan, which Parquet adds to.
-        return pa.table([index.column(f.name).cast(f.type) for f in samples.schema], schema=samples.schema)
-    made = {} if again is None else {row["key"]: row for row in again.select(["key", *FACTS]).to_pylist()}
+        return pa.table([index.column(f.name).cast(f.type) for f in fields], schema=pa.schema(fields))
+    names = (*FACTS, *(field.name for field in columns))
+    for field in columns:
+        samples = samples.append_column(field, pa.nulls(samples.num_rows, field.type))
+    made = {} if again is None else {row["key"]: row for row in again.select(["key", *names]).to_pylist()}
+    told = {key: _with_scores(fact, columns) for key, fact in found.facts.items()} if columns else found.facts
     known: list[Mapping[str, Any]] = [
-        made.get(row["key"], found.facts.get(row["key"], row)) for row in samples.select(["key", *FACTS]).to_pylist()
+        made.get(row["key"], told.get(row["key"], row)) for row in samples.select(["key", *names]).to_pylist()
     ]
-    for name in FACTS:
+    for name in names:
         place = samples.schema.get_field_index(name)
         column = samples.schema.field(name)
         samples = samples.set_column(place, column, pa.array([row[name] for row in known], column.type))
     return samples
+
+
+def _with_scores(fact: Mapping[str, Any], columns: Sequence[pa.Field]) -> dict[str, Any]:
+    """What a record in a tar tells, with its scores as the index has them (workers/stages/sample_json.py)."""
+    scores: dict[str, Any] = {}
+    for column in columns:
+        text = fact.get(column.name, "")
+        if pa.types.is_string(column.type):
+            scores[column.name] = text or None
+        else:
+            scores[column.name] = json.loads(text) if text else None
+    return {**fact, **scores}
 
 
 def _contents(

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
+from jobs.leases.lease import Lease
 from jobs.run import run_folder
-from jobs.run.lease import Lease
 from jobs.run.retry_errors import FailedRows
 from jobs.verification.findings import Verdict
 from jobs.verification.index import planned_rows
@@ -50,7 +50,7 @@ def repair(config: RunConfig, verdict: Verdict, make: Maker, notify: Callable[[s
     settings, planned, _ = planned_output(config)
     finished = run_folder.is_finished(config.output)
     made_at = storage.join(config.output, REPAIR_FOLDER)
-    with Lease(config.output, (0, 1), notify):
+    with Lease(config.output, (0, 1), notify) as lease, storage.fenced(lease.fence.check):
         storage.remove(made_at, recursive=True)
         try:
             lost: dict[tuple[int, int], tuple[int, ...]] = {}

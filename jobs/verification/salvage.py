@@ -24,6 +24,7 @@ from jobs.verification.index import PLANNED_COLUMNS, compare_rows
 from manifests import commit, storage
 from manifests.commit import FileStats, ShardStats
 from manifests.errors import SUCCESS, StorageError
+from manifests.scores import COLUMNS
 
 #: What the plan does not know of a row.
 FACTS = ("status", "error_message", "prompt_truncated", "sha256")
@@ -40,7 +41,7 @@ class Salvage:
         stats: the commit record; None where it is missing or cannot be read.
         tar, index: the files as they are; None where they are missing.
         rows: the whole index, where it is right.
-        facts: key -> FACTS, of the rows that are known where `rows` is None.
+        facts: key -> FACTS and scores, of the rows that are known where `rows` is None.
         members: key -> place and size of each of its files in the tar that a row does not hold, the image's first.
     """
 
@@ -186,11 +187,12 @@ def _look_through(
 
 
 def _fact(record: bytes, key: str) -> dict[str, Any] | None:
-    """FACTS of a sample by its record in the tar; None where that is damaged."""
+    """FACTS of a sample by its record in the tar, and scores as that spells them; None where that is damaged."""
     try:
         members = json.loads(record)
         if members["key"] != key or members["status"] != SUCCESS:
             return None
-        return {**{name: members[name] for name in FACTS}, "error_message": None}
+        scores = {name: members[name] for name in COLUMNS if name in members}
+        return {**{name: members[name] for name in FACTS}, "error_message": None, **scores}
     except (ValueError, KeyError, TypeError):
         return None

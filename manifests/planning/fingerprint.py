@@ -38,6 +38,8 @@ class Fingerprint:
             job["dedupe"] = True
         if config.graph:
             job["graph"] = True
+        if config.mark:
+            job["mark"] = True
         extras = [[field.name, str(field.type)] for field in manifest.extras]
         head = {"version": PLAN_VERSION, "job": job, "extras": extras}
         self._hash = hashlib.sha256(json.dumps(head, sort_keys=True).encode())

@@ -11,6 +11,7 @@ becomes a `StorageError` that names the location and what to do.
 
 from __future__ import annotations
 
+from manifests.storage.exclusive import create, is_exclusive
 from manifests.storage.finding import MARKER, Found, find
 from manifests.storage.listing import Entry, exists, free_bytes, list_names, list_tree
 from manifests.storage.locations import (
@@ -26,21 +27,33 @@ from manifests.storage.locations import (
 from manifests.storage.ownership import in_words, others_in, same_place
 from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes, read_range
 from manifests.storage.retries import passes, patience
-from manifests.storage.writes import copy, put_atomic, remove, sweep, write_atomic, writing
+from manifests.storage.writes import (
+    copy_together,
+    fenced,
+    put_atomic,
+    put_together,
+    remove,
+    sweep,
+    write_atomic,
+    writing,
+)
 
 __all__ = [
     "MARKER",
     "Entry",
     "Found",
     "absolute",
-    "copy",
+    "copy_together",
+    "create",
     "exists",
+    "fenced",
     "fetch",
     "find",
     "folder_of",
     "free_bytes",
     "in_words",
     "is_absolute",
+    "is_exclusive",
     "is_remote",
     "join",
     "list_names",
@@ -52,6 +65,7 @@ __all__ = [
     "passes",
     "patience",
     "put_atomic",
+    "put_together",
     "read_bytes",
     "read_range",
     "remove",

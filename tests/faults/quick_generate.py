@@ -2,7 +2,8 @@
 
 Pixels come from seed and image number, as the noise of the real pipelines does, so images depend on nothing else.
 QUICK_SECONDS is how long a device call takes, QUICK_FAILS which ids fail in it. Where QUICK_GO_ON is set, a decoder
-makes one batch and waits until that file exists before it makes more. With QUICK_VERIFY it is `jobs/verify.py` instead.
+makes one batch and waits until that file exists before it makes more. QUICK_PRIOR_FAILS are ids that fail in the prior,
+QUICK_PIECE_ROWS bounds a piece of `--schedule phases`. With QUICK_VERIFY it is `jobs/verify.py` instead.
 """
 
 from __future__ import annotations
@@ -22,25 +23,44 @@ import pyarrow as pa
 import jobs.engine.ledger
 import jobs.engine.pipeline
 import jobs.generate
+import jobs.schedule.arrange
+import jobs.schedule.embedding
 import jobs.verify
 import workers.stages.shards
 from jobs.cli import run_script
 from manifests.batch import Batch
+from manifests.embeddings.keys import VECTORS
 from manifests.errors import RowError
+from workers.embeddings.lookup import filled, to_embed
+from workers.embeddings.origin import prior_origin
+from workers.embeddings.storing import only_new
 
 SECONDS = float(os.environ.get("QUICK_SECONDS", "0.2"))
 FAILS = frozenset(os.environ.get("QUICK_FAILS", "").split(","))
+PRIOR_FAILS = frozenset(os.environ.get("QUICK_PRIOR_FAILS", "").split(","))
 GO_ON = Path(os.environ["QUICK_GO_ON"]) if "QUICK_GO_ON" in os.environ else None
 _SEAL_DIES = os.environ.get("QUICK_SEAL_DIES", "")
 
 
 class Prior:
-    """Stands where the prior stands and does nothing."""
+    """Stands where the prior stands and does nothing; in phases, all embeddings are zero, and it fails rows too."""
 
-    def __init__(self, config: Any, kind: Any, *more: Any) -> None: ...
+    def __init__(self, config: Any, kind: Any, *more: Any) -> None:
+        self._origin = prior_origin(config.checkpoint, kind) if config.schedule == "phases" else None
+        self._seconds, self._fails = SECONDS, PRIOR_FAILS
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return Batch.from_block(block).drop(["condition_inputs"]).to_block()
+        batch = Batch.from_block(block)
+        ids = batch.values("id", range(batch.samples.num_rows))
+        reason = RowError("failed_to_embed", "a sick prior")
+        batch = batch.fail({row: reason for row in batch.pending if ids[row] in self._fails})
+        if self._origin is not None and (rows := to_embed(batch)):
+            time.sleep(self._seconds / 4)
+            zero = np.zeros(self._origin.width, self._origin.dtype)
+            for name in VECTORS:
+                batch = filled(batch, name, self._origin.vector_type, dict.fromkeys(rows, zero))
+            batch = batch.add("embedding_truncated", pa.bool_(), dict.fromkeys(rows, False))
+        return batch.drop(["condition_inputs"]).to_block()
 
 
 class Decoder:
@@ -66,12 +86,17 @@ class Decoder:
             size = (batch.bucket.height, batch.bucket.width, 3)
             pixels[row] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
         batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image_pixels", "mask_pixels"])
-        return batch.took("decoder", self._seconds).to_block()
+        # What a store knows of prompts that were cut is no business of these models.
+        batch = batch.add("prompt_truncated", pa.bool_(), {})
+        return only_new(batch).took("decoder", self._seconds).to_block()
 
 
 # Read by Ray where the driver pickles them, so by value: workers cannot import this script.
 jobs.engine.pipeline.Prior = Prior  # type: ignore[misc, assignment]
 jobs.engine.pipeline.Decoder = Decoder  # type: ignore[misc, assignment]
+if "QUICK_PIECE_ROWS" in os.environ:
+    jobs.schedule.arrange.PIECE_ROWS = int(os.environ["QUICK_PIECE_ROWS"])
+    jobs.schedule.embedding.STORED_ROWS_PER_ACTOR = 4
 
 
 def dying_seal(*arguments: Any) -> Any:

@@ -16,6 +16,8 @@ from manifests.batch import Batch
 from manifests.config import RunConfig
 from manifests.errors import RowError
 from manifests.planning.plan import Plan, batches_of, plan
+from manifests.scores import BY_CLIP
+from workers.scoring.columns import columns_of, with_scores
 from workers.stages.encode import encode_images
 from workers.stages.shards import seal, write_part
 
@@ -54,7 +56,11 @@ def made(batch: Batch, config: RunConfig, broken: Sequence[str] = ()) -> Batch:
         batch = batch.add("latents", pa.large_binary(), {i: b"latents of " + p[:8] for i, p in pixels.items()})
     batch = batch.add("prompt_truncated", pa.bool_(), dict.fromkeys(batch.pending, False))
     batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image", "mask", "condition_sources"])
-    return encode_images(batch, config)
+    # As CLIP's would be: decided by the image alone.
+    for name in (name for name in config.score_names if name in BY_CLIP):
+        values = {i: float(np.frombuffer(data[:3000], np.uint8).mean() / 300) for i, data in pixels.items()}
+        batch = batch.add(name, pa.float32(), values)
+    return with_scores(encode_images(batch, config), columns_of(config.score_names, config.checkpoint))
 
 
 def run(config: RunConfig, broken: Sequence[str] = ()) -> Plan:

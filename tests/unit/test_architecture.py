@@ -100,3 +100,11 @@ def test_the_driver_loads_neither_mindspore_nor_mindone() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("script", ["redo", "score"])
+def test_scripts_that_load_models_themselves_do_without_ray(script: str) -> None:
+    # Once Ray has imported protobuf, MindSpore 2.8 cannot be imported in the same process.
+    program = f"import sys, jobs.{script}; print(sorted({{'ray', 'google.protobuf'}} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

@@ -29,6 +29,7 @@ OTHER_ENVIRONMENTS = {
     "jobs/benchmarks/kernel_times_pytorch.py": {"diffusers", "torch"},
     "infra/demo_checkpoint": {"diffusers", "torch"},
     "tests/goldens/reference.py": {"diffusers", "torch"},
+    "tests/goldens/count_flops.py": {"diffusers", "torch"},
 }
 
 #: Declared and never imported: commands, plugins of pytest, and what fsspec loads when it meets a URL.
@@ -82,11 +83,17 @@ def undeclared(folders: tuple[str, ...], declared: set[str]) -> dict[str, set[st
 
 
 RUNNING = {package(requirement) for requirement in PROJECT["dependencies"]}
+#: What one option of one script needs, which says so where it is not installed.
+EXPORTING = {package(requirement) for requirement in PROJECT["optional-dependencies"]["export"]}
 DEVELOPING = {package(requirement) for requirement in PROJECT["optional-dependencies"]["dev"]}
 
 
 def test_what_the_product_imports_is_declared() -> None:
-    assert undeclared(PRODUCT, RUNNING) == {}
+    assert undeclared(PRODUCT, RUNNING | EXPORTING) == {}
+
+
+def test_what_an_extra_brings_is_imported_by_its_own_module_only() -> None:
+    assert set(undeclared(PRODUCT, RUNNING)) == {"jobs/exporting/selection.py"}
 
 
 def test_what_tests_and_infra_import_is_declared_for_developing() -> None:

@@ -12,6 +12,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs import cli
+from workers import metrics
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 
@@ -161,3 +162,36 @@ def test_the_dashboards_panels_are_whole() -> None:
         for target in panel["targets"]:
             assert target["expr"].count("(") == target["expr"].count(")"), panel["title"]
             assert 'SessionName=~"$session"' in target["expr"], panel["title"]
+
+
+def exported() -> dict[str, set[str]]:
+    """Our metrics as Ray exports them, with their labels."""
+    return {f"ray_{one.info['name']}": set(one.info["tag_keys"]) for one in metrics._instruments()}
+
+
+def test_dashboard_and_readme_name_the_metrics_and_labels_that_the_code_has() -> None:
+    series = {
+        name + ending: labels | ({"le"} if ending == "_bucket" else set())
+        for name, labels in exported().items()
+        for ending in (("_bucket", "_count", "_sum") if name.endswith("_call_seconds") else ("_total",))
+    }
+    dashboard = json.loads((INFRA / "grafana.json").read_text())
+    asked: dict[str, set[str]] = {}
+    for target in (target for panel in dashboard["panels"] for target in panel["targets"]):
+        for name, selected in re.findall(r"(ray_kandinsky_\w+)\{([^}]*)\}", target["expr"]):
+            labels = set(re.findall(r"(\w+)=~?", selected.replace("!", ""))) - {"SessionName"}
+            by = {label for group in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in group.split(", ")}
+            shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert shown <= by, target["expr"]
+            asked.setdefault(name, set()).update(labels, by)
+    assert {name.removesuffix("_total").removesuffix("_bucket").removesuffix("_count") for name in asked} == {
+        name.removesuffix("_total") for name in exported()
+    }
+    for name, labels in asked.items():
+        assert labels <= series[name], name
+    assert asked["ray_kandinsky_call_seconds_bucket"] == {"stage", "bucket", "le"}
+    rows = re.findall(r"^\| `(ray_kandinsky_\w+)` \| ([^|]*) \|", (INFRA / "README.md").read_text(), re.MULTILINE)
+    told = {name.removesuffix("_total"): set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    assert told == exported()
+    words = set(re.findall(r"kandinsky_\w+", metrics.__doc__ or "")) - {"kandinsky_"}
+    assert {f"ray_{name}".removesuffix("_total") for name in words} == set(exported())

@@ -38,6 +38,7 @@ FOREIGN = ("kubectl", "docker", "prometheus", "npu-smi")
 #: Run as they stand. What is not listed needs a model or takes minutes, and its words are read by its own parser.
 RUN = (
     *("jobs/plan.py", "jobs/status.py", "jobs/verify.py", "jobs/make_manifest.py", "jobs/embeddings.py"),
+    "jobs/export.py",
     *("infra/demo_manifest.py", "infra/documents_manifest.py"),
 )
 

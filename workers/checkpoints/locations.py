@@ -89,12 +89,10 @@ def condition_size(checkpoint: str) -> int:
     name = "image_processor/preprocessor_config.json"
     if checkpoint == RANDOM:
         return 224
-    store = _store(checkpoint)
     try:
-        text = (_folder(checkpoint) / PRIOR / name).read_bytes() if store is None else _read(store, checkpoint, name)
+        settings = json.loads(_read(checkpoint, PRIOR, name))
     except FileNotFoundError:
         return 224
-    settings = json.loads(text)
     size, crop = settings.get("size", 224), settings.get("crop_size", 224)
     edge = size.get("shortest_edge") if isinstance(size, dict) else size
     square = {crop["height"], crop["width"]} if isinstance(crop, dict) else {crop}
@@ -134,13 +132,24 @@ def prior_setting(checkpoint: str, component: str, name: str) -> Any:
     Raises:
         StorageError: the place of the checkpoint cannot be reached.
     """
-    store, file = _store(checkpoint), f"{component}/config.json"
+    return component_config(checkpoint, PRIOR, component).get(name)
+
+
+def component_config(checkpoint: str, repository: str, component: str) -> Mapping[str, Any]:
+    """The settings of a component; none where there is nothing that can be read.
+
+    Raises:
+        StorageError: the place of the checkpoint cannot be reached.
+    """
+    if checkpoint in OWN:
+        own = random_weights if checkpoint == RANDOM else trained_weights
+        return own.config_of(repository, component)
     try:
-        text = (_folder(checkpoint) / PRIOR / file).read_bytes() if store is None else _read(store, checkpoint, file)
-        return json.loads(text).get(name)
-    except (OSError, ValueError, AttributeError):
+        content = json.loads(_read(checkpoint, repository, f"{component}/config.json"))
+    except (OSError, ValueError):
         # Whoever loads the model says what is wrong with it.
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def cache_folder() -> Path:
@@ -239,12 +248,15 @@ def _copy_here(store: UrlStore | HubStore, checkpoint: str, name: str) -> Path |
     return copy if copy is not None and copy.is_dir() else None
 
 
-def _read(store: UrlStore | HubStore, checkpoint: str, name: str) -> bytes:
-    """A small file of the prior's repository, from the store or, where that cannot be reached, from the copy."""
+def _read(checkpoint: str, repository: str, name: str) -> bytes:
+    """A small file of a repository, from its place or, where that cannot be reached, from this node's copy."""
+    store = _store(checkpoint)
+    if store is None:
+        return (_folder(checkpoint) / repository / name).read_bytes()
     try:
-        return store.read(PRIOR, name)
+        return store.read(repository, name)
     except StorageError:
-        copy = _copy_here(store, checkpoint, PRIOR)
+        copy = _copy_here(store, checkpoint, repository)
         if copy is None:
             raise
         return (copy / name).read_bytes()

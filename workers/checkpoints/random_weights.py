@@ -193,6 +193,21 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     return (values * gain.get(name, 1.0)).astype(np.float32)
 
 
+def config_of(repository: str, component: str) -> Mapping[str, Any]:
+    """The settings of a component of the checkpoint."""
+    is_prior = repository.endswith("-prior")
+    classes = {
+        "prior": "PriorTransformer",
+        "image_encoder": "CLIPVisionModelWithProjection",
+        "text_encoder": "CLIPTextModelWithProjection" if is_prior else "MultilingualCLIP",
+        "unet": "UNet2DConditionModel",
+        "movq": "VQModel",
+    }
+    if component == "unet" and repository.endswith("-inpaint"):
+        return INPAINT_UNET
+    return CONFIGS[classes[component]]
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -11,7 +11,9 @@ import functools
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import load_file, save_file
 
@@ -31,13 +33,19 @@ def revision() -> str:
     return digest.hexdigest()[:12]
 
 
+def config_of(repository: str, component: str) -> Mapping[str, Any]:
+    """The settings of a component, as `write` lays it out."""
+    source = _INPAINT if repository == _DECODER else repository
+    config: dict[str, Any] = json.loads((FOLDER / source / component / "config.json").read_bytes())
+    return {**config, "in_channels": _CHANNELS} if (repository, component) == (_DECODER, "unet") else config
+
+
 def write(folder: Path) -> None:
     """Lay the three repositories out in an existing empty folder: 30 MB."""
     for source, name in ((_PRIOR, _PRIOR), (_INPAINT, _INPAINT), (_INPAINT, _DECODER)):
         shutil.copytree(FOLDER / source, folder / name)
     unet = folder / _DECODER / "unet"
-    config = json.loads((unet / "config.json").read_text())
-    (unet / "config.json").write_text(json.dumps({**config, "in_channels": _CHANNELS}, indent=2) + "\n")
+    (unet / "config.json").write_text(json.dumps(config_of(_DECODER, "unet"), indent=2) + "\n")
     weights = load_file(unet / "diffusion_pytorch_model.safetensors")
     weights[_FIRST_LAYER] = weights[_FIRST_LAYER][:, :_CHANNELS].copy()
     save_file(weights, unet / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})

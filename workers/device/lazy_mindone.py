@@ -2,7 +2,8 @@
 
 `import mindone.transformers` runs every model's module: 5 of the 6 seconds that Kandinsky's pipelines take to import,
 in every process of both pools. Its `__init__.py` files hold nothing but imports, so each is read instead of run, and a
-name is imported when somebody asks for it (PEP 562). What is found is the same object either way.
+name is imported when somebody asks for it (PEP 562). What is found is the same object either way. The same goes for
+`mindone.diffusers.models.transformers`, and for SciPy's distributions, which schedulers import that are not used here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from types import ModuleType
 from typing import Any
 
 #: Parents first.
-PACKAGES = ("mindone.transformers", "mindone.transformers.models")
+PACKAGES = ("mindone.transformers", "mindone.transformers.models", "mindone.diffusers.models.transformers")
+#: Runs when something of it is used.
+UNUSED = "scipy.stats"
 
 
 def install() -> None:
@@ -33,6 +36,23 @@ def install() -> None:
         sys.modules[name] = package
         parent, _, child = name.rpartition(".")
         setattr(sys.modules[parent], child, package)
+    _put_off(UNUSED)
+
+
+def _put_off(name: str) -> None:
+    """Let the module run when something of it is asked for: `importlib.util.LazyLoader` runs it at the next import."""
+    spec = importlib.util.find_spec(name)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+
+    def run(attribute: str) -> Any:
+        vars(module).pop("__getattr__", None)
+        loader.exec_module(module)
+        return getattr(module, attribute)
+
+    module.__getattr__ = run  # type: ignore[method-assign]
+    sys.modules[name] = module
 
 
 def _make_lazy(package: ModuleType, source: ast.Module) -> None:

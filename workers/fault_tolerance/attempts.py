@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
-from workers.fault_tolerance.losses import Loss, Losses
+from workers.fault_tolerance.losses import Loss, Losses, engines_words, lost_nodes
 from workers.fault_tolerance.same_source import difference, own_source
+from workers.fault_tolerance.timeline import Calls, Timeline
 
 #: Deaths of a whole batch before its rows are tried one by one.
 WHOLE_ATTEMPTS = 2
@@ -111,6 +112,7 @@ class News:
         seconds: spent on batches so far, those that are being worked on too, by stage.
         lost: the newest processes that were lost; `lost_by_cause` counts all of them.
         batches_again: batches whose process was lost with them, so that another one makes them.
+        fallbacks: what a device computes in the plain way because a trial of the other one failed, in words.
     """
 
     trouble: KandinskyBatchError | None
@@ -122,6 +124,7 @@ class News:
     lost: Sequence[Loss]
     lost_by_cause: Mapping[str, int]
     batches_again: int
+    fallbacks: Sequence[str] = ()
 
 
 @dataclass
@@ -164,19 +167,24 @@ class Attempts:
         self._own_words: dict[str, str] = {}
         self._probe_deaths: Counter[str] = Counter()
         self._out: dict[str, Broken] = {}
+        #: Nodes that are gone, and whose processes are known to be lost.
+        self._noticed_nodes: set[str] = set()
         #: Devices that the pipeline under way was begun without.
         self._left_out: set[str] = set()
         #: By stage and actor.
         self._starting: defaultdict[str, dict[str, Worker]] = defaultdict(dict)
-        #: Actors that have loaded their model, with the process that did.
-        self._up: dict[str, Worker] = {}
+        #: Actors that have loaded their model, with their stage and the process that did.
+        self._up: dict[str, tuple[str, Worker]] = {}
         self._losses = Losses(lost_nodes, self._own_words, last_words)
+        self._calls = Calls(clock)
         self._start_failures: Counter[str] = Counter()
         #: Stages of the actors that do.
         self._compiling: dict[str, str] = {}
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._devices: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._compilations: list[dict[str, Any]] = []
+        #: In the order in which they came; an actor that starts again says the same again.
+        self._fallbacks: dict[str, None] = {}
         self._trouble: KandinskyBatchError | None = None
 
     # Batches
@@ -214,6 +222,7 @@ class Attempts:
         record = self._records.pop(place, None)
         if record is not None and record.holder is not None:
             self._seconds[place[0]] += self._clock() - record.since
+            self._calls.add(place[0], record.holder, record.since)
 
     def say(self, worker_id: str, words: str) -> None:
         """A process that is about to end itself says why."""
@@ -223,8 +232,8 @@ class Attempts:
         dead = record.holder
         if dead is None or dead.id == worker.id:
             return
+        self._note_loss(place[0], dead)
         record.holder = None
-        self._losses.note(place[0], dead, f"its batch (shard {place[1]}, batch {place[2]}) is made again")
         self._losses.batches_again += 1
         own_words = self._own_words.pop(dead.id, None)
         if dead.node in self._lost_nodes():
@@ -238,6 +247,33 @@ class Attempts:
             self._probe_deaths[dead.device] += 1
             if self._probe_deaths[dead.device] >= PROBE_ATTEMPTS:
                 self._take_out(place[0], dead, f"processes die there on a small call that is known to be good ({how})")
+
+    def _note_loss(self, stage: str, dead: Worker, otherwise: str = "it starts again") -> None:
+        """A process is found to be gone; what comes of its batch is told, where it had one.
+
+        Args:
+            otherwise: what comes of it where it had none.
+        """
+        batches = (place for place, record in self._records.items() if record.holder and record.holder.id == dead.id)
+        place = next(batches, None)
+        then = otherwise if place is None else f"its batch (shard {place[1]}, batch {place[2]}) is made again"
+        if self._losses.note(stage, dead, then):
+            self._calls.lost(stage, dead)
+
+    def _note_lost_nodes(self) -> None:
+        """Whoever was on a node that is gone is lost, whether another process takes its place or nobody does."""
+        gone = self._lost_nodes() - self._noticed_nodes
+        if gone:
+            for stage, worker in self._known_workers():
+                if worker.node in gone:
+                    self._note_loss(stage, worker, "what is left goes on without its node")
+            self._noticed_nodes |= gone
+
+    def _known_workers(self) -> list[tuple[str, Worker]]:
+        """Processes that hold a batch, load a model or have loaded one, with their stages."""
+        holders = [(place[0], record.holder) for place, record in self._records.items() if record.holder is not None]
+        starting = [(stage, worker) for stage, actors in self._starting.items() for worker in actors.values()]
+        return [*holders, *starting, *self._up.values()]
 
     def _how(self, worker_id: str) -> str:
         words = self._engines_words(worker_id)
@@ -255,12 +291,12 @@ class Attempts:
         """An actor begins to load its model; tells why it must not, where its device is taken out."""
         if (words := self._other_source(worker)) is not None:
             return words
-        up = self._up.pop(worker.actor, None)
+        _, up = self._up.pop(worker.actor, (stage, None))
         if up is not None and up.id != worker.id:
-            self._losses.note(stage, up, self._next_for(up))
+            self._note_loss(stage, up)
         before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
-            self._losses.note(stage, before, "it loads its model again")
+            self._note_loss(stage, before, "it loads its model again")
             self._start_failed(
                 stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
             )
@@ -275,17 +311,14 @@ class Attempts:
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
-        self._up[worker.actor] = worker
+        self._up[worker.actor] = (stage, worker)
+        for switch in report.get("switches", ()):
+            if switch["fell_back"]:
+                words = f"{worker.name}: {switch['switch']} is {switch['chosen']} for {switch['of']}: {switch['why']}"
+                self._fallbacks[words] = None
         self._devices[stage, worker.device] = report
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
-
-    def _next_for(self, dead: Worker) -> str:
-        """What is done about the batch that an actor had when it died."""
-        for (_, shard, batch), record in self._records.items():
-            if record.holder is not None and record.holder.id == dead.id:
-                return f"its batch (shard {shard}, batch {batch}) is made again"
-        return "it starts again"
 
     def compiling(self, stage: str, worker: Worker) -> None:
         """An actor begins to compile a new shape; it has done so when it takes up a batch."""
@@ -321,6 +354,7 @@ class Attempts:
 
     def news(self) -> News:
         """How things are."""
+        self._note_lost_nodes()
         loading = {stage: len(actors) for stage, actors in self._starting.items() if actors}
         working: Counter[str] = Counter()
         seconds = defaultdict(float, self._seconds)
@@ -340,11 +374,16 @@ class Attempts:
             self._losses.newest,
             self._losses.by_cause,
             self._losses.batches_again,
+            list(self._fallbacks),
         )
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""
         return [{"stage": stage, **report} for (stage, _), report in sorted(self._devices.items())]
+
+    def timeline(self) -> Timeline:
+        """When the run's actors were in calls so far."""
+        return self._calls.record()
 
     def compilations(self) -> list[dict[str, Any]]:
         """The graphs that the run's actors have compiled, in the order of their ends."""
@@ -353,11 +392,17 @@ class Attempts:
     def pipeline_ended(self) -> None:
         """All processes of a pipeline were ended with it, so that nothing they held is to be blamed for it.
 
-        The next one will do without the devices that were taken out.
+        The next one will do without the devices that were taken out. A process that had come to its own end before,
+        or whose node is gone, was lost all the same.
         """
+        self._note_lost_nodes()
+        for stage, worker in self._known_workers():
+            if self._losses.has_ended(worker):
+                self._note_loss(stage, worker, "it starts again with the next pipeline")
         for record in self._records.values():
             self._losses.batches_again += record.holder is not None
             record.holder = None
+        self._calls.pipeline_ended()
         self._up.clear()
         self._starting.clear()
         self._compiling.clear()
@@ -371,27 +416,4 @@ def start_attempts() -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts)
-    return actor.remote(_lost_nodes, _engines_words, own_source())
-
-
-def _lost_nodes() -> set[str]:
-    import ray
-
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-
-
-def _engines_words(worker_id: str) -> str:
-    """What Ray knows of a process's end. It knows one thing that nobody else does: that it was Ray that ended it."""
-    try:
-        import ray
-        from ray._private.state import state
-        from ray.core.generated import common_pb2, gcs_pb2
-
-        # Ray's public way to this table needs its dashboard, which a quiet cluster of ours does not run.
-        raw = state._connect_and_get_accessor().get_worker_info(ray.WorkerID.from_hex(worker_id))
-        found = gcs_pb2.WorkerTableData.FromString(raw)
-    except Exception:  # only words are lost
-        return ""
-    if found.exit_type == common_pb2.NODE_OUT_OF_MEMORY:
-        return "out of memory: Ray ended it to keep its node alive"
-    return ""
+    return actor.remote(lost_nodes, engines_words, own_source())

@@ -112,7 +112,8 @@ class Guard:
 
     def _count(self, batch: Batch, done: Batch, began: float) -> None:
         made, tried = len(done.pending), len(batch.pending)
-        metrics.count_batch(self.stage, made, tried - made, self.status, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        metrics.count_batch(self.stage, batch.bucket, made, tried - made, self.status, seconds)
 
     def _probe(self, place: Place, worker: Worker, probe: Callable[[], object]) -> None:
         self._ask("trying", place, "probe")

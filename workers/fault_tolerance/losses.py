@@ -55,18 +55,23 @@ class Losses:
         #: Batches that a process was lost with.
         self.batches_again = 0
 
-    def note(self, stage: str, dead: Worker, then: str) -> None:
-        """A process is found to be gone; nothing happens where that is known.
+    def note(self, stage: str, dead: Worker, then: str) -> bool:
+        """A process is found to be gone; False where that is known.
 
         Args:
             then: what comes of it.
         """
         if dead.id in self._known:
-            return
+            return False
         cause, words = self._why(dead)
         self._known.add(dead.id)
         self._counts[cause] += 1
         self._newest.append(Loss(dead.id, cause, f"a worker of {stage} was lost on {dead.name} ({words}); {then}"))
+        return True
+
+    def has_ended(self, worker: Worker) -> bool:
+        """True where it is known that the process came to its end by itself, or by the engine for want of memory."""
+        return worker.id in self._own_words or bool(self._engines_words(worker.id))
 
     @property
     def newest(self) -> list[Loss]:
@@ -86,3 +91,27 @@ class Losses:
         if engines_words := self._engines_words(dead.id):
             return "out of memory", engines_words
         return "killed or crashed", "the process ended without a word: a crash in a library, or a kill"
+
+
+def lost_nodes() -> set[str]:
+    """Ids of the cluster's nodes that are gone."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+
+
+def engines_words(worker_id: str) -> str:
+    """What Ray knows of a process's end. It knows one thing that nobody else does: that it was Ray that ended it."""
+    try:
+        import ray
+        from ray._private.state import state
+        from ray.core.generated import common_pb2, gcs_pb2
+
+        # Ray's public way to this table needs its dashboard, which a quiet cluster of ours does not run.
+        raw = state._connect_and_get_accessor().get_worker_info(ray.WorkerID.from_hex(worker_id))
+        found = gcs_pb2.WorkerTableData.FromString(raw)
+    except Exception:  # only words are lost
+        return ""
+    if found.exit_type == common_pb2.NODE_OUT_OF_MEMORY:
+        return "out of memory: Ray ended it to keep its node alive"
+    return ""

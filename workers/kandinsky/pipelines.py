@@ -33,10 +33,11 @@ from mindone.transformers import CLIPTextModelWithProjection, CLIPVisionModelWit
 from mindspore import mint
 from mindspore.nn.utils import no_init_parameters
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from manifests.batch import Bucket
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
+from workers.kandinsky.attention import AttentionSwitch
 from workers.kandinsky.batch_shape import filled
 from workers.kandinsky.graph import Graphs
 
@@ -166,13 +167,23 @@ class PriorModel:
         dtype: MindSpore dtype of the weights and the embeddings.
         rows: of every call, where the device compiles for each number of them; fewer are filled up with copies.
         graphs: where given, the diffusion model is compiled there.
+        attention: where given, decides how the diffusion model computes it.
     """
 
-    def __init__(self, folder: Path, dtype: Any, rows: int | None = None, graphs: Graphs | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: Any,
+        rows: int | None = None,
+        graphs: Graphs | None = None,
+        attention: AttentionSwitch | None = None,
+    ) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
         self._rows = rows
         if graphs is not None:
             compile_model(self._pipeline.prior, graphs)
+        if attention is not None:
+            attention.apply(self._pipeline.prior, "prior", masked=True)
 
     @property
     def width(self) -> int:
@@ -281,6 +292,51 @@ class PriorModel:
         return mint.cat([encoder(ms.tensor(part).to(encoder.dtype))[0] for part in pixels])[: len(images)]
 
 
+class ClipModel:
+    """The CLIP that the prior was trained on, without the prior: texts and images to vectors of one space.
+
+    Args:
+        folder, dtype, rows: as of `PriorModel`.
+    """
+
+    def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
+        repository, self._rows = folder / PRIOR, rows
+        self._tokenizer = CLIPTokenizer.from_pretrained(repository / "tokenizer")
+        self._processor = CLIPImageProcessor.from_pretrained(repository / "image_processor")
+        self._text_encoder, self._image_encoder = (
+            model.from_pretrained(str(repository / name), mindspore_dtype=dtype)
+            for model, name in (
+                (CLIPTextModelWithProjection, "text_encoder"),
+                (CLIPVisionModelWithProjection, "image_encoder"),
+            )
+        )
+
+    def texts(self, texts: Sequence[str]) -> Array:
+        """Vectors of texts, cut at 77 tokens: (rows, width), float32, not normalised."""
+        return self._in_calls(texts, self._encode_texts)
+
+    def images(self, images: Sequence[Image.Image]) -> Array:
+        """Vectors of RGB images, of which CLIP sees the largest square in the middle; as `texts`."""
+        return self._in_calls(images, self._encode_images)
+
+    def _in_calls(self, items: Sequence[Any], encode: Any) -> Array:
+        size = self._rows or max(1, len(items))
+        parts = [encode(filled(items[start : start + size], self._rows)) for start in range(0, len(items), size)]
+        return np.concatenate(parts)[: len(items)].astype(np.float32)
+
+    def _encode_texts(self, texts: list[str]) -> Array:
+        ids = self._tokenizer(
+            texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="np"
+        ).input_ids
+        vectors: Array = self._text_encoder(ms.tensor(ids))[0].asnumpy()
+        return vectors
+
+    def _encode_images(self, images: list[Image.Image]) -> Array:
+        pixels = self._processor(images, return_tensors="np").pixel_values
+        vectors: Array = self._image_encoder(ms.tensor(pixels).to(self._image_encoder.dtype))[0].asnumpy()
+        return vectors
+
+
 @dataclass(frozen=True)
 class DecoderInputs:
     """What one decoder call needs; every sequence has one entry per row.
@@ -314,10 +370,19 @@ class DecoderModel:
     Args:
         folder, dtype, rows: as of `PriorModel`.
         graphs: where given, UNet and MoVQ are compiled there.
+        attention: where given, decides how UNet and MoVQ compute it.
     """
 
-    def __init__(self, folder: Path, dtype: Any, rows: int | None = None, graphs: Graphs | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: Any,
+        rows: int | None = None,
+        graphs: Graphs | None = None,
+        attention: AttentionSwitch | None = None,
+    ) -> None:
         self._folder, self._dtype, self._rows, self._graphs = folder, dtype, rows, graphs
+        self._attention = attention
         self._pipelines: dict[str, Any] = {}
 
     def is_loaded(self, task: str) -> bool:
@@ -340,6 +405,10 @@ class DecoderModel:
         if self._graphs is not None:
             compile_model(loaded.unet, self._graphs)
             compile_model(loaded.movq, self._graphs)
+        if self._attention is not None:
+            kind = "inpainting " if repository == INPAINT else ""
+            self._attention.apply(loaded.unet, f"{kind}unet")
+            self._attention.apply(loaded.movq, f"{kind}movq")
         return loaded
 
     def _pipeline(self, task: str) -> Any:

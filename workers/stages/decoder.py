@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
+from manifests.scores import needs_clip
 from workers.checkpoints.locations import local_folder, repositories
 from workers.device import device
 from workers.embeddings.origin import fingerprints
@@ -22,6 +24,7 @@ from workers.fault_tolerance.isolation import call_or_isolate
 from workers.kandinsky.batch_shape import rows_per_call
 from workers.kandinsky.noise import decoder_generator
 from workers.kandinsky.warm_up import WarmUp, shortest
+from workers.scoring.scorer import STAGE, make_scorer
 
 Row = dict[str, Any]
 #: Pixels uint8 (height, width, 3), latents (4, height / 8, width / 8), whether XLM-R cut the prompt.
@@ -44,7 +47,7 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint`, `batch_size`, `graph` and `dump_latents` are read here.
+        config: `checkpoint`, `batch_size`, `graph`, `attention`, `dump_latents` and `scores` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
@@ -59,22 +62,27 @@ class Decoder:
         self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
         with self._guard.starting() as facts:
             device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
-            from workers.kandinsky import graph, pipelines
+            from workers.kandinsky import attention, graph, pipelines
 
             self._kandinsky = pipelines
             graphs = graph.Graphs() if config.graph else None
             self._warm_up = WarmUp(self._guard, graphs)
             self._dump_latents = config.dump_latents
-            # The first one is the prior's.
-            wanted = repositories(tasks)[1:]
+            # The first one is the prior's, whose CLIP scores images.
+            wanted = repositories(tasks) if needs_clip(config.score_names) else repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
-            self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
+            self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
+            rows = rows_per_call(config, kind)
+            self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows, graphs, self._attention)
             for task in tasks[:1]:
                 self._model.load(task)
+            facts["switches"] = self._attention.record
+            guard = replace(self._guard, stage=STAGE)
+            self._scorer = make_scorer(config.score_names, folder, device.dtype(kind), rows, guard)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Add `pixels` to a batch of one block and drop what they were made from, except new embeddings."""
+        """Add `pixels` and scores to a batch of one block and drop what they were made from, except new embeddings."""
         batch = Batch.from_block(block)
         bucket = batch.bucket
         if bucket is not None and batch.pending:
@@ -82,13 +90,16 @@ class Decoder:
                 with self._guard.starting() as facts:
                     facts["weights"] = self.weights
                     self._model.load(bucket.task)
+                    facts["switches"] = self._attention.record
             width = batch.samples.schema.field("image_embeds").type.list_size
             self._warm_up.before(batch, bucket.shape, lambda: self._blank(bucket, width))
             batch = self._guard.run(
                 batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
             )
             self._warm_up.report()
-        return only_new(batch.drop(["image_pixels", "mask_pixels"])).to_block()
+            if self._scorer is not None:
+                batch = self._scorer(batch)
+        return only_new(batch.drop(["image_pixels", "mask_pixels", "condition_inputs"])).to_block()
 
     def decode(self, batch: Batch, bucket: Bucket) -> Batch:
         """The batch with its pixels; samples with latents that are not finite, or that raise, are failed."""

@@ -2,8 +2,9 @@
 
 The provenance is the text that image tools already read (the `parameters` text of A1111's web UI): prompt,
 negative prompt, then one line of `Key: value` pairs. PNG holds it as the text chunk `parameters`, JPEG and
-WebP hold it in EXIF as UserComment, in the encoding those tools expect, and as ImageDescription. The bytes
-depend on pixels, record and config only; there are no times in them.
+WebP hold it in EXIF as UserComment, in the encoding those tools expect, and as ImageDescription. With `mark` all three
+say in XMP that a model has made the image, the way IPTC words it. The bytes depend on pixels, record and config only;
+there are no times in them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,19 @@ PNG_COMPRESS_LEVEL = 4
 # stay.
 _EXIF_CHARACTERS = 6_000
 _EXIF_PROMPT_CHARACTERS = 1_500
+
+#: IPTC's word for an image that a trained model has made. An inpainting too comes out of the decoder pixel by pixel.
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+<Iptc4xmpExt:DigitalSourceType>{DIGITAL_SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>
+</rdf:Description>
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"""
 
 
 def encode_images(batch: Batch, config: RunConfig) -> Batch:
@@ -66,18 +80,25 @@ def encode_images(batch: Batch, config: RunConfig) -> Batch:
 
 
 def encode_image(image: Image.Image, record: Mapping[str, Any], config: RunConfig) -> bytes:
-    """The bytes of one RGB image as a file, with its record as provenance."""
+    """The bytes of one RGB image as a file with its record as provenance, marked as generated with `config.mark`."""
     sink = io.BytesIO()
     if config.image_format == "png":
         info = PngImagePlugin.PngInfo()
         # Pillow picks the Latin-1 chunk where the text fits it and the UTF-8 one otherwise; readers take
         # both.
         info.add_text("parameters", parameters_text(record))
+        if config.mark:
+            info.add_itxt("XML:com.adobe.xmp", _XMP)
         image.save(sink, "PNG", pnginfo=info, compress_level=PNG_COMPRESS_LEVEL)
-    elif config.image_format == "jpg":
-        image.save(sink, "JPEG", quality=config.quality, subsampling=_subsampling(config.quality), exif=_exif(record))
+        return sink.getvalue()
+    metadata: dict[str, Any] = {"exif": _exif(record)}
+    if config.mark:
+        metadata["xmp"] = _XMP.encode()
+    if config.image_format == "jpg":
+        subsampling = _subsampling(config.quality)
+        image.save(sink, "JPEG", quality=config.quality, subsampling=subsampling, **metadata)
     else:
-        image.save(sink, "WEBP", quality=config.quality, method=4, exif=_exif(record))
+        image.save(sink, "WEBP", quality=config.quality, method=4, **metadata)
     return sink.getvalue()
 
 

@@ -59,12 +59,23 @@ def load_inputs(batch: Batch, condition_size: int, limit_s: float = LIMIT_S) -> 
                 masks[position] = mask
             if row_conditions is not None:
                 conditions[position] = row_conditions
+    return _with_inputs(batch, images, masks, conditions).fail(errors)
+
+
+def without_inputs(batch: Batch) -> Batch:
+    """The batch as `load_inputs` leaves one that has nothing to load."""
+    return _with_inputs(batch, {}, {}, {})
+
+
+def _with_inputs(
+    batch: Batch, images: Mapping[int, bytes], masks: Mapping[int, bytes], conditions: Mapping[int, Any]
+) -> Batch:
     loaded = (
         batch.add("image_pixels", pa.large_binary(), images)
         .add("mask_pixels", pa.large_binary(), masks)
         .add("condition_inputs", CONDITION_INPUT_TYPE, conditions)
     )
-    return loaded.drop([field.name for field in SOURCE_FIELDS]).fail(errors)
+    return loaded.drop([field.name for field in SOURCE_FIELDS])
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Prior:
     """One actor of the prior pool; holds the prior's repository on its device.
 
     Args:
-        config: `checkpoint`, `batch_size` and `graph` are read here.
+        config: `checkpoint`, `batch_size`, `graph` and `attention` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
 
@@ -44,17 +44,22 @@ class Prior:
         self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
         with self._guard.starting() as facts:
             device.take(kind, "prior", device.DeviceOptions.of(config, "prior"))
-            from workers.kandinsky import graph, pipelines
+            from workers.kandinsky import attention, graph, pipelines
 
             self._kandinsky = pipelines
             graphs = graph.Graphs() if config.graph else None
             self._warm_up = WarmUp(self._guard, graphs)
             self._batch_size = config.batch_size
+            # What an image is scored by, in the decoder's actor.
+            self._keeps_conditions = "clip_similarity" in config.score_names
             self._dtype = np.dtype(device.number_type(kind))
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
             self.weights = facts["weights"] = fingerprints(folder, [PRIOR])
             self._condition_size = condition_size(str(folder))
-            self._model = pipelines.PriorModel(folder, device.dtype(kind), rows_per_call(config, kind), graphs)
+            self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
+            rows = rows_per_call(config, kind)
+            self._model = pipelines.PriorModel(folder, device.dtype(kind), rows, graphs, self._attention)
+            facts["switches"] = self._attention.record
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `image_embeds`, `negative_image_embeds` and `prompt_truncated` to the rows of a block that lack them."""
@@ -65,7 +70,7 @@ class Prior:
             self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
             self._warm_up.report()
-        return batch.drop(["condition_inputs"]).to_block()
+        return (batch if self._keeps_conditions else batch.drop(["condition_inputs"])).to_block()
 
     def embed(self, batch: Batch, bucket: Bucket) -> Batch:
         """The batch with its embeddings; samples whose embeddings are not finite, or that raise, are failed.

@@ -1,4 +1,4 @@
-"""Replace the failed rows of a sealed shard by what came of trying them again, and seal it anew.
+"""Seal a shard anew: with failed rows replaced by what came of trying them again, or with more columns.
 
     OUTPUT/_run/retry/_run/parts/NNNNN/BBBBB.arrow   rows that were tried again, batch by batch
     OUTPUT/_run/reseal/NNNNN/                        the shard's new files, stats last
@@ -49,11 +49,23 @@ def reseal(shard: int, batches: Sequence[int], output_url: str, config: RunConfi
     retry_url = storage.join(output_url, RETRY_FOLDER)
     parts = (read_part(shard, batch, retry_url) for batch in batches)
     again = pa.concat_tables(store_new(parts, config.embeddings_url))
+    return reseal_rows(shard, _merged(shard, again, output_url, config), output_url, config)
+
+
+def reseal_rows(shard: int, pieces: Iterator[pa.Table], output_url: str, config: RunConfig) -> ShardStats:
+    """Make a sealed shard's files anew of these rows, and put them in its place.
+
+    Args:
+        pieces: all rows of the shard in their order, each with its image in `encoded`, as `sealed_rows` gives them.
+
+    Raises:
+        StorageError: the output cannot be read or written. The old shard stands.
+    """
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
     with tempfile.TemporaryDirectory(prefix="reseal-") as folder:
-        stats = build_shard(shard, _merged(shard, again, output_url, config), folder, config)
-        for file in filter(None, (stats.tar, stats.parquet)):
-            storage.put_atomic(os.path.join(folder, file.name), storage.join(aside, file.name))
+        stats = build_shard(shard, pieces, folder, config)
+        files = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
+        storage.put_together(files, aside)
     commit.write_stats(aside, stats)
     _put_in_place(output_url, shard, stats)
     return stats
@@ -79,10 +91,13 @@ def finish_reseals(output_url: str, shards: Collection[int]) -> int:
 def _put_in_place(output_url: str, shard: int, stats: ShardStats) -> None:
     """Swap the files; may be killed anywhere and done again."""
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
-    storage.remove(storage.join(output_url, commit.stats_name(shard)))
-    for file in filter(None, (stats.tar, stats.parquet)):
-        storage.copy(storage.join(aside, file.name), storage.join(output_url, file.name))
+    # Lasting: were it back after a loss of power, it would stand beside files that are not its own.
+    storage.remove(storage.join(output_url, commit.stats_name(shard)), lasting=True)
+    files = [storage.join(aside, file.name) for file in filter(None, (stats.tar, stats.parquet))]
+    storage.copy_together(files, output_url)
     commit.write_stats(output_url, stats)
+    # First, because a stats file aside says that all the others lie there, and a removal may end in the middle.
+    storage.remove(storage.join(aside, commit.stats_name(shard)), lasting=True)
     storage.remove(aside, recursive=True)
     storage.remove(commit.parts_url(storage.join(output_url, RETRY_FOLDER), shard), recursive=True)
 
@@ -90,28 +105,45 @@ def _put_in_place(output_url: str, shard: int, stats: ShardStats) -> None:
 def _merged(shard: int, again: pa.Table, output_url: str, config: RunConfig) -> Iterator[pa.Table]:
     """The shard's rows in their order, with images, a few at a time; rows tried again take the place of failed ones."""
     places = {key: row for row, key in enumerate(again.column("key").to_pylist())}
-    stats = commit.read_stats(output_url, shard)
-    index_url = storage.join(output_url, stats.parquet.name)
-    files = _files(None if stats.tar is None else storage.join(output_url, stats.tar.name), config)
-    columns = ("encoded", "latents") if config.dump_latents else ("encoded",)
-    for column in columns:
+    for column in ("encoded", "latents") if config.dump_latents else ("encoded",):
         if column not in again.column_names:  # none of the rows tried again came as far
             again = again.append_column(column, pa.nulls(again.num_rows, pa.large_binary()))
+    for rows in sealed_rows(shard, output_url, config):
+        keys, status = rows.column("key").to_pylist(), rows.column("status").to_pylist()
+        # The types and descriptions that the index was begun with, which Parquet adds to.
+        old = pa.table([_column(rows, field) for field in again.schema], schema=again.schema)
+        take = np.arange(len(keys))
+        for row, (key, value) in enumerate(zip(keys, status, strict=True)):
+            if value != SUCCESS and key in places:
+                take[row] = len(keys) + places[key]
+        yield pa.concat_tables([old, again]).take(pa.array(take)) if (take >= len(keys)).any() else old
+
+
+def _column(rows: pa.Table, field: pa.Field) -> pa.Array:
+    """A column of an index; null where it has none, as of scores that are being added shard by shard."""
+    if field.name not in rows.column_names:
+        return pa.nulls(rows.num_rows, field.type)
+    return rows.column(field.name).cast(field.type)
+
+
+def sealed_rows(shard: int, output_url: str, config: RunConfig) -> Iterator[pa.Table]:
+    """The rows of a sealed shard in their order, a few at a time: the index's columns, `encoded`, `latents` if any.
+
+    Raises:
+        StorageError: the shard cannot be read.
+    """
+    stats = commit.read_stats(output_url, shard)
+    files = _files(None if stats.tar is None else storage.join(output_url, stats.tar.name), config)
+    columns = ("encoded", "latents") if config.dump_latents else ("encoded",)
     try:
-        with storage.open_arrow(index_url) as source:
+        with storage.open_arrow(storage.join(output_url, stats.parquet.name)) as source:
             for batch in pq.ParquetFile(source).iter_batches(_ROWS):
                 rows = pa.Table.from_batches([batch])
-                keys, status = rows.column("key").to_pylist(), rows.column("status").to_pylist()
+                status = rows.column("status").to_pylist()
                 kept = [next(files) if value == SUCCESS else (None,) * len(columns) for value in status]
                 for column, contents in zip(columns, zip(*kept, strict=True), strict=True):
                     rows = rows.append_column(column, pa.array(contents, pa.large_binary()))
-                # The types and descriptions that the index was begun with, which Parquet adds to.
-                old = pa.table([rows.column(f.name).cast(f.type) for f in again.schema], schema=again.schema)
-                take = np.arange(len(keys))
-                for row, (key, value) in enumerate(zip(keys, status, strict=True)):
-                    if value != SUCCESS and key in places:
-                        take[row] = len(keys) + places[key]
-                yield pa.concat_tables([old, again]).take(pa.array(take)) if (take >= len(keys)).any() else old
+                yield rows
     except (OSError, tarfile.TarError, pa.ArrowException, StopIteration, RuntimeError) as error:
         if isinstance(error, StorageError):
             raise

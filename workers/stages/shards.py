@@ -134,8 +134,8 @@ def _write_shard(shard: int, batches: int, output_url: str, config: RunConfig) -
     with tempfile.TemporaryDirectory(prefix="seal-") as folder:
         parts = (read_part(shard, batch, output_url) for batch in range(batches))
         stats = build_shard(shard, store_new(parts, config.embeddings_url), folder, config)
-        for file in filter(None, (stats.tar, stats.parquet)):
-            storage.put_atomic(os.path.join(folder, file.name), storage.join(output_url, file.name))
+        files = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
+        storage.put_together(files, output_url)
     commit.write_stats(output_url, stats)
 
 

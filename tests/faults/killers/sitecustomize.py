@@ -6,6 +6,7 @@ bytes of its image, decides what its call does to the process.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 EXITS, HANGS, EATS, RAISES = "quits at once", "never ends", "is hungry", "complains"
+STARVES = "leaves no room"
 CODEC = b"crashes the codec"
 
 
@@ -27,8 +29,18 @@ def _strike(prompts: Any) -> None:
             time.sleep(3600)
         if EATS in prompt:
             _eat()
+        if STARVES in prompt:
+            _starve(Path(os.environ["KILLERS_EATER"]))
         if RAISES in prompt:
             raise ValueError("this prompt is not to my taste")
+
+
+def _starve(eater: Path) -> None:
+    """The first time, wait for the end of a process that takes all of its node's memory; the file names it."""
+    with contextlib.suppress(FileExistsError):
+        with open(eater, "x") as file:
+            file.write(str(os.getpid()))
+        time.sleep(3600)
 
 
 def _eat() -> None:

@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from jobs import benchmark, cli, embeddings, generate, make_manifest, plan, redo, report, status, verify
+from jobs import benchmark, cli, embeddings, export, generate, make_manifest, plan, redo, report, score, status, verify
 from manifests.config import OptionGroup, RunConfig
 from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
 
@@ -50,6 +50,8 @@ HELPS: dict[str, Callable[[], int]] = {
     "report.py": report.main,
     "status.py": status.main,
     "redo.py": redo.main,
+    "export.py": export.main,
+    "score.py": score.main,
     "make_manifest.py": make_manifest.main,
     "embeddings.py": embeddings.main,
     **{f"embeddings.py {name}": embeddings.main for name in ("list", "export", "import", "prune")},
@@ -117,7 +119,7 @@ def test_an_option_is_not_torn_at_the_end_of_a_line(monkeypatch: pytest.MonkeyPa
 
 def test_a_dry_run_shows_its_own_options_first(monkeypatch: pytest.MonkeyPatch) -> None:
     own, *others = groups(parser_of("plan.py", monkeypatch)).items()
-    assert [action.dest for action in own[1]] == ["check_inputs", "probe", "json"]
+    assert [action.dest for action in own[1]] == ["check_inputs", "probe", "chip", "peak", "utilization", "json"]
     run = groups(parser_of("generate.py", monkeypatch))
     assert [title for title, _ in others] == list(run)
     assert list(run) == [*get_args(OptionGroup), "settings from a file", "help"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -279,3 +280,34 @@ def test_a_manifest_without_rows_is_nothing_to_do_as_generate_has_it(tmp_path: P
     assert code == 0
     assert "error" not in said
     assert "plan    0 images" in table
+
+
+def test_the_price_on_paper_needs_no_run(tmp_path: Path, run_plan: Script) -> None:
+    manifest = finished_run.write_manifest(tmp_path / "m.parquet", [{"id": "a", "task": "text2img", "prompt": "a cat"}])
+    usual = run_plan.json(manifest, tmp_path / "out")["paper"]
+    assert (usual["chip"], usual["peak_tflops"], usual["part"]) == ("Ascend910B2", 353.9, 0.26)
+    work = usual["prior_tflop"] + usual["decoder_tflop"]
+    assert usual["card_hours"] == pytest.approx(work / (353.9 * 0.26) / 3600)
+    other = run_plan.json(manifest, tmp_path / "out", "--peak", "100", "--utilization", "0.5")["paper"]
+    assert other["chip"] is None
+    assert other["card_hours"] == pytest.approx(work / 50 / 3600)
+    _, out, _ = run_plan(manifest, tmp_path / "out")
+    assert "of one card at 26% of 353.9 TFLOP/s (Ascend910B2)" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--chip", "Ascend999"),
+            "the peak of 'Ascend999' is not known here; known: Ascend910B2, Ascend910B3, or --peak",
+        ),
+        (("--chip", "Ascend910B2", "--peak", "1"), "give one"),
+        (("--utilization", "1.5"), "--utilization: is more than 0 and at most 1"),
+        (("--peak", "0"), "--peak: is more than 0"),
+    ],
+)
+def test_no_peak_is_guessed(tmp_path: Path, run_plan: Script, options: tuple[str, ...], words: str) -> None:
+    manifest = finished_run.write_manifest(tmp_path / "m.parquet", [{"id": "a", "task": "text2img", "prompt": "a cat"}])
+    with pytest.raises(UsageError, match=re.escape(words)):
+        run_plan(manifest, tmp_path / "out", *options)

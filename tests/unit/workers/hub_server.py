@@ -1,4 +1,7 @@
-"""The part of the Hugging Face Hub that fetching a repository needs, on a port of this machine."""
+"""The part of the Hugging Face Hub that fetching a repository needs, on a port of this machine.
+
+Pushing to it is in tests/unit/jobs/exporting/dataset_hub.py.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,20 @@ class HubServer:
             def do_HEAD(self) -> None:
                 self._answer(with_body=False)
 
+            def do_POST(self) -> None:
+                self._take()
+
+            def do_PUT(self) -> None:
+                self._take()
+
+            def _take(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self._say(*hub.take(urlsplit(self.path).path, body, self.headers.get("Authorization")), with_body=True)
+
             def _answer(self, with_body: bool) -> None:
-                status, headers, body = hub.answer(urlsplit(self.path).path)
+                self._say(*hub.answer(urlsplit(self.path).path), with_body=with_body)
+
+            def _say(self, status: int, headers: dict[str, str], body: bytes, with_body: bool) -> None:
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -73,6 +88,10 @@ class HubServer:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         content = file.read_bytes()
         return 200, {"ETag": f'"{_sha256(content)}"', "X-Repo-Commit": self.commit(name)}, content
+
+    def take(self, path: str, body: bytes, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body for what is sent to a path; these repositories are for reading."""
+        return 403, {}, b""
 
     def commit(self, name: str) -> str:
         """Of a repository's present content."""

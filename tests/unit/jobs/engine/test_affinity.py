@@ -22,7 +22,9 @@ class Bundle:
     block_refs: tuple[int, ...] = (0,)
 
     @property
-    def schema(self) -> pa.Schema:
+    def schema(self) -> pa.Schema | None:
+        if self.shape == "untold":
+            return None
         return pa.schema([], metadata={SHAPE_KEY: self.shape.encode()} if self.shape else {})
 
     def size_bytes(self) -> int:
@@ -134,3 +136,9 @@ def test_who_is_asked_without_a_batch_answers_as_before() -> None:
     assert line.pool.select_actors() == "p"
     line.put([""])
     assert line.next() == "p:"
+
+
+def test_batches_whose_shape_ray_data_does_not_tell_come_in_their_order() -> None:
+    line = Line("a")
+    line.put(["small", "untold", "untold"])
+    assert [line.next() for _ in range(3)] == ["a:small", "a:untold", "a:untold"]

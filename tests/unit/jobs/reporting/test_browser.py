@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from jobs.reporting.report import make_report
+from tests.unit.jobs.output.test_product import finished, product_rows
 from tests.unit.jobs.reporting.serving import serving
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -85,16 +86,71 @@ def figures(page: Page) -> list[str]:
 def test_a_search_and_filters_show_what_fits(visit: Open, report: str) -> None:
     page = visit(report)
     shown = page.locator("#shown")
-    expect(shown).to_have_text("6 of 6 shown")
+    expect(shown).to_have_text("6 of 8 shown")
     page.keyboard.press("/")
     page.keyboard.type("BLUE cat")
-    expect(shown).to_have_text("1 of 6 shown")
+    expect(shown).to_have_text("1 of 8 shown")
     assert figures(page) == ["000000002"]
     page.fill("#search", "")
     page.select_option("#task", "inpaint")
-    expect(shown).to_have_text("1 of 6 shown")
+    expect(shown).to_have_text("1 of 8 shown")
     assert figures(page) == ["000020000"]
     assert page.locator(".bucket:visible").count() == 1
+    page.select_option("#size", "64 x 64")
+    expect(shown).to_have_text("1 of 8 shown")
+
+
+def test_failed_rows_are_found_by_status_and_words_with_the_keyboard_alone(visit: Open, report: str) -> None:
+    page = visit(report)
+    shown = page.locator("#shown")
+    assert figures(page) == sorted(figures(page))
+    # From the search over task and size to the status, and there from "success" down to the first kind of failure.
+    page.keyboard.press("/")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "status"
+    page.keyboard.press("ArrowDown")
+    expect(shown).to_have_text("1 of 8 shown")
+    (key,) = figures(page)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog")
+    expect(dialog).to_contain_text("why it failed")
+    expect(dialog).to_contain_text(f"--key {key}")
+    # A row alone among what is shown is before and behind itself.
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text(f"--key {key}")
+    page.keyboard.press("Escape")
+    page.select_option("#status", "failed_to_load")
+    expect(page.locator("figure:visible")).to_contain_text("missing.png")
+    page.select_option("#status", "")
+    expect(shown).to_have_text("8 of 8 shown")
+    page.fill("#search", "five")
+    expect(shown).to_have_text("1 of 8 shown")
+    expect(page.locator("figure:visible")).to_contain_text("task: 'nonsense' is not a task")
+
+
+def test_a_grid_opens_its_images_and_scrolls_on_a_phone(visit: Open, tmp_path: Path) -> None:
+    output = finished(tmp_path, product_rows()).output
+    page = visit(Path(make_report(output)).as_uri(), NARROW)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    grid = page.locator(".grid").first
+    header = grid.locator("th[scope=row]").first
+    before = header.bounding_box()
+    grid.evaluate("one => { one.scrollLeft = 200; }")
+    assert grid.evaluate("one => one.scrollLeft") > 0
+    # What a line shows is still beside it.
+    assert header.bounding_box() == before
+    page.locator(".grid").nth(1).locator("tbody tr").nth(1).locator("button").nth(2).click()
+    for words in ("a hen in chalk", "seed5"):
+        expect(page.locator("dialog")).to_contain_text(words)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("dialog")).to_contain_text("seed4")
+    # Grids are apart from the sample: no filter hides them, and they are not counted.
+    page.keyboard.press("Escape")
+    page.fill("#search", "no such words")
+    expect(page.locator("#shown")).to_contain_text("0 of ")
+    assert page.locator(".grid figure:visible").count() == 24
 
 
 @pytest.mark.parametrize("address", ["report", "served"])
@@ -162,11 +218,12 @@ def test_paging_leads_to_the_last_of_a_hundred_thousand(visit: Open, large: str)
     took = time.monotonic() - began
     assert figures(page)[-1] == "000990998"
     assert page.locator("#next").is_disabled()
-    last = page.locator("figure").last
+    last = page.locator("figure:has(button)").last
     last.scroll_into_view_if_needed()
     last.locator("button").click()
     full = page.locator("dialog img")
-    page.wait_for_function("document.querySelector('dialog img').naturalWidth > 0")
+    # Not wait_for_function: the page's policy forbids the eval that it polls by.
+    expect(full).to_have_js_property("naturalWidth", 16)
     # The file itself, whose colour says which row it is of.
     assert full.evaluate("one => [one.naturalWidth, one.naturalHeight]") == [16, 16]
     colour = full.evaluate(
@@ -211,6 +268,6 @@ def test_pictures_are_asked_for_when_they_come_into_view(visit: Open, large: str
     expect(page.locator("#shown")).to_have_text("1 to 60 of 99,800")
     page.wait_for_load_state("networkidle")
     assert 0 < len(asked) < 60
-    page.locator("figure").last.scroll_into_view_if_needed()
+    page.locator("figure:has(button)").last.scroll_into_view_if_needed()
     expect(page.locator("figure img").last).to_have_js_property("complete", True)
     assert any(url.endswith("/small/000000059/0") for url in asked)

@@ -105,6 +105,14 @@ def test_a_damaged_index_or_tar_is_told_and_the_rest_is_shown(output: Path) -> N
     assert "not in the shard" in page
 
 
+def test_the_other_failures_are_a_manifest_where_an_index_with_some_is_gone(output: Path) -> None:
+    failing = [path for path in sorted(output.glob("*_stats.json")) if '"failed": 0' not in path.read_text()]
+    (output / failing[0].name.replace("_stats.json", ".parquet")).unlink()
+    page = words(Path(make_report(str(output))).read_text())
+    assert f"{failing[0].name[:5]}.parquet:" in page
+    assert pq.read_metadata(output / "_run" / "errors.parquet").num_rows == 1
+
+
 def test_the_sample_hangs_on_its_seed_and_nothing_else(output: Path) -> None:
     def drawn(seed: int) -> list[str]:
         page = Path(make_report(str(output), per_bucket=1, seed=seed)).read_text()

@@ -58,3 +58,9 @@ def test_another_setting_is_still_told_apart(earlier: Path) -> None:
     ended = start("generate.py", earlier, *PLAN, "--steps", "5")
     assert ended.returncode == 2
     assert "--steps was 4 and is 5" in ended.stderr
+
+
+def test_marks_are_not_put_into_some_of_its_images(earlier: Path) -> None:
+    ended = start("generate.py", earlier, *PLAN, "--mark")
+    assert ended.returncode == 2
+    assert "--mark was False and is True" in ended.stderr

@@ -9,8 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 
+from jobs.leases.lease import Lease
 from jobs.run import run_folder
-from jobs.run.lease import Lease
 from manifests.config import RunConfig
 from manifests.embeddings.store import EmbeddingStore
 from manifests.errors import UsageError

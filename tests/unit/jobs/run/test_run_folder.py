@@ -99,3 +99,46 @@ def test_the_marker_is_the_work_of_whoever_finishes_last(config: RunConfig) -> N
     assert (Path(config.output) / "_run" / "run-00001-of-00003.json").exists()
     run_folder.finish(one, {"made": 2}, anew=True, whole=True)
     assert (Path(config.output) / "_SUCCESS").exists()
+
+
+def begun_by_an_earlier_version(config: RunConfig) -> None:
+    """There was no setting for marks then."""
+    begin(config, mark=False)
+    for name in ("config.json", "plan.json"):
+        path = Path(config.output) / "_run" / name
+        content = json.loads(path.read_text())
+        del (content["settings"] if name == "plan.json" else content)["mark"]
+        path.write_text(json.dumps(content))
+
+
+def test_an_output_begun_before_there_were_marks_goes_on_without(config: RunConfig) -> None:
+    begun_by_an_earlier_version(config)
+    assert run_folder.settings(config.output).mark is False
+    going_on = run_folder.as_begun(config)
+    assert going_on.mark is False
+    begin(going_on)
+    assert run_folder.as_begun(config).mark is False
+
+
+def test_marks_asked_for_in_such_an_output_are_refused_by_name(config: RunConfig) -> None:
+    begun_by_an_earlier_version(config)
+    asking = run_folder.as_begun(config.model_copy(update={"mark": True}))
+    with pytest.raises(UsageError, match="was begun with something else: --mark was False and is True"):
+        begin(asking)
+
+
+def test_rows_appended_to_such_an_output_are_made_without_marks_too(config: RunConfig) -> None:
+    begun_by_an_earlier_version(config)
+    write(Path(config.manifest[0]), "a cat", "a dog", "a fox")
+    going_on = run_folder.as_begun(config.model_copy(update={"append": True}))
+    planned = plan(going_on, run_folder.ends_of(going_on))
+    run_folder.begin(going_on, planned)
+    assert json.loads((Path(config.output) / "_run" / "plan.json").read_text())["settings"]["mark"] is False
+
+
+def test_a_new_output_has_marks_and_one_begun_without_stays_so(config: RunConfig) -> None:
+    assert run_folder.as_begun(config).mark is True
+    begin(config, mark=False)
+    assert run_folder.as_begun(config).mark is False
+    with pytest.raises(UsageError, match="--mark was False and is True"):
+        begin(config, mark=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.leases import lease
+from jobs.leases.files import Holder
+from jobs.leases.lease import STALE_S, Lease
 from jobs.monitoring.status_file import Status, read_statuses
-from jobs.run import lease
-from jobs.run.lease import STALE_S, Holder, Lease
 from jobs.run.watching import Watcher
 from manifests import storage
 from manifests.errors import IncompleteRunError, UsageError
@@ -27,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lease_url(output: str, share: tuple[int, int] = WHOLE) -> str:
-    return storage.join(output, "_run/leases/{:05d}-of-{:05d}.json".format(*share))
+    return storage.join(output, "_run/leases/{:05d}-of-{:05d}-000001.json".format(*share))
 
 
 def status_url(output: str) -> str:

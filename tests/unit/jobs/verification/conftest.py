@@ -10,8 +10,8 @@ from manifests.config import RunConfig
 from tests.unit import finished_run
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
-    made = finished_run.make_config(tmp_path)
+@pytest.fixture(params=["none", "all"], ids=["no scores", "scores"])
+def config(tmp_path: Path, request: pytest.FixtureRequest) -> RunConfig:
+    made = finished_run.make_config(tmp_path, scores=request.param)
     finished_run.run(made)
     return made

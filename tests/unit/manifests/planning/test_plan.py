@@ -324,6 +324,7 @@ class TestFingerprint:
             {"shard_size": 5},
             {"checkpoint": "x"},
             {"image_format": "jpg"},
+            {"mark": False},
             {"quality": 50},
             {"height": 64},
             {"strength": 0.5},

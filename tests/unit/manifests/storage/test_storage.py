@@ -121,3 +121,19 @@ def test_what_storage_refuses_names_the_location_and_what_to_do(tmp_path: Path) 
         storage.read_bytes("nothing-like-it://x/y")
     with pytest.raises(StorageError, match=r"cannot read .*check"):
         storage.read_bytes(str(tmp_path))
+
+
+def test_what_is_old_is_told_by_the_disk_and_not_by_this_machines_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose clock is an hour ahead of the server's removes no file that another one is writing."""
+    being_written = tmp_path / "deep" / ".00000.tar.0123.tmp"
+    being_written.parent.mkdir()
+    being_written.write_bytes(b"half")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * 3600)
+    assert storage.sweep(str(tmp_path), below=True) == 0
+    os.utime(being_written, (now - 7200,) * 2)
+    assert storage.sweep(str(tmp_path)) == 0, "it lies in a folder below"
+    assert storage.sweep(str(tmp_path), below=True) == 1
+    assert os.listdir(being_written.parent) == []

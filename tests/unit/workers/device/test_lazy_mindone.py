@@ -26,6 +26,10 @@ import mindone.transformers
 from mindone.transformers.models.clip.modeling_clip import CLIPTextModel
 assert mindone.transformers.CLIPTextModel is CLIPTextModel
 assert mindone.transformers.models.clip is sys.modules["mindone.transformers.models.clip"]
+assert "mindone.diffusers.models.transformers.transformer_flux" not in sys.modules
+assert "scipy.stats._distn_infrastructure" not in sys.modules
+import scipy.stats
+assert round(scipy.stats.norm.cdf(0.0), 3) == 0.5
 assert "T5EncoderModel" in dir(mindone.transformers)
 assert not hasattr(mindone.transformers, "NoSuchModel")
 assert mindone.transformers.__version__ == "4.57.1"
@@ -48,7 +52,7 @@ def test_every_name_of_the_package_leads_to_a_file_that_is_there(name: str) -> N
     folder = Path(origin.origin).parent.joinpath(*name.split(".")[1:])
     source = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
     places = dict(_imported_names(source))
-    assert len(places) > 100
+    assert len(places) > 20
     for module, _ in places.values():
         path = folder.joinpath(*module.lstrip(".").split("."))
         assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module

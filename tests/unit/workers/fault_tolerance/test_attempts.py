@@ -245,6 +245,50 @@ def test_an_actor_that_starts_elsewhere_in_the_next_pipeline_was_not_lost(line: 
     assert (list(news.lost), news.batches_again) == ([], 1)
 
 
+def test_whoever_was_on_a_lost_node_is_told_though_nobody_takes_their_place(line: Line) -> None:
+    busy, idle, loading = (replace(line.worker, id=name, actor=name) for name in ("busy", "idle", "loading"))
+    elsewhere = replace(busy, id="elsewhere", actor="elsewhere", node="another")
+    for worker in (busy, idle, elsewhere):
+        line.books.starting("decoder", worker)
+        line.books.ready("decoder", worker, {})
+    line.books.starting("prior", loading)
+    line.books.begin(PLACE, busy, can_probe=True)
+    assert line.books.news().lost_by_cause == {}
+    line.lost.add("node")
+    news = line.books.news()
+    assert news.lost_by_cause == {"node lost": 3}
+    assert {loss.id: loss.words.split("; ")[-1] for loss in news.lost} == {
+        "busy": "its batch (shard 3, batch 7) is made again",
+        "loading": "what is left goes on without its node",
+        "idle": "what is left goes on without its node",
+    }
+    # The pipeline begins anew on what is left, and nobody is told twice.
+    line.books.pipeline_ended()
+    line.books.starting("decoder", replace(busy, id="new", actor="new", node="another"))
+    line.books.begin(PLACE, elsewhere, can_probe=True)
+    news = line.books.news()
+    assert (news.lost_by_cause, news.batches_again) == ({"node lost": 3}, 1)
+
+
+def test_a_node_that_is_lost_as_its_pipeline_ends_is_told_all_the_same(line: Line) -> None:
+    line.books.begin(PLACE, line.worker, can_probe=True)
+    line.lost.add("node")
+    line.books.pipeline_ended()
+    (loss,) = line.books.news().lost
+    assert (loss.cause, loss.words.split("; ")[-1]) == ("node lost", "its batch (shard 3, batch 7) is made again")
+
+
+def test_of_a_pipeline_that_ends_those_are_lost_that_had_come_to_an_end_of_their_own(line: Line) -> None:
+    starved, hung, ended = (replace(line.worker, id=name, actor=name) for name in ("starved", "hung", "ended"))
+    for number, worker in enumerate((starved, hung, ended)):
+        line.books.begin(("decoder", 0, number), worker, can_probe=True)
+    line.words["starved"] = "out of memory: Ray ended it to keep its node alive"
+    line.books.say("hung", "did not finish within 5 s")
+    line.books.pipeline_ended()
+    news = line.books.news()
+    assert (news.lost_by_cause, news.batches_again) == ({"out of memory": 1, "hung": 1}, 3)
+
+
 def test_an_unusable_checkpoint_ends_the_run_at_once(line: Line) -> None:
     line.books.starting("prior", line.worker)
     line.books.start_failed("prior", line.worker, "CheckpointError: another model", unusable=True)
@@ -279,3 +323,17 @@ def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     trouble = books.news().trouble
     assert isinstance(trouble, UsageError)
     assert str(trouble) == orders.taken_out
+
+
+def test_a_switch_that_fell_back_is_told_once_however_often_its_actor_starts(line: Line) -> None:
+    fell_back = {
+        "switch": "attention",
+        "of": "unet, heads of 64",
+        "chosen": "plain",
+        "fell_back": True,
+        "why": "no kernel",
+    }
+    as_wanted = {**fell_back, "of": "movq, heads of 512", "chosen": "fused", "fell_back": False, "why": None}
+    for _ in range(2):
+        line.books.ready("decoder", line.next(), {"switches": [fell_back, as_wanted]})
+    assert line.books.news().fallbacks == ["NPU 0 of npu-0: attention is plain for unet, heads of 64: no kernel"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyexiv2
 import pytest
 from PIL import Image
 
@@ -21,10 +22,9 @@ from workers.stages.encode import encode_images, parameters_text
 RNG = np.random.default_rng(3)
 
 
-def config(kind: str = "png", quality: int = 95) -> RunConfig:
-    return RunConfig.model_validate(
-        {"manifest": ("m.parquet",), "output": "out", "image_format": kind, "quality": quality}
-    )
+def config(kind: str = "png", quality: int = 95, **settings: Any) -> RunConfig:
+    given = {"manifest": ("m.parquet",), "output": "out", "image_format": kind, "quality": quality}
+    return RunConfig.model_validate({**given, **settings})
 
 
 def with_pixels(batch: Batch, pixels: dict[int, bytes] | None = None) -> Batch:
@@ -122,6 +122,32 @@ def test_provenance_reads_back(kind: str, prompt: str) -> None:
         "Prior CFG scale": "1",
         "ID": "row: 1, again",
     }
+
+
+def xmp(data: bytes) -> dict[str, str]:
+    """Read by exiv2, which photo archives use."""
+    with pyexiv2.ImageData(data) as image:
+        properties: dict[str, str] = image.read_xmp()
+        return properties
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("task", ["text2img", "inpaint"])
+def test_images_say_that_a_model_has_made_them(kind: str, task: str) -> None:
+    (data,) = encode_images(with_pixels(make_batch(task, [{}])), config(kind)).values("encoded", [0])
+    assert xmp(data) == {
+        "Xmp.iptcExt.DigitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    }
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_without_the_mark_there_is_none_and_all_else_is_the_same(kind: str) -> None:
+    batch = with_pixels(make_batch("text2img", [{"caption": "a cat"}]))
+    (marked,) = encode_images(batch, config(kind)).values("encoded", [0])
+    (plain,) = encode_images(batch, config(kind, mark=False)).values("encoded", [0])
+    assert xmp(plain) == {}
+    assert opened(plain).tobytes() == opened(marked).tobytes()
+    assert provenance(plain) == provenance(marked)
 
 
 def test_an_absent_negative_prompt_differs_from_an_empty_one() -> None:

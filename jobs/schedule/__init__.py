@@ -1,0 +1,1 @@
+"""Who works when: both pools side by side, or all devices on one stage after the other."""
