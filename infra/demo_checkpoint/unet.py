@@ -18,6 +18,8 @@ from infra.demo_checkpoint.training import Losses, Stage, quicken, random_number
 from infra.demo_checkpoint.world import captions, judge, scenes
 
 BATCH, REPAINT = 16, 3
+#: Of the random numbers.
+SEEDS = {"unet": 6, "pairs": 7}
 #: Every so many steps a batch is of wide pictures.
 WIDE_EVERY = 8
 #: Shares of samples without both conditions, without the picture's embedding alone and without the text alone.
@@ -98,13 +100,41 @@ def schedule() -> DDIMScheduler:
 
 def train(folder: Path, budget: configs.Budget) -> None:
     """Train; the result is `unet.result` in the folder, samples are in `unet.png`."""
-    parts, rng = examples.load(folder), random_numbers(6)
-    square = examples.encode(budget.square, rng, parts)
-    wide = examples.encode(budget.wide, rng, parts, width=192)
+    learn("unet", folder, budget, steps=budget.unet, square=budget.square, rate=1e-3)
+
+
+def learn(
+    name: str,
+    folder: Path,
+    budget: configs.Budget,
+    *,
+    steps: int,
+    square: int,
+    rate: float,
+    pairs: float = scenes.PAIRS,
+    first: str = "",
+) -> None:
+    """Train the UNet.
+
+    Args:
+        name: of the stage: of its checkpoint, its result and its sheet of samples.
+        folder: where they go.
+        budget: how many examples besides `square` ones.
+        steps: of the optimiser.
+        square: square examples.
+        rate: highest learning rate.
+        pairs: share of pictures with two objects.
+        first: the stage whose result it begins with; "" for random weights.
+    """
+    parts, rng = examples.load(folder), random_numbers(SEEDS[name])
+    squares = examples.encode(square, rng, parts, pairs=pairs)
+    wide = examples.encode(budget.wide, rng, parts, width=192, pairs=pairs)
     repaint = examples.encode(budget.repaint, rng, parts, repaint=True)
     nothing, prior_model = Nothing(parts, rng), prior.load(folder, parts.encoders)
-    model = quicken(UNet2DConditionModel(**configs.UNET))
-    stage = Stage("unet", folder, model, steps=budget.unet, rate=1e-3, decay=0.998)
+    model = UNet2DConditionModel(**configs.UNET)
+    if first:
+        model.load_state_dict(torch.load(folder / f"{first}.result"))
+    stage = Stage(name, folder, quicken(model), steps=steps, rate=rate, decay=0.998)
     kept = schedule().alphas_cumprod
 
     def loss(step: int) -> Losses:
@@ -112,7 +142,7 @@ def train(folder: Path, budget: configs.Budget) -> None:
         if step % WIDE_EVERY == WIDE_EVERY - 1:
             batch = wide.pick(BATCH * 2 // 3, rng)
         else:
-            both = zip(square.pick(BATCH - REPAINT, rng), repaint.pick(REPAINT, rng), strict=True)
+            both = zip(squares.pick(BATCH - REPAINT, rng), repaint.pick(REPAINT, rng), strict=True)
             batch = [torch.cat(columns) for columns in both]
         x0, *told, boxes = batch
         n, _, height, width = x0.shape
@@ -129,32 +159,36 @@ def train(folder: Path, budget: configs.Budget) -> None:
         return {"mse": (ratio.clamp(max=5) / ratio * (made[:, :4].float() - noise).square()).mean()}
 
     def measure() -> dict[str, float]:
-        return _measure(folder, parts, prior_model, model, nothing, budget.measured)
+        return _measure(folder / f"{name}.png", parts, prior_model, model, nothing, budget.measured)
 
     stage.run(loss, measure, every=budget.told)
 
 
 def _measure(
-    folder: Path,
+    sheet: Path,
     parts: examples.Trained,
     prior_model: prior.PriorTransformer,
     model: UNet2DConditionModel,
     nothing: Nothing,
     count: int,
 ) -> dict[str, float]:
-    """Object and colour by the world's judge, over plain captions in all languages; the sheet goes to `unet.png`."""
+    """By the world's judge: object and colour, over plain captions in all languages, and both objects of pairs."""
     rng = np.random.default_rng(21)
     chosen = [(str(rng.choice(scenes.OBJECTS)), str(rng.choice(list(scenes.COLOURS)))) for _ in range(count)]
     languages = [captions.LANGUAGES[i % 3] for i in range(count)]
     texts = [captions.plain_caption(o, c, language) for (o, c), language in zip(chosen, languages, strict=True)]
-    made = sample(parts, prior_model, model, nothing, [*SHEET, *texts])
+    asked = [scenes.sample(rng, pairs=1.0) for _ in range(count)]
+    pairs = [captions.caption(scene, rng, "en") for scene in asked]
+    made = sample(parts, prior_model, model, nothing, [*SHEET, *texts, *pairs])
     shown = made[: len(made) // 8 * 8]
     rows = [np.concatenate(list(shown[i : i + 8]), 1) for i in range(0, len(shown), 8)]
-    Image.fromarray(np.concatenate(rows)).save(folder / "unet.png")
-    judged = list(zip(made[len(SHEET) :], chosen, strict=True))
+    Image.fromarray(np.concatenate(rows)).save(sheet)
+    judged = list(zip(made[len(SHEET) : -count], chosen, strict=True))
+    both = zip(made[-count:], asked, strict=True)
     return {
         "object": float(np.mean([judge.best_object(picture) == o for picture, (o, _) in judged])),
         "colour": float(np.mean([judge.border_colour(picture)[0] == c for picture, (_, c) in judged])),
+        "pair": float(np.mean([judge.best_objects(picture, 2) == set(scene.objects) for picture, scene in both])),
     }
 
 

@@ -73,5 +73,10 @@ def object_scores(picture: Array) -> dict[str, float]:
 
 def best_object(picture: Array) -> str:
     """The object that matches best; the picture is uint8 (height, width, 3)."""
+    return best_objects(picture, 1).pop()
+
+
+def best_objects(picture: Array, count: int) -> set[str]:
+    """The `count` objects that match best; the picture is uint8 (height, width, 3)."""
     scores = object_scores(picture)
-    return max(scores, key=scores.__getitem__)
+    return set(sorted(scores, key=scores.__getitem__)[-count:])
