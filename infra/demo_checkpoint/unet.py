@@ -177,14 +177,15 @@ def _measure(
     chosen = [(str(rng.choice(scenes.OBJECTS)), str(rng.choice(list(scenes.COLOURS)))) for _ in range(count)]
     languages = [captions.LANGUAGES[i % 3] for i in range(count)]
     texts = [captions.plain_caption(o, c, language) for (o, c), language in zip(chosen, languages, strict=True)]
-    asked = [scenes.sample(rng, pairs=1.0) for _ in range(count)]
+    drawn = (scenes.sample(rng, pairs=0.9) for _ in range(count * 3))
+    asked = [scene for scene in drawn if judge.sees_both(scene)][:count]
     pairs = [captions.caption(scene, rng, "en") for scene in asked]
     made = sample(parts, prior_model, model, nothing, [*SHEET, *texts, *pairs])
     shown = made[: len(made) // 8 * 8]
     rows = [np.concatenate(list(shown[i : i + 8]), 1) for i in range(0, len(shown), 8)]
     Image.fromarray(np.concatenate(rows)).save(sheet)
-    judged = list(zip(made[len(SHEET) : -count], chosen, strict=True))
-    both = zip(made[-count:], asked, strict=True)
+    judged = list(zip(made[len(SHEET) : -len(asked)], chosen, strict=True))
+    both = zip(made[-len(asked) :], asked, strict=True)
     return {
         "object": float(np.mean([judge.best_object(picture) == o for picture, (o, _) in judged])),
         "colour": float(np.mean([judge.border_colour(picture)[0] == c for picture, (_, c) in judged])),

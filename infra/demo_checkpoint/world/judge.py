@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infra.demo_checkpoint.world.scenes import COLOURS, OBJECTS, sprites
+from infra.demo_checkpoint.world.scenes import COLOURS, OBJECTS, Scene, sprites
 
 Array = np.ndarray[Any, Any]
 
@@ -80,3 +80,8 @@ def best_objects(picture: Array, count: int) -> set[str]:
     """The `count` objects that match best; the picture is uint8 (height, width, 3)."""
     scores = object_scores(picture)
     return set(sorted(scores, key=scores.__getitem__)[-count:])
+
+
+def sees_both(scene: Scene) -> bool:
+    """True of a scene whose two objects it can be asked for: they stand on one named colour."""
+    return len(scene.objects) == 2 and len(scene.ground) == 1 and scene.ground[0] in COLOURS
