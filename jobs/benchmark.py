@@ -19,10 +19,21 @@ sys.path[:] = [
     *(entry for entry in sys.path if entry not in (_ROOT, str(Path(__file__).resolve().parent))),
 ]
 
-from jobs.benchmarks import embeddings, kernels, make_manifest, plan, resume, scale, schedules  # noqa: E402
+from jobs.benchmarks import (  # noqa: E402
+    duplicates,
+    embeddings,
+    kernels,
+    make_manifest,
+    peers,
+    plan,
+    resume,
+    scale,
+    schedules,
+    scores,
+)
 from jobs.cli import EXIT_OK, Parser, run_script  # noqa: E402
 
-BENCHMARKS = (embeddings, kernels, make_manifest, plan, resume, scale, schedules)
+BENCHMARKS = (duplicates, embeddings, kernels, make_manifest, peers, plan, resume, scale, schedules, scores)
 
 
 def _parser() -> Parser:

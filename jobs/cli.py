@@ -218,6 +218,10 @@ def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str], title: st
             else:
                 several: dict[str, Any] = {"nargs": "+"} if get_origin(field.annotation) is tuple else {}
                 metavar = "{" + ",".join(choices) + "}" if (choices := _choices(field)) else _declared(name).metavar
+                if (flag := _declared(name).flag) is not None:
+                    several = {"nargs": "?", "const": flag}
+                    no = "--no-" + _option(name)[2:]
+                    group.add_argument(no, help=argparse.SUPPRESS, action="store_const", const="off", dest=name)
                 action = group.add_argument(_option(name), help=_help(field), metavar=metavar, default=None, **several)
                 if choices:
                     # For the shell only: the model says what is wrong, in the same words for a file's value.
@@ -302,6 +306,8 @@ def _validate(values: Mapping[str, Any], files: Mapping[str, str]) -> RunConfig:
     }
     if config.embeddings not in (None, NO_EMBEDDINGS):
         update["embeddings"] = _absolute(str(config.embeddings))
+    if config.aesthetic_weights is not None:
+        update["aesthetic_weights"] = _absolute(config.aesthetic_weights)
     return config.model_copy(update=update)
 
 

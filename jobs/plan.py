@@ -36,6 +36,7 @@ from jobs.monitoring.pace import duration  # noqa: E402
 from jobs.monitoring.progress import RunProgress  # noqa: E402
 from jobs.run import run_folder  # noqa: E402
 from jobs.run.parallel_planning import plan_job  # noqa: E402
+from manifests.call_limit import CallLimit  # noqa: E402
 from manifests.config import RunConfig  # noqa: E402
 from manifests.errors import UsageError  # noqa: E402
 from manifests.planning.plan import Plan  # noqa: E402
@@ -133,6 +134,7 @@ def _show_counts(found: DryRun, console: Console) -> None:
     done = found.done
     shards = f"{done.sealed:,} of {done.shards:,} shards committed, {done.staged:,} batches staged"
     padding = f"{100 * found.padding:.2f} % padding"
+    limit = found.batch_size if found.batch_pixels is None else CallLimit(found.batch_size, found.batch_pixels)
     for place, line in enumerate(describe(found.sources)):
         _say(console, f"{'' if place else 'source':<8}{line}")
     copies = f" ({found.copies:,} of them copies)" if found.copies else ""
@@ -141,7 +143,7 @@ def _show_counts(found: DryRun, console: Console) -> None:
         _say(console, f"        {rows:,} {task}, {found.images_by_task[task]:,} images")
     _say(
         console,
-        f"plan    {found.images:,} images{copies}, {found.batches:,} batches of up to {found.batch_size}, "
+        f"plan    {found.images:,} images{copies}, {found.batches:,} batches of up to {limit}, "
         f"{padding}, {found.shards:,} shards",
     )
     _say(console, f"output  {found.output}: {shards}, {done.images_left:,} images left")
@@ -152,12 +154,13 @@ def _show_counts(found: DryRun, console: Console) -> None:
 def _show_buckets(found: DryRun, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     costs = ("s/batch", "device time") if found.estimate is not None else ()
-    for column in ("images", "batches", "padding", *costs):
+    for column in ("images", "batches", "of", "padding", *costs):
         table.add_column(column, justify="right", no_wrap=True)
     # The last one, because it is the one that may be broken into lines.
     table.add_column("bucket")
     for planned in found.buckets[:SHOWN_BUCKETS]:
-        cells = [f"{planned.images:,}", f"{planned.batches:,}", f"{100 * planned.padding:.1f} %"]
+        cells = [f"{planned.images:,}", f"{planned.batches:,}", str(planned.rows_per_call)]
+        cells.append(f"{100 * planned.padding:.1f} %")
         if planned.cost is not None:
             sign = "" if planned.cost.measured else "~"
             seconds = planned.cost.prior_seconds + planned.cost.decoder_seconds

@@ -44,6 +44,7 @@ CHECKS = {
     "index": "every planned sample is in the index once, as the manifest asks for it",
     "tar": "tar and index hold the same samples, in the same order, with the same records",
     "images": "every image has the SHA-256 that the index says",
+    "embeddings": "embeddings that are kept are of the images in the index, and no image's is missing where one is",
     "stats": "counts, sizes and checksums of the stats files are right",
     "requests": "requests = written + failed",
     "left over": "no staged parts are left",

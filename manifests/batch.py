@@ -21,6 +21,7 @@ With `dump_latents` the decoder also adds `latents`: the bytes of a .npy file, (
 dtype, which stays until the shard.
 With `dedupe` the plan also adds `same_as`, the key of another sample of the batch whose image the sample gets: stages
 pass it by, and encode copies the pixels first (`Batch.with_copies`).
+With `keep_clip` the scores' step also adds `clip_embeds` (manifests/embeddings/kept_clip.py), until the shard.
 With `scores` the prior leaves `condition_inputs` to the decoder's actor, which scores what it has made.
 A stage works only on samples whose `status` is "success", and sets `status` and `error_message` where it fails one.
 """
@@ -44,7 +45,7 @@ CONDITION_INPUT_TYPE = pa.list_(
 )
 
 #: What a copy takes from its original.
-COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents", *BY_CLIP)
+COPIED: tuple[str, ...] = ("status", "error_message", "prompt_truncated", "pixels", "latents", "clip_embeds", *BY_CLIP)
 
 #: Under which a block's schema has its bucket's shape.
 SHAPE_KEY = b"shape"

@@ -4,6 +4,7 @@
     OUTPUT/00000.parquet                       one row per sample, failed ones too
     OUTPUT/00000_stats.json                    written last: a shard is sealed when this file exists
     OUTPUT/_run/parts/00000/00000.arrow        a finished batch of a shard that is not sealed yet
+    OUTPUT/_run/clip/…                         with --keep-clip (manifests/embeddings/kept_clip.py)
 
 Names are decided by the plan alone, so that doing a thing twice overwrites it with the same bytes. Five
 digits are the width for sorting, not a limit. A shard without one successful sample has no tar: `datasets`
@@ -12,6 +13,9 @@ cannot open an empty one as its first file, and webdataset refuses a worker that
 
 from __future__ import annotations
 
+import hashlib
+import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -106,7 +110,7 @@ class Receipt(BaseModel):
 
 
 class FileStats(BaseModel):
-    """One committed file: its name in the output's root, its size, and the SHA-256 of its bytes in hex."""
+    """One committed file: its name under the output, its size, and the SHA-256 of its bytes in hex."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -124,6 +128,7 @@ class ShardStats(BaseModel):
         count: samples of the shard; `successes + failed`.
         bytes: sum of the image files' sizes, as they are inside the tar.
         tar: None for a shard without a successful sample.
+        clip: files of the images' embeddings; None where the shard was sealed without `--keep-clip`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,6 +143,12 @@ class ShardStats(BaseModel):
     bytes: int
     tar: FileStats | None
     parquet: FileStats
+    clip: tuple[FileStats, ...] | None = None
+
+    @property
+    def files(self) -> tuple[FileStats, ...]:
+        """All that the record speaks for."""
+        return tuple(file for file in (self.tar, self.parquet, *(self.clip or ())) if file is not None)
 
 
 #: What `failure_kinds` reads.
@@ -237,5 +248,46 @@ def read_stats(output_url: str, shard: int) -> ShardStats:
 
 def write_stats(output_url: str, stats: ShardStats) -> None:
     """Commit a shard: from here on it is sealed."""
-    data = stats.model_dump_json(indent=2).encode() + b"\n"
+    # Without what it is not about, as it always was.
+    data = stats.model_dump_json(indent=2, exclude={"clip"} if stats.clip is None else None).encode() + b"\n"
     storage.write_atomic(storage.join(output_url, stats_name(stats.shard)), data)
+
+
+def describe_file(path: str, name: str) -> FileStats:
+    """What the record of a shard says of a local file that is to lie under this name."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return FileStats(name=name, bytes=os.path.getsize(path), sha256=digest.hexdigest())
+
+
+def put_files(stats: ShardStats, folder: str, target_url: str) -> None:
+    """Copy a shard's files, as they lie in one local folder, to their places; all but the record itself.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    for place, names in _by_folder(stats).items():
+        storage.put_together([os.path.join(folder, name) for name in names], storage.join(target_url, place))
+
+
+def copy_files(stats: ShardStats, source_url: str, target_url: str) -> None:
+    """The same from one output, or what is laid out as one, to another.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    for place, names in _by_folder(stats).items():
+        storage.copy_together(
+            [storage.join(source_url, place, name) for name in names], storage.join(target_url, place)
+        )
+
+
+def _by_folder(stats: ShardStats) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    # Embeddings first: where they cannot be written, no reader finds images that are not sealed.
+    for file in reversed(stats.files):
+        place, name = posixpath.split(file.name)
+        found.setdefault(place, []).append(name)
+    return {place: names[::-1] for place, names in found.items()}

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from manifests import storage
+from manifests.call_limit import CallLimit
+from manifests.scores import NAMES, PATTERN, needs_clip, parse
 from manifests.scores import NONE as NO_SCORES
-from manifests.scores import PATTERN, SCORES, parse
 
 ImageFormat = Literal["png", "jpg", "webp"]
 
@@ -36,6 +37,11 @@ OptionGroup = Literal[
 _FOR_ROWS: OptionGroup = "values for rows that leave them null"
 
 
+def on_or_off(given: object) -> object:
+    """A switch may be written as true or false, which it once was."""
+    return ("on" if given else "off") if isinstance(given, bool) else given
+
+
 @dataclass(frozen=True)
 class Option:
     """How `--help` shows a field.
@@ -43,10 +49,12 @@ class Option:
     Attributes:
         group: the heading it stands under.
         metavar: what is wanted as its value. None for a field that is a flag or lists its choices.
+        flag: the value where the option is given without one; None: it needs one. `--no-` before it is "off".
     """
 
     group: OptionGroup
     metavar: str | None = None
+    flag: str | None = None
 
 
 class RunConfig(BaseModel):
@@ -148,6 +156,15 @@ class RunConfig(BaseModel):
         Option("devices"),
     ] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256, description="samples per device call"), Option("devices", "N")] = 4
+    batch_pixels: Annotated[
+        int | None,
+        Field(
+            ge=4096,
+            description="height x width of all samples of a device call, at most, beside --batch-size: 4194304 is 16 "
+            "images of 512 x 512 or 4 of 1024 x 1024; a larger image has a call to itself (default: any number)",
+        ),
+        Option("devices", "N"),
+    ] = None
     prior_actors: Annotated[
         str,
         Field(pattern=r"^(auto|[1-9]\d*(:[1-9]\d*)?)$", description="size of the prior pool: auto, N or MIN:MAX"),
@@ -175,10 +192,22 @@ class RunConfig(BaseModel):
         Option("devices", "FOLDER_OR_URL"),
     ] = None
     graph: Annotated[
-        bool,
-        Field(description="run the models as compiled graphs; each new shape is compiled before its first batch"),
+        Literal["auto", "on", "off"],
+        BeforeValidator(on_or_off),
+        Field(
+            description="run models as compiled graphs: 'auto' where a shape has so many batches that compiling it "
+            "pays, 'on' (also --graph alone) for all; a shape is compiled before its first batch"
+        ),
+        Option("devices", flag="on"),
+    ] = "auto"
+    graph_compiler: Annotated[
+        Literal["O0", "O1", "GE"],
+        Field(
+            description="Ascend: how graphs are compiled: O0 operator by operator, O1 with operators fused, GE by "
+            "CANN's graph engine; nobody has measured the last two"
+        ),
         Option("devices"),
-    ] = False
+    ] = "O0"
     attention: Annotated[
         Literal["auto", "plain", "fused"],
         Field(
@@ -205,7 +234,7 @@ class RunConfig(BaseModel):
 
     device_timeout: Annotated[
         float,
-        Field(gt=0, description="that one call of a stage may take, compilation by --graph not counted"),
+        Field(gt=0, description="that one call of a stage may take, compilation of graphs not counted"),
         Option("faults", "SECONDS"),
     ] = 1800.0
     input_timeout: Annotated[
@@ -250,11 +279,27 @@ class RunConfig(BaseModel):
         str,
         Field(
             pattern=PATTERN,
-            description=f"columns of the index that say how images came out: {', '.join(SCORES)}, with commas "
+            description=f"columns of the index that say how images came out: {', '.join(NAMES)}, with commas "
             "between, or 'all'",
         ),
         Option("output format", "NAMES"),
     ] = NO_SCORES
+    aesthetic_weights: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="LAION's aesthetic predictor, for aesthetic_score: .safetensors, .npz or PyTorch's .pth, of "
+            "which nothing is run",
+        ),
+        Option("output format", "PATH_OR_URL"),
+    ] = None
+    keep_clip: Annotated[
+        bool,
+        Field(
+            description="keep CLIP's embeddings of the images in _run/clip, as clip-retrieval and its indexes read them"
+        ),
+        Option("output format"),
+    ] = False
     shard_size: Annotated[
         int, Field(ge=1, le=1_000_000, description="samples per output shard, at most"), Option("output format", "N")
     ] = 1000
@@ -277,9 +322,19 @@ class RunConfig(BaseModel):
         return None if self.embeddings == NO_EMBEDDINGS else self.embeddings
 
     @property
+    def call_limit(self) -> CallLimit:
+        """How many samples a device call may have."""
+        return CallLimit(self.batch_size, self.batch_pixels)
+
+    @property
     def score_names(self) -> tuple[str, ...]:
         """The scores that images get."""
-        return parse(self.scores)
+        return parse(self.scores, self.aesthetic_weights is not None)
+
+    @property
+    def asks_clip(self) -> bool:
+        """Images go through the checkpoint's CLIP."""
+        return self.keep_clip or needs_clip(self.score_names)
 
     @property
     def share(self) -> tuple[int, int]:

@@ -84,6 +84,7 @@ WORKING_NAMES: frozenset[str] = frozenset(field.name for field in SOURCE_FIELDS)
     "embedding_truncated",
     "pixels",
     "latents",
+    "clip_embeds",
     "encoded",
 }
 

@@ -30,7 +30,8 @@ settings.register_profile("random", untimed, derandomize=False)
 settings.load_profile("same")
 
 # Ray's workers stand back behind everything else otherwise: beside anything busy they would hardly move.
-os.environ.update(RAY_worker_niceness="0")
+# And a cluster that is not the job's own would start processes that report how it is used.
+os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
 _GIVEN = dict(os.environ)
 _ROOT = Path(__file__).resolve().parent.parent
 

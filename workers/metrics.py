@@ -3,6 +3,7 @@
     kandinsky_rows_total            rows that a stage is done with, by stage and status as in the index
     kandinsky_busy_seconds_total    seconds that a stage's processes have spent on batches
     kandinsky_call_seconds          histogram of seconds per batch, by stage and bucket; its count is that of batches
+    kandinsky_tflop_total           TFLOP that the images of finished batches have taken, by stage; told by the driver
 
 Ray sums up a histogram from the middles of its buckets, so seconds are counted beside it.
 """
@@ -27,7 +28,7 @@ OTHER = "other"
 
 
 @cache
-def _instruments() -> tuple[Any, Any, Any]:
+def _instruments() -> tuple[Any, Any, Any, Any]:
     """Made once per process, where Ray is."""
     from ray.util.metrics import Counter, Histogram
 
@@ -35,7 +36,13 @@ def _instruments() -> tuple[Any, Any, Any]:
         Counter("kandinsky_rows", "Rows that a stage is done with.", ("stage", "status")),
         Counter("kandinsky_busy_seconds", "Seconds that a stage's processes have spent on batches.", ("stage",)),
         Histogram("kandinsky_call_seconds", "Seconds that a stage took for one batch.", _BOUNDS, ("stage", "bucket")),
+        Counter("kandinsky_tflop", "TFLOP that the images of finished batches have taken.", ("stage",)),
     )
+
+
+def count_work(stage: str, tflop: float) -> None:
+    """Count what the images of a finished batch have taken of a stage, more than 0; padding is not counted."""
+    _instruments()[3].inc(tflop, {"stage": stage})
 
 
 @cache
@@ -55,7 +62,7 @@ def count_batch(stage: str, bucket: Bucket | None, made: int, failed: int, failu
         failure: what those have in the index.
         seconds: that the stage took, more than 0.
     """
-    rows, busy_seconds, call_seconds = _instruments()
+    rows, busy_seconds, call_seconds, _ = _instruments()
     for count, status in ((made, SUCCESS), (failed, failure)):
         if count:
             rows.inc(count, {"stage": stage, "status": status})

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.errors import KandinskyBatchError
+from manifests.errors import KandinskyBatchError, UsageError
+from workers.device.device import PROCESS_ENVIRONMENT
 
 #: This source tree.
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +76,30 @@ def run_checked(
 def script(name: str, *options: str) -> list[str]:
     """The command that starts a script of `jobs/`."""
     return [sys.executable, str(ROOT / "jobs" / name), *options]
+
+
+def has_pytorch(python: str | None) -> bool:
+    """Whether PyTorch's side can be measured; where no interpreter is given, it says that it is left out.
+
+    Raises:
+        UsageError: the interpreter that is given cannot import what that side needs.
+    """
+    if python is None:
+        print("PyTorch is left out; --torch-python PATH names an interpreter that has torch and diffusers")
+        return False
+    try:
+        code = subprocess.run([python, "-c", "import torch, diffusers"], capture_output=True).returncode
+    except OSError:
+        code = 1
+    if code:
+        raise UsageError(f"option --torch-python: {python} cannot import torch and diffusers")
+    return True
+
+
+def plain_environment() -> dict[str, str]:
+    """For a side that finds this source tree, and starts a Ray of its own whatever cluster was started here before.
+
+    What MindSpore needs each side sets itself, and PyTorch's must not have.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
+    return {**environment, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from collections.abc import Iterable
 from jobs.benchmarks import child, tables
 from jobs.benchmarks.kernel_cases import PARTS, SIZES, Case, cases, question
 from manifests.errors import KandinskyBatchError, UsageError
-from workers.device.device import PROCESS_ENVIRONMENT
 
 NAME = "kernels"
 HELP = "time steps of UNet, prior and MoVQ on the CPU, beside PyTorch's; --sizes full runs the published models"
@@ -45,12 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     libraries: dict[str, tuple[str, ...]] = {"MindSpore": (sys.executable, "mindspore")}
     if arguments.graph:
         libraries["graph"] = (sys.executable, "mindspore", "graph")
-    if arguments.torch_python is None:
-        print("PyTorch is left out; --torch-python PATH names an interpreter that has torch and diffusers")
-    elif _has_pytorch(arguments.torch_python):
+    if child.has_pytorch(arguments.torch_python):
         libraries["PyTorch"] = (arguments.torch_python, "pytorch")
-    else:
-        raise UsageError(f"option --torch-python: {arguments.torch_python} cannot import torch and diffusers")
     sides = [_Side(*side, threads=arguments.threads) for side in libraries.values()]
     print(f"{arguments.threads} threads, milliseconds per call, best of {arguments.rounds} rounds\n")
     ours = [name for name in libraries if name != "PyTorch"]
@@ -73,20 +67,11 @@ def _beside(theirs: float, ours: Iterable[float]) -> list[str]:
     return [f"{theirs:.1f}", *(f"{time / theirs:.1f}" for time in ours)]
 
 
-def _has_pytorch(python: str) -> bool:
-    try:
-        return subprocess.run([python, "-c", "import torch, diffusers"], capture_output=True).returncode == 0
-    except OSError:
-        return False
-
-
 class _Side:
     """A process that times cases when asked."""
 
     def __init__(self, python: str, library: str, *more: str, threads: int) -> None:
-        # What MindSpore needs its side sets itself, and PyTorch's must not have.
-        environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
-        environment |= {"PYTHONPATH": str(child.ROOT), "OMP_NUM_THREADS": str(threads)}
+        environment = {**child.plain_environment(), "OMP_NUM_THREADS": str(threads)}
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by end)
         self._process = subprocess.Popen(
             [python, "-m", f"jobs.benchmarks.kernel_times_{library}", *more],

@@ -45,7 +45,7 @@ class _Sleeper:
 class SleepingPrior(_Sleeper):
     """Stands where the prior stands; all embeddings are zero."""
 
-    def __init__(self, config: Any, kind: Any, attempts: Any) -> None:
+    def __init__(self, config: Any, kind: Any, attempts: Any, graphs: Any) -> None:
         super().__init__(config, attempts, "prior", "failed_to_embed")
         self._origin = prior_origin(config.checkpoint, kind)
 
@@ -69,7 +69,7 @@ class SleepingPrior(_Sleeper):
 class SleepingDecoder(_Sleeper):
     """Stands where the decoder stands; makes grey images."""
 
-    def __init__(self, config: Any, kind: Any, attempts: Any, tasks: Any) -> None:
+    def __init__(self, config: Any, kind: Any, attempts: Any, graphs: Any, tasks: Any) -> None:
         super().__init__(config, attempts, "decoder", "failed_to_generate")
 
     def __call__(self, block: pa.Table) -> pa.Table:

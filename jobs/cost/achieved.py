@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.cost.price import CHIPS, Flops, Models
 from jobs.cost.step_times import DECODER, PRIOR
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 
 
@@ -37,19 +38,22 @@ class Achieved:
 
     Args:
         models: the checkpoint's configs; None where they cannot be read, and then nothing is known.
+        hear: hears of the TFLOP of a stage that were added.
     """
 
-    def __init__(self, models: Models | None) -> None:
+    def __init__(self, models: Models | None, hear: Callable[[str, float], None] = lambda stage, tflop: None) -> None:
+        self._hear = hear
         self._flops: defaultdict[str, float] = defaultdict(float)
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._image = None if models is None else lru_cache(models.image)
 
-    def add(self, receipt: Receipt, batch_size: int) -> None:
-        """Count a finished batch; copies (`--dedupe`), which make it longer than `batch_size`, cost nothing."""
+    def add(self, receipt: Receipt, limit: CallLimit) -> None:
+        """Count a finished batch; copies (`--dedupe`), which make it longer than the limit, cost nothing."""
         if receipt.bucket is None or not receipt.successes:
             return
         self._count(receipt.bucket, PRIOR, receipt.embedded, receipt.seconds)
-        self._count(receipt.bucket, DECODER, min(receipt.count, batch_size), receipt.seconds)
+        rows = min(receipt.count, limit.of(receipt.bucket.height, receipt.bucket.width))
+        self._count(receipt.bucket, DECODER, rows, receipt.seconds)
 
     def add_prior(self, bucket: Bucket, rows: int, seconds: float) -> None:
         """Count rows that the prior has embedded in a phase of its own."""
@@ -58,8 +62,15 @@ class Achieved:
     def _count(self, bucket: Bucket, stage: str, rows: int, seconds: Mapping[str, float]) -> None:
         if self._image is not None and rows and seconds.get(stage):
             work: Flops = self._image(bucket)
-            self._flops[stage] += rows * (work.prior if stage == PRIOR else work.decoder)
+            flops = rows * (work.prior if stage == PRIOR else work.decoder)
+            self._flops[stage] += flops
             self._seconds[stage] += seconds[stage]
+            self._hear(stage, flops / 1e12)
+
+    @property
+    def tflops(self) -> dict[str, float]:
+        """By stage, what a device has done per second of its calls so far."""
+        return {stage: self._flops[stage] / 1e12 / seconds for stage, seconds in self._seconds.items()}
 
     def rates(self, chips: Collection[str | None]) -> dict[str, StageRate]:
         """By stage.

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.cost.step_times import DECODER, PRIOR, BucketTimes, StepTimes
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.planning.window_summary import BucketTally
 
 
@@ -19,7 +20,7 @@ class BucketCost(BaseModel):
     """What one bucket of a plan will take.
 
     Attributes:
-        measured: this very bucket was measured, at this batch size; else its times are scaled.
+        measured: this very bucket was measured, in calls of this size; else its times are scaled.
         prior_seconds, decoder_seconds: of a batch.
         device_hours: of all its batches, both stages.
         bytes: of its images and records.
@@ -58,13 +59,14 @@ class Estimate(BaseModel):
     scaled_buckets: int
 
 
-def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: int) -> BucketCost:
+def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, limit: CallLimit) -> BucketCost:
     """Times of one bucket; `times` has measured one at least."""
     like = _most_alike(bucket, times.buckets)
     # A batch of another size takes about so much more or less; what compiles fills all up
     # (workers/kandinsky/batch_shape.py).
-    filled = times.device == "ascend" or times.graph
-    size = batch_size / times.batch_size if filled else min(batch_size, planned.made) / like.size
+    filled = times.device == "ascend" or times.graph or like.graph
+    rows = limit.of(bucket.height, bucket.width)
+    size = rows / times.rows_of(like.bucket) if filled else min(rows, planned.made) / like.size
     prior = like.seconds.get(PRIOR, 0.0) * size * _ratio(_prior_work, bucket, like.bucket)
     decoder = like.seconds[DECODER] * size * _ratio(_decoder_work, bucket, like.bucket)
     pixels = bucket.height * bucket.width / (like.bucket.height * like.bucket.width)
@@ -77,9 +79,9 @@ def cost_of(bucket: Bucket, planned: BucketTally, times: StepTimes, batch_size: 
     )
 
 
-def costs_of(planned: Mapping[Bucket, BucketTally], times: StepTimes, batch_size: int) -> dict[Bucket, BucketCost]:
+def costs_of(planned: Mapping[Bucket, BucketTally], times: StepTimes, limit: CallLimit) -> dict[Bucket, BucketCost]:
     """Times of all buckets of a plan; `times` has measured one at least."""
-    return {bucket: cost_of(bucket, count, times, batch_size) for bucket, count in planned.items()}
+    return {bucket: cost_of(bucket, count, times, limit) for bucket, count in planned.items()}
 
 
 def total(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from jobs.cost import flops
 from jobs.cost.flops import Config
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.errors import StorageError, UsageError
 from manifests.planning.window_summary import BucketTally
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR, component_config
@@ -154,15 +155,15 @@ def models_of(checkpoint: str, inpaint: bool) -> Models | None:
     return models
 
 
-def plan_flops(planned: Mapping[Bucket, BucketTally], models: Models, batch_size: int | None = None) -> Flops:
+def plan_flops(planned: Mapping[Bucket, BucketTally], models: Models, limit: CallLimit | None = None) -> Flops:
     """What a plan takes.
 
     Args:
-        batch_size: of batches that are filled up to it, as devices that compile have them; None counts images alone.
+        limit: of calls that are filled up to it, as devices that compile have them; None counts images alone.
     """
     prior = decoder = 0
     for bucket, tally in planned.items():
-        rows = tally.made if batch_size is None else tally.batches * batch_size
+        rows = tally.made if limit is None else tally.batches * limit.of(bucket.height, bucket.width)
         image = models.image(bucket)
         prior += rows * image.prior
         decoder += rows * image.decoder

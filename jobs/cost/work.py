@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jobs.cost.estimate import costs_of, total
 from jobs.cost.price import Rate, models_of, plan_flops
@@ -18,11 +19,13 @@ class DeviceTime:
 
     Attributes:
         source: where that is from.
+        loading: stage -> seconds that a device takes to get its models, where that was measured.
     """
 
     prior: float
     decoder: float
     source: str
+    loading: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -51,12 +54,12 @@ def device_time(
         return None
     if known is not None and known[1].device == kind and known[1].buckets:
         source, times = known
-        cost = total(costs_of(planned.buckets, times, config.batch_size), planned.buckets, times, source)
-        return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source)
+        cost = total(costs_of(planned.buckets, times, config.call_limit), planned.buckets, times, source)
+        return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source, times.loading)
     models = models_of(config.checkpoint, "inpaint" in planned.tasks) if kind == "ascend" else None
     if models is None:
         return None
-    work = plan_flops(planned.buckets, models, config.batch_size)
+    work = plan_flops(planned.buckets, models, config.call_limit)
     # Which card it is, no actor has told yet. What counts is how the stages compare, and that it is not seconds.
     usual = Rate()
     return DeviceTime(usual.seconds(work.prior), usual.seconds(work.decoder), "the FLOPs of its models")

@@ -8,7 +8,6 @@ only told.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -184,7 +183,7 @@ def _encoders(config: RunConfig) -> list[tuple[str, Encode]]:
         backend = kind.from_pretrained(folder).backend_tokenizer
         return lambda texts: [len(encoding.ids) for encoding in backend.encode_batch_fast(list(texts))]
 
-    with tempfile.TemporaryDirectory(prefix="tokenizers-") as made:
+    with storage.temporary_folder("tokenizers-") as made:
         if config.checkpoint == RANDOM:
             clip, xlmr = Path(made) / "clip", Path(made) / "xlmr"
             small_tokenizers.write_clip(clip)

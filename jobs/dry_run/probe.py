@@ -6,9 +6,9 @@ first one had to wait for. The parts are written beside the output's run files a
 
 from __future__ import annotations
 
-from jobs.cost.step_times import StepTimes, Stopwatch
+from jobs.cost.step_times import Measured, StepTimes, Stopwatch
 from jobs.engine.cluster import cluster, engine_log, reason
-from jobs.engine.pipeline import EngineStoppedError, Setup, run_pipeline
+from jobs.engine.pipeline import EngineStoppedError, Setup, compilations, devices, run_pipeline
 from jobs.engine.pools import npus, size_pools
 from jobs.monitoring.progress import RunProgress
 from manifests import storage
@@ -19,7 +19,8 @@ from manifests.planning.plan import Plan, Window, planned_batches
 from workers.checkpoints import locations
 from workers.device.device import choose_device
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
+from workers.fault_tolerance.kept_attempts import start_attempts
+from workers.kandinsky.graph_choice import EVERYTHING, NOTHING
 
 #: Batches of each bucket: one that compiles and loads, and one that is timed.
 BATCHES = 2
@@ -50,9 +51,10 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
     alone = config.model_copy(update={"output": url, "prior_actors": "1", "decoder_actors": "1"})
     # The prior is to be timed as well, whatever is known already.
     alone = alone.model_copy(update={"embeddings": NO_EMBEDDINGS, "stage": "all"})
+    graphs = EVERYTHING if config.graph == "on" else NOTHING
     watch = Stopwatch()
     progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes, start_attempts() as attempts:
         device = choose_device(config, npus(nodes))
         pools = size_pools(config, device.kind, nodes)
         progress.note(f"device: {device.kind} ({device.reason})")
@@ -63,11 +65,12 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             alone,
             pools_alone,
             planned.tasks,
-            start_attempts(),
+            attempts,
             progress.note,
             progress.engine,
             lambda working: None,
             memory,
+            graphs=graphs,
         )
         try:
             for receipt in run_pipeline(setup, work):
@@ -77,7 +80,9 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             raise IncompleteRunError(f"no batch could be timed: {error}") from error
         finally:
             storage.remove(url, recursive=True)
-    times = watch.record(device.kind, config.batch_size, pools, config.graph)
+        times = watch.record(
+            device.kind, config.call_limit, pools, Measured(graphs, compilations(setup), devices(setup))
+        )
     if not times.buckets:
         raise IncompleteRunError(f"no batch could be timed: {reason(said.text)}")
     return times

@@ -29,6 +29,7 @@ class BucketPlan(BaseModel):
 
     Attributes:
         copies: of the images, those that are made for another row too (`--dedupe`).
+        rows_per_call: images of a full batch, which is one call of each model.
         padding: share of its device slots that no image fills: the last batch of a bucket in a window is rarely full.
         cost: None where nothing was measured.
     """
@@ -39,6 +40,7 @@ class BucketPlan(BaseModel):
     images: int
     copies: int
     batches: int
+    rows_per_call: int
     padding: float
     cost: BucketCost | None
 
@@ -113,6 +115,7 @@ class DryRun(BaseModel):
     images: int
     copies: int
     batch_size: int
+    batch_pixels: int | None
     batches: int
     shards: int
     padding: float
@@ -158,19 +161,21 @@ def dry_run(
     """
     done = _done(config, planned)
     disk = disk_space.look(config, planned, done.images_left, times)
-    costs = {} if times is None else costs_of(planned.buckets, times[1], config.batch_size)
+    costs = {} if times is None else costs_of(planned.buckets, times[1], config.call_limit)
+    rows = {bucket: config.call_limit.of(bucket.height, bucket.width) for bucket in planned.buckets}
     buckets = tuple(
         BucketPlan(
             bucket=bucket,
             images=count.samples,
             copies=count.samples - count.made,
             batches=count.batches,
-            padding=1 - count.made / (count.batches * config.batch_size),
+            rows_per_call=rows[bucket],
+            padding=1 - count.made / (count.batches * rows[bucket]),
             cost=costs.get(bucket),
         )
         for bucket, count in sorted(planned.buckets.items(), key=lambda item: -item[1].samples)
     )
-    slots = config.batch_size * sum(bucket.batches for bucket in buckets)
+    slots = sum(bucket.batches * bucket.rows_per_call for bucket in buckets)
     return DryRun(
         manifest=config.manifest,
         output=config.output,
@@ -183,6 +188,7 @@ def dry_run(
         images_by_task=planned.samples_by_task,
         images=planned.samples,
         batch_size=config.batch_size,
+        batch_pixels=config.batch_pixels,
         batches=planned.batches,
         shards=len(planned.shards),
         copies=sum(bucket.copies for bucket in buckets),
@@ -203,7 +209,7 @@ def _paper(config: RunConfig, planned: Plan, rate: Rate) -> PaperPrice | None:
     models = models_of(config.checkpoint, "inpaint" in planned.tasks) if planned.buckets else None
     if models is None:
         return None
-    work = plan_flops(planned.buckets, models, config.batch_size)
+    work = plan_flops(planned.buckets, models, config.call_limit)
     return PaperPrice(
         prior_tflop=work.prior / 1e12,
         decoder_tflop=work.decoder / 1e12,
@@ -223,7 +229,7 @@ def _done(config: RunConfig, planned: Plan) -> Done:
         if number not in sealed:
             shard = planned.shards[number]
             missing = shard.batches - staged.get(number, 0)
-            left += shard.samples if number not in staged else min(shard.samples, missing * config.batch_size)
+            left += min(shard.samples, shard.rows_in(missing))
     return Done(
         shards=len(numbers),
         sealed=len(sealed.intersection(numbers)),

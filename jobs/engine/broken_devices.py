@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,16 +48,20 @@ class TakenOut:
         known = {each.device for each in self.devices}
         return [each for each in broken if each.device not in known]
 
-    def hold(self, broken: Sequence[Broken]) -> TakenOut:
+    def hold(self, broken: Sequence[Broken], tell: Callable[[str], None]) -> TakenOut:
         """With these devices as well; called between two pipelines, when their processes were ended.
 
-        A device that is not found free in time is left: the attempts actor ends the run if one of its actors is
-        given it.
+        A device that is not found free in time is left, which `tell` hears: the attempts actor ends the run if one of
+        its actors is given it.
         """
         new = self.new(broken)
         holders = list(self.holders)
         for node in {each.node for each in new} & {node["NodeID"] for node in ray.nodes() if node["Alive"]}:
-            holders += _hold(node, {each.device for each in new if each.node == node})
+            devices = {each.device for each in new if each.node == node}
+            held = _hold(node, devices)
+            if len(held) < len(devices):
+                tell(f"NPUs that are taken out are still in use after {FREE_WITHIN_S:g} s, so nobody keeps them free")
+            holders += held
         return replace(self, devices=(*self.devices, *new), holders=tuple(holders))
 
     def nodes(self) -> list[Node]:

@@ -13,21 +13,30 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import ray
 from ray.data import DataContext
+from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import _AutoscalingCoordinatorActor
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.stats import _StatsManager
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs.engine.affinity import ShapeAffinity
-from jobs.engine.connection import check_source, connect
+from jobs.engine.connection import check_source, connect, is_own
 from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
 from jobs.engine.pools import Node, total
-from manifests.errors import KandinskyBatchError
+from manifests import storage
+from manifests.errors import KandinskyBatchError, StorageError
 
 #: Longer than the start of a pool that fetches its weights.
 NO_PROGRESS_TIMEOUT_S = 1800
+
+#: What Ray Data's driver calls of its coordinator of resources, and of the actor that makes metrics.
+COORDINATOR_CALLS = ("request_resources", "get_reserved_resources", "cancel_request")
+STATS_CALLS = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
 
 #: So often the driver asks whether the run must end.
 LOOK_UP_S = 1.0
@@ -37,6 +46,9 @@ MAX_ERRORED_BLOCKS = 16
 
 #: Of what the engine prints, so many pieces are kept for the error log.
 KEPT_PIECES = 5000
+
+#: With fewer bytes free Ray's folder is full, and for so many seconds it may be.
+FULL_BYTES, FULL_S = 1 << 18, 30.0
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b(\(\w+\))?:")
@@ -64,11 +76,60 @@ def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[N
     try:
         if ours:
             connect(tell)
-        check_source()
-        yield nodes()
+        if is_own():
+            # Its one node inherits this process's path.
+            with _helpers_here():
+                yield nodes()
+        else:
+            check_source()
+            yield nodes()
     finally:
         if ours:
             ray.shutdown()
+
+
+class _Coordinator(_AutoscalingCoordinatorActor):
+    """Ray Data's coordinator of resources as an object of the driver, called as the actor that it is otherwise."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        super().__init__()
+
+    def _tick(self) -> None:
+        """Called by a thread that Ray Data never ends."""
+        if not self.ended:
+            super()._tick()
+
+    def handle(self) -> Any:
+        """What stands for the actor's handle."""
+
+        def method(name: str) -> Any:
+            return SimpleNamespace(remote=lambda *given, **named: ray.put(getattr(self, name)(*given, **named)))
+
+        return SimpleNamespace(**{name: method(name) for name in COORDINATOR_CALLS})
+
+
+@contextmanager
+def _helpers_here() -> Iterator[None]:
+    """Do without two actors that Ray Data starts beside the pools, each a process that imports all of it first.
+
+    One divides a cluster between several jobs and asks an autoscaler for nodes; the other makes metrics that nobody
+    can find on a cluster without a dashboard.
+    """
+    coordinator = _Coordinator()
+    nothing: dict[str, Any] = {name: lambda *given, **named: None for name in STATS_CALLS}
+    kept = {name: vars(_StatsManager)[name] for name in STATS_CALLS}
+    kept_maker = default_autoscaling_coordinator.get_or_create_autoscaling_coordinator
+    default_autoscaling_coordinator.get_or_create_autoscaling_coordinator = coordinator.handle
+    for name, call in nothing.items():
+        setattr(_StatsManager, name, staticmethod(call))
+    try:
+        yield
+    finally:
+        coordinator.ended = True
+        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator = kept_maker
+        for name, call in kept.items():
+            setattr(_StatsManager, name, call)
 
 
 class EngineLog(io.TextIOBase):
@@ -104,10 +165,13 @@ def engine_log() -> Iterator[EngineLog]:
     for handler in shown:
         logger.removeHandler(handler)
     logger.addHandler(kept)
+    # A log that has no room would print a traceback between the lines of the run, for each of its own.
+    loud, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         with redirect_stdout(log):
             yield log
     finally:
+        logging.raiseExceptions = loud
         logger.removeHandler(kept)
         for handler in shown:
             logger.addHandler(handler)
@@ -144,8 +208,48 @@ def nodes() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+class Room:
+    """Looks whether Ray's folder has room: a full one keeps its processes from starting, and what needs one waits.
+
+    Args:
+        folder: of Ray's sockets and logs on this machine; None looks at nothing.
+        clock: tells seconds.
+    """
+
+    def __init__(self, folder: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._full_since: float | None = None
+
+    def check(self) -> None:
+        """Asked now and then.
+
+        Raises:
+            StorageError: it has been full for `FULL_S` seconds.
+        """
+        words = full_words(self._folder)
+        if words is None:
+            self._full_since = None
+            return
+        now = self._clock()
+        self._full_since = now if self._full_since is None else self._full_since
+        if now - self._full_since >= FULL_S:
+            raise StorageError(words)
+
+
+def full_words(folder: str | None) -> str | None:
+    """That a folder of Ray's has no room, and what to do; None where it has."""
+    free = None if folder is None else storage.free_bytes(folder)
+    if free is None or free >= FULL_BYTES:
+        return None
+    return (
+        f"No space left on device: {folder}, where Ray keeps what its processes need to start, is full; free some "
+        "space there, or set RAY_TMPDIR to a folder with room"
+    )
+
+
 class ClusterShrankError(KandinskyBatchError):
-    """Nodes are gone, and what is left cannot hold what the pools ask for; or a device is to be done without."""
+    """The pools must be smaller: nodes are gone, a device is to be done without, or memory is short."""
 
 
 class Watch:

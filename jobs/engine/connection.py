@@ -23,8 +23,14 @@ from typing import IO, Any
 import ray
 from ray._common.network_utils import parse_address
 from ray._common.utils import get_default_ray_temp_dir
+from ray._private import node as ray_node
 from ray._private import services
+from ray._private import worker as ray_worker
+from ray._private.authentication.authentication_token_setup import AUTH_MODE_ENV_VAR
+from ray._private.node import Node
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -49,6 +55,22 @@ SOCKET_BELOW = "session_2000-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 
 #: The source tree, or the folder that it was installed into.
 ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class OwnHead(Node):
+    """The head of a cluster that one run has to itself, without the processes that serve others.
+
+    Each is a Python process of half a second of CPU or more, and Ray's start waits for one of them.
+    """
+
+    def start_monitor(self) -> None:
+        """The autoscaler's monitor adds nodes where a cluster's file says how; this cluster has none."""
+
+    def start_log_monitor(self) -> None:
+        """It publishes what workers print, which this driver does not show (`log_to_driver`)."""
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        """Without a dashboard, all that runs in it reports how Ray is used, which `ray.init` has switched off."""
 
 
 class ScriptsCode(JobConfig):
@@ -89,7 +111,14 @@ def connect(tell: Callable[[str], None]) -> None:
         _bring_token()
     else:
         _check_node_here(address)
+        _authenticate_as(address)
     _init(address)
+
+
+def is_own() -> bool:
+    """Whether the cluster that this process is connected to is one that it has started."""
+    head = ray_worker._global_node
+    return isinstance(head, OwnHead) and bool(head.head)
 
 
 def check_source() -> None:
@@ -242,6 +271,42 @@ def _bring_token() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
+def _authenticate_as(address: str) -> None:
+    """Use a token where the cluster asks for one, and nowhere else, unless the environment has decided.
+
+    Ray decides by whether the home has a token, which is there after the first cluster of one's own, and only for a
+    cluster that it finds. One that was started without would take this process, but be refused whenever it asks back,
+    so that the run's actors die before they run; one that wants a token, given by its address, would get none.
+
+    Raises:
+        UsageError: it wants a token that is not here.
+    """
+    if os.environ.get(AUTH_MODE_ENV_VAR):
+        return
+    if _is_let_in(address, "disabled"):
+        return
+    # Ray ends a process that is to bring a token and has none.
+    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True) or not _is_let_in(address, "token"):
+        raise UsageError(
+            f"the Ray cluster at {address} wants a token, and what is here is none or another one; put the cluster's "
+            "into ~/.ray/auth_token, or into RAY_AUTH_TOKEN"
+        )
+
+
+def _is_let_in(address: str, mode: str) -> bool:
+    os.environ[AUTH_MODE_ENV_VAR] = mode
+    # This process has read it already.
+    Config.initialize("")
+    try:
+        with _held_back_stderr():
+            GcsClient(address=address).get_all_node_info(timeout=ANSWER_S)
+    except AuthenticationError:
+        return False
+    except Exception:  # what `ray.init` will meet as well, and say
+        return True
+    return True
+
+
 def _init(address: str | None) -> None:
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -251,13 +316,23 @@ def _init(address: str | None) -> None:
     if RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ:
         # Under `ray job submit` the job's own config has the folder that was shipped, and another one would lose it.
         options["job_config"] = ScriptsCode()
-    with _held_back_stderr() as said:
+    with _held_back_stderr() as said, _own_head():
         try:
             # An address that is given is not the same to Ray as one that it finds, so it finds that again.
             ray.init(address="local" if address is None else None, **options)
         except Exception as error:  # Ray raises what it likes
             said.seek(0)
             raise _told(error, address, said.read().decode(errors="replace")) from error
+
+
+@contextmanager
+def _own_head() -> Iterator[None]:
+    """Let `ray.init` make that kind of head, if it makes one."""
+    ray_node.Node = OwnHead
+    try:
+        yield
+    finally:
+        ray_node.Node = Node
 
 
 def _told(error: Exception, address: str | None, said: str) -> KandinskyBatchError:

@@ -95,6 +95,15 @@ def engine_state(pools: Pools, topology: Any, news: News) -> EngineState:
     return EngineState(states, news.lost_by_cause, news.batches_again)
 
 
+def end_pools(topology: Any) -> None:
+    """End the actors of a pipeline that is given up, in the middle of their calls.
+
+    Nobody would take what they make, and Ray Data would leave them their devices until it is made.
+    """
+    for _, pool in actor_pools(topology):
+        pool.shutdown(force=True)
+
+
 def actor_pools(topology: Any) -> Iterator[tuple[Any, Any]]:
     """The operators that have actors, in the order of the pipeline, each with its pool."""
     for op in topology:

@@ -26,11 +26,11 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from jobs.engine.broken_devices import TakenOut
-from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, reason, set_up_ray_data
-from jobs.engine.elastic import engine_state
+from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, full_words, reason, set_up_ray_data
+from jobs.engine.elastic import end_pools, engine_state
 from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
-from jobs.engine.pools import Pools, PoolSize, shrink, without_prior
+from jobs.engine.pools import Pools, PoolSize, shrink, with_less_memory, without_prior
 from jobs.engine.store_lookup import WorkSplit, split_work
 from jobs.monitoring.facts import EngineState
 from manifests import storage
@@ -45,7 +45,9 @@ from workers.checkpoints.locations import condition_size
 from workers.embeddings.lookup import IfUnknown, Memory, recall
 from workers.fault_tolerance.attempts import PROBE_ATTEMPTS, WHOLE_ATTEMPTS, News
 from workers.fault_tolerance.guard import START_LIMIT_S, Guard
+from workers.fault_tolerance.kept_attempts import session_folder
 from workers.fault_tolerance.timeline import Timeline
+from workers.kandinsky.graph_choice import NOTHING, GraphChoice
 from workers.scoring.columns import Columns, columns_of, with_scores
 from workers.stages.decoder import Decoder
 from workers.stages.encode import encode_images
@@ -87,13 +89,14 @@ class Setup:
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py).
         notify: hears what a person should know while the run goes on.
         notify_state: hears every second how the engine is.
-        look: asked every second, from another thread, and told how many batches are being worked on behind the inputs;
-            what it raises ends the run.
+        look: asked every second, from another thread, and told how many batches are being worked on behind the inputs,
+            or None where nobody knows; what it raises ends the run.
         memory: the embedding store, if there is one.
         trust_index: batches that the store's index knows do without the prior. Where a part turns out damaged they
             come back as nothing, and then a pipeline without this trust makes them.
         taken_out: devices that broke while it ran.
-        told: ids of the lost processes, and fallbacks, that `notify` has heard of.
+        told: ids of the lost processes, fallbacks and lines of relief that `notify` has heard of.
+        graphs: what the pools' actors compile.
         several_shapes: the decoder's batches differ in shape, so that who gets which matters.
         fence: asked by every process before it replaces or removes a file of the output.
     """
@@ -104,11 +107,12 @@ class Setup:
     attempts: Any
     notify: Callable[[str], None]
     notify_state: Callable[[EngineState], None]
-    look: Callable[[int], None]
+    look: Callable[[int | None], None]
     memory: Memory
     trust_index: bool = True
     taken_out: TakenOut = field(default_factory=TakenOut)
     told: set[str] = field(default_factory=set)
+    graphs: GraphChoice = NOTHING
     several_shapes: bool = False
     fence: Callable[[], None] = unfenced
 
@@ -123,7 +127,7 @@ def run_pipeline(setup: Setup, work: Sequence[Work]) -> Iterator[Receipt]:
 
     Raises:
         KandinskyBatchError: a pool cannot start, or no device is left for one.
-        ClusterShrankError: nodes are gone, and the pools do not fit any more; or a device is broken.
+        ClusterShrankError: the pools must be smaller: nodes are gone, a device is broken, or memory is short.
         EngineStoppedError: the pools could not start, made no progress, or met too many errors.
         StorageError: a part could not be written.
     """
@@ -151,7 +155,7 @@ def begin_pipeline(setup: Setup) -> Iterator[Places]:
     config, pools = setup.config, setup.pools
     # A batch may spend the limit on each of its rows, and on itself before.
     slowest = config.device_timeout * (config.batch_size + WHOLE_ATTEMPTS + PROBE_ATTEMPTS)
-    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if config.graph else 0
+    slowest += START_LIMIT_S * WHOLE_ATTEMPTS if setup.graphs.any else 0
     set_up_ray_data(slowest, _look_up(setup), max(pools.decoder.most, 1))
     try:
         with card_places(pools) as places:
@@ -183,15 +187,20 @@ def after_loss(setup: Setup) -> Setup:
     Raises:
         IncompleteRunError: what is left of the cluster is too small for any pipeline.
     """
-    taken_out = setup.taken_out.hold(_news(setup).broken)
+    taken_out = setup.taken_out.hold(_news(setup).broken, setup.notify)
     # Whoever held a batch was ended with its pipeline, and by no fault of the batch. Said only now, when the processes
     # that had the devices are known to be gone, and with them whatever they still had to say.
     ray.get(setup.attempts.pipeline_ended.remote())
-    _news(setup)
+    shortage = _news(setup).shortage
     try:
         pools = shrink(setup.pools, taken_out.nodes())
     except IncompleteRunError as error:
         raise IncompleteRunError("; ".join([str(error), *(each.words for each in taken_out.devices)])) from error
+    smaller = with_less_memory(pools) if shortage is not None and shortage.by_pools else None
+    if smaller is not None:
+        pools = smaller
+        # Whoever goes on tells it.
+        setup.told.add(ray.get(setup.attempts.relieve.remote(pools.in_words, None)))
     return replace(setup, pools=pools, taken_out=taken_out)
 
 
@@ -207,19 +216,26 @@ def windows_left(planned: Plan, ledger: Ledger) -> list[Work]:
 
 
 def devices(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have run on so far."""
-    return tuple(ray.get(setup.attempts.devices.remote()))
+    """What the pools' actors have run on so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.devices)
 
 
 def compilations(setup: Setup) -> tuple[dict[str, Any], ...]:
-    """What the pools' actors have compiled so far (`--graph`)."""
-    return tuple(ray.get(setup.attempts.compilations.remote()))
+    """What the pools' actors have compiled so far; nothing where nobody can tell any more."""
+    return _record(setup.attempts.compilations)
 
 
-def losses(setup: Setup) -> tuple[dict[str, int], int]:
-    """Processes that were lost so far, by cause, and the batches that were made again because of it."""
+def _record(method: Any) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(ray.get(method.remote(), timeout=TIMELINE_S))
+    except Exception:  # whatever has become of the cluster, a run does not fail for want of a record
+        return ()
+
+
+def losses(setup: Setup) -> tuple[dict[str, int], int, tuple[str, ...]]:
+    """Processes that were lost so far, by cause, the batches made again because of it, and what was done for memory."""
     news = _news(setup)
-    return dict(news.lost_by_cause), news.batches_again
+    return dict(news.lost_by_cause), news.batches_again, tuple(news.relief)
 
 
 def timeline(attempts: Any) -> Timeline | None:
@@ -232,9 +248,9 @@ def timeline(attempts: Any) -> Timeline | None:
 
 
 def _news(setup: Setup) -> News:
-    """What the attempts actor knows; losses and fallbacks that are new are told."""
+    """What the attempts actor knows; what is new of losses, fallbacks and relief is told."""
     news: News = ray.get(setup.attempts.news.remote())
-    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in news.fallbacks]
+    told = [(loss.id, loss.words) for loss in news.lost] + [(words, words) for words in (*news.fallbacks, *news.relief)]
     for name, words in told:
         if name not in setup.told:
             setup.told.add(name)
@@ -325,7 +341,7 @@ def _actors(setup: Setup, places: Places, size: PoolSize, *more: object) -> dict
     """Ray Data's arguments for a pool of device actors."""
     # A device context may belong to the thread that made it: calls stay on the actor's main thread.
     strategy = ActorPoolStrategy(min_size=size.least, max_size=size.most, enable_true_multi_threading=True)
-    constructor = (setup.config, setup.pools.kind, setup.attempts, *more)
+    constructor = (setup.config, setup.pools.kind, setup.attempts, setup.graphs, *more)
     options = {**setup.pools.actor_options(), **ACTOR_FAULT_OPTIONS, "ray_remote_args_fn": places()}
     return {"compute": strategy, "fn_constructor_args": constructor, **options}
 
@@ -346,11 +362,13 @@ def blocks_of(dataset: Any) -> Iterator[pa.Table]:
         KandinskyBatchError: as `run_pipeline`.
     """
     try:
-        yield from dataset.iter_batches(**BLOCKS)
+        # What is fetched ahead would be told one batch late, which takes minutes each.
+        yield from dataset.iter_batches(prefetch_batches=0, **BLOCKS)
     except Exception as error:  # Ray has several trees of errors; whatever it is, the engine has stopped
         if isinstance(error, KandinskyBatchError) and not isinstance(error, ray.exceptions.RayError):
             raise
-        raise EngineStoppedError(reason(str(error) or repr(error))) from error
+        # Whatever the engine says then, this is what came first.
+        raise EngineStoppedError(full_words(session_folder()) or reason(str(error) or repr(error))) from error
 
 
 def _look_up(setup: Setup) -> Callable[[Any], None]:
@@ -358,6 +376,13 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up(topology: Any) -> None:
+        try:
+            look(topology)
+        except Exception:
+            end_pools(topology)
+            raise
+
+    def look(topology: Any) -> None:
         news = _news(setup)
         # First, because what ends the run below may be what came of it.
         setup.notify_state(engine_state(setup.pools, topology, news))
@@ -368,6 +393,11 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
         new = setup.taken_out.new(news.broken)
         if new:
             raise ClusterShrankError("; ".join(each.words for each in new))
+        if news.shortage is not None:
+            if news.shortage.by_pools and with_less_memory(setup.pools) is not None:
+                raise ClusterShrankError(news.shortage.words)
+            any_number = setup.pools.kind == "cpu" and not setup.graphs.any
+            ray.get(setup.attempts.relieve.remote(None, setup.config.batch_size if any_number else None))
 
     return look_up
 

@@ -186,6 +186,26 @@ def shrink(pools: Pools, nodes: Sequence[Node]) -> Pools:
     return _with_cpus(replace(pools, prior=prior, decoder=decoder, beside_prior=beside), nodes)
 
 
+def with_less_memory(pools: Pools) -> Pools | None:
+    """The same pools with less in memory at a time: an actor less, or one after the other; None where that is all."""
+    prior, decoder = (
+        PoolSize(min(size.least, most), most) if (most := size.most - 1) > 0 else size
+        for size in (pools.prior, pools.decoder)
+    )
+    if pools.in_turn and (prior, decoder) != (pools.prior, pools.decoder):
+        return replace(pools, prior=prior, decoder=decoder, beside_prior=decoder.most)
+    if pools.in_turn:
+        return None
+    if pools.decoder.most > 1:
+        beside = max(1, pools.beside_prior - 1)
+        least = min(decoder.least, beside)
+        fewer = prior if pools.shared and pools.prior.most > decoder.most else pools.prior
+        return replace(pools, prior=fewer, decoder=replace(decoder, least=least), beside_prior=beside)
+    if pools.prior.most > 1:
+        return replace(pools, prior=prior)
+    return replace(pools, shared=False, in_turn=True) if pools.prior.most and pools.decoder.most else None
+
+
 def without_prior(pools: Pools, nodes: Sequence[Node]) -> Pools:
     """The same pools for a pipeline that has no prior: the decoder may have its devices from the beginning."""
     beside = pools.beside_prior if pools.shared else pools.decoder.most

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +123,7 @@ class WebDataset:
     def write(self, file: int, files: int, pieces: Iterator[pa.Table]) -> Contents:
         """One shard, its stats last."""
         counted = _Counted(pieces)
-        with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        with storage.temporary_folder("export-") as folder:
             stats = build_shard(file, iter(counted), folder, self._config)
             local = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
             storage.put_together(local, self._url)

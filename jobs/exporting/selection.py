@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from jobs.output.catalog import open_index
 from manifests.commit import ShardStats
 from manifests.errors import SUCCESS, UsageError, first_line
+from manifests.rankings import HINT, RANKINGS
 
 #: Of the rows in an index, for the engine; no manifest's column has such a name by accident.
 _POSITION = "__position_in_the_index"
@@ -148,6 +149,8 @@ class _Where:
         unknown = re.search(r'Referenced column "(.+?)" not found', str(error))
         if unknown is None:
             return f"{self._text!r} is no condition that can be asked of a row ({first_line(error)})"
+        if unknown[1] in RANKINGS:
+            return f"an index has no column {unknown[1]!r}; {HINT}"
         near = difflib.get_close_matches(unknown[1], self._names, n=1, cutoff=0.5)
         if f'"{unknown[1]}"' in self._text:
             hint = f"if it is meant as text, write '{unknown[1]}'"

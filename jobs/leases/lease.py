@@ -94,7 +94,7 @@ class Lease:
     @property
     def fence(self) -> Fence:
         """What keeps this job's processes from changing anything once the lease is gone."""
-        return Fence(self._output, self._place)
+        return Fence(self._output, self._place, self._holder.token)
 
     def check(self) -> None:
         """Make sure that the lease is still ours.

@@ -79,7 +79,7 @@ def look(config: RunConfig, planned: Plan, images_left: int, times: tuple[str, S
     if free is None or not images_left or config.stage == "prior":
         return None
     if times is not None and times[1].buckets:
-        costs = costs_of(planned.buckets, times[1], config.batch_size)
+        costs = costs_of(planned.buckets, times[1], config.call_limit)
         sizes = [(costs[bucket].bytes / count.samples, count.samples) for bucket, count in planned.buckets.items()]
         source = f"by the sizes of {times[0]}"
     else:

@@ -25,6 +25,7 @@ from jobs.monitoring.lines import (
     lost_words,
     rate_words,
     share_words,
+    work_words,
 )
 from jobs.monitoring.pace import duration
 
@@ -72,6 +73,8 @@ class Screen:
         wide = width >= WIDE
         for failures in range(len(facts.failures), -1, -1):
             yield self._frame(_body(facts, wide, failures))
+        facts = facts.model_copy(update={"pools": tuple(p.model_copy(update={"tflops": None}) for p in facts.pools)})
+        yield self._frame(_body(facts, wide, 0))
         yield self._frame([_counts(facts, each=False), _totals(facts), *([_pools(facts)] if facts.pools else [])])
         yield self._frame([_counts(facts, each=False), _totals(facts)])
 
@@ -149,6 +152,9 @@ def _totals(facts: RunFacts) -> RenderableType:
         grid.add_row("rate", Text("known after a few batches", style="dim"))
     if facts.left is not None:
         grid.add_row("left", left_words(facts.left))
+    works = ", ".join(f"{pool.name} {work_words(pool)}" for pool in facts.pools if pool.tflops is not None)
+    if works:
+        grid.add_row("TFLOP/s", f"{works} (a device in calls)")
     if facts.shards:
         grid.add_row("shards", f"{facts.sealed:,} of {facts.shards:,} sealed")
     if facts.lost:

@@ -88,6 +88,7 @@ class PoolFacts(_Facts):
 
     Attributes:
         in_calls: part of its actors' time that they spent in device calls lately; None while too little is known.
+        tflops: of a device in its calls, TFLOP/s since the start; None where nobody knows.
     """
 
     name: str
@@ -97,6 +98,7 @@ class PoolFacts(_Facts):
     compiling: int
     waiting: int
     in_calls: float | None
+    tflops: float | None = None
     finished: bool
 
 

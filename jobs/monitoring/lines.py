@@ -40,6 +40,7 @@ def details(facts: RunFacts) -> Iterator[str]:
     for pool in facts.pools:
         waiting = "" if pool.finished else f", {batches_words(pool.waiting)} waiting"
         calls = f", {share_words(pool)} of the time in device calls" if pool.in_calls is not None else ""
+        calls += f", {work_words(pool)} TFLOP/s in its calls" if pool.tflops is not None else ""
         yield f"{pool.name}: {actor_words(pool)}{calls}{waiting}"
     if facts.shards:
         yield f"{facts.sealed} of {facts.shards} shards sealed"
@@ -77,6 +78,13 @@ def actor_words(pool: PoolFacts) -> str:
 def share_words(pool: PoolFacts) -> str:
     """The share of the time in device calls, "" where it is not known."""
     return "" if pool.in_calls is None else f"{pool.in_calls:.0%}"
+
+
+def work_words(pool: PoolFacts) -> str:
+    """TFLOP/s of a device in its calls, "" where they are not known."""
+    if pool.tflops is None:
+        return ""
+    return f"{pool.tflops:,.0f}" if pool.tflops >= 100 else f"{pool.tflops:.2g}"
 
 
 def lost_words(facts: RunFacts) -> str:

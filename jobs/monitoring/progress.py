@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TextIO
 
@@ -116,6 +116,10 @@ class RunProgress:
     def received(self, receipt: Receipt) -> None:
         """Count the images of a finished batch."""
         self._tracker.received(receipt)
+
+    def achieved(self, tflops: Mapping[str, float]) -> None:
+        """What a device of each pool has done per second of its calls, in TFLOP."""
+        self._tracker.achieved(tflops)
 
     def plan_shards(self, shards: int, sealed: frozenset[int]) -> None:
         """How many shards there are, and which of them were committed before."""

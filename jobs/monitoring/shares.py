@@ -66,6 +66,7 @@ def _pools_together(pools: Sequence[PoolFacts]) -> tuple[PoolFacts, ...]:
         same = [pool for pool in pools if pool.name == name]
         measured = [pool for pool in same if pool.in_calls is not None and pool.up]
         up = sum(pool.up for pool in measured)
+        rates = [(pool.tflops, max(1, pool.up)) for pool in same if pool.tflops is not None]
         found.append(
             PoolFacts(
                 name=name,
@@ -75,6 +76,9 @@ def _pools_together(pools: Sequence[PoolFacts]) -> tuple[PoolFacts, ...]:
                 compiling=sum(pool.compiling for pool in same),
                 waiting=sum(pool.waiting for pool in same),
                 in_calls=sum((pool.in_calls or 0.0) * pool.up for pool in measured) / up if up else None,
+                tflops=sum(rate * weight for rate, weight in rates) / sum(weight for _, weight in rates)
+                if rates
+                else None,
                 finished=all(pool.finished for pool in same),
             )
         )

@@ -20,6 +20,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jobs.leases.files import places
 from jobs.monitoring.facts import RunFacts
 from manifests import storage
 from manifests.errors import KandinskyBatchError, first_line
@@ -162,8 +163,14 @@ def read_statuses(output: str) -> list[Status]:
         for status in pool.map(lambda name: _read(storage.join(output, FOLDER, name)), names):
             if status is not None:
                 found.setdefault(status.share[1], []).append(status)
-    newest = max(found.values(), key=lambda group: max(status.updated for status in group), default=[])
+    # By the order of leases, where there are some: clocks of the jobs' machines may differ by an hour.
+    cuts = [place.share[1] for place in places(output) if place.share[1] in found]
+    newest = found[cuts[-1]] if cuts else max(found.values(), key=_last_word, default=[])
     return sorted(newest, key=lambda status: status.share)
+
+
+def _last_word(group: list[Status]) -> datetime.datetime:
+    return max(status.updated for status in group)
 
 
 def _read(url: str) -> Status | None:

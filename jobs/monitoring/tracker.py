@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jobs.monitoring.facts import IMAGES, INVALID, NEWEST, Count, EngineState, PoolFacts, PoolState, RunFacts, Totals
 from jobs.monitoring.pace import Pace
@@ -64,6 +64,7 @@ class Tracker:
         self._shares: dict[str, CallShare] = {}
         self._sealed: set[int] = set()
         self._shards = 0
+        self._tflops: dict[str, float] = {}
         self._failures: deque[RowFailure] = deque(maxlen=NEWEST)
 
     def phase(self, text: str) -> bool:
@@ -108,6 +109,11 @@ class Tracker:
         if receipt.failures:
             with self._lock:
                 self._failures.extend(receipt.failures)
+
+    def achieved(self, tflops: Mapping[str, float]) -> None:
+        """What a device of each pool has done per second of its calls, in TFLOP."""
+        with self._lock:
+            self._tflops = dict(tflops)
 
     def plan_shards(self, shards: int, sealed: Sequence[int] | frozenset[int]) -> None:
         """How many shards there are, and which of them are committed."""
@@ -158,5 +164,6 @@ class Tracker:
             compiling=pool.compiling,
             waiting=pool.waiting,
             in_calls=None if pool.finished else self._shares[pool.name].share,
+            tflops=self._tflops.get(pool.name),
             finished=pool.finished,
         )

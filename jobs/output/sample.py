@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.output.product import Product, ProductFinder
+from jobs.output.scores import Tallies, Tally
 from manifests import storage
 from manifests.batch import bucket_words
 from manifests.commit import ShardStats, index_name
 from manifests.errors import SUCCESS, StorageError, first_line, general
 from manifests.records import RECORD_NAMES
 from manifests.requests.schema import SETTINGS
+from manifests.scores import COLUMNS
 
 #: What the rows of one bucket share (manifests/batch.py), as far as the index has it.
 BUCKET_COLUMNS = ("task", *SETTINGS)
@@ -77,6 +79,7 @@ class Sample:
         reasons: how often each (status, reason) came; of a reason only what many rows share is kept.
         unreadable: what is wrong with indexes that could not be read.
         product: what the manifest is a product of; None where it is none.
+        scores: how they lie, with the best and the worst rows.
     """
 
     buckets: list[BucketSample]
@@ -84,6 +87,7 @@ class Sample:
     reasons: Counter[tuple[str, str]]
     unreadable: list[str]
     product: Product | None
+    scores: list[Tally] = field(default_factory=list)
 
 
 class _Bucket:
@@ -121,6 +125,7 @@ def draw_sample(output: str, stats: Sequence[ShardStats], requests: int, seed: i
     reasons: Counter[tuple[str, str]] = Counter()
     unreadable: list[str] = []
     finder = ProductFinder(output, requests)
+    tallies = Tallies()
     shards = -(-per_bucket // PER_SHARD)
     for shard in stats:
         try:
@@ -131,6 +136,7 @@ def draw_sample(output: str, stats: Sequence[ShardStats], requests: int, seed: i
             continue
         is_made = pc.equal(table["status"], SUCCESS)
         made = table.filter(is_made)
+        tallies.add(shard.shard, made)
         shard_hash = int(_hashes([str(shard.shard)], seed)[0])
         for values, positions in _by_bucket(made):
             rows = [{**row, "shard": shard.shard} for row in _choose(made, positions, seed, per_bucket)]
@@ -139,13 +145,15 @@ def draw_sample(output: str, stats: Sequence[ShardStats], requests: int, seed: i
             _collect_failures(table.filter(pc.invert(is_made)), failures, reasons)
     samples = [BucketSample(values, bucket.images, bucket.rows(per_bucket)) for values, bucket in buckets.items()]
     samples.sort(key=lambda sample: (-sample.images, str(sample.values)))
-    return Sample(samples, failures, reasons, unreadable, finder.product())
+    return Sample(samples, failures, reasons, unreadable, finder.product(), tallies.product())
 
 
 def read_index(output: str, shard: int) -> pa.Table:
     """The records of a shard without the columns that only travel."""
     with storage.open_arrow(storage.join(output, index_name(shard))) as source:
-        return pq.ParquetFile(source).read(columns=list(RECORD_NAMES))
+        file = pq.ParquetFile(source)
+        scores = [name for name in file.schema_arrow.names if name in COLUMNS]
+        return file.read(columns=[*RECORD_NAMES, *scores])
 
 
 def _hashes(keys: Iterable[str], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -14,7 +14,6 @@ import numpy as np
 from manifests.config import RunConfig
 from workers.device import device
 from workers.device.device import DeviceKind
-from workers.kandinsky.batch_shape import rows_per_call
 from workers.stages.pixels import decode, to_rgb
 
 
@@ -59,12 +58,12 @@ def reasons(report: Mapping[str, Any], config: RunConfig, kind: DeviceKind, rows
         report: `_run/run.json`, which tells of the last start that made something.
         config: of the run.
         kind: what the image was made on now.
-        rows: of the device's call, in the run and now.
+        rows: of the device's call, in the run and now; equal where calls are filled up.
     """
     if not report.get("versions"):
         unknown = "the run has left no record of its devices and versions, so nothing can be held against them"
-        return [unknown, *_rows(*rows, config, kind)]
-    return [*_devices(report, config, kind), *_rows(*rows, config, kind), *_versions(report["versions"])] or [
+        return [unknown, *_rows(*rows)]
+    return [*_devices(report, config, kind), *_rows(*rows), *_versions(report["versions"])] or [
         "device, versions and batch are those of the run's last start; an earlier start may have made it, or an input "
         "has changed"
     ]
@@ -84,9 +83,8 @@ def _devices(report: Mapping[str, Any], config: RunConfig, kind: DeviceKind) -> 
         yield "Ascend's kernels may give other bits in every run, as it was made without --deterministic"
 
 
-def _rows(then: int, now: int, config: RunConfig, kind: DeviceKind) -> Iterator[str]:
-    # Where calls are filled up they have the same number of rows whatever is in them.
-    if then != now and rows_per_call(config, kind) is None:
+def _rows(then: int, now: int) -> Iterator[str]:
+    if then != now:
         yield f"another batch: the run made {then} images in one call, and now it is {now}"
 
 

@@ -57,7 +57,7 @@ def make(recorded: Recorded, batch: Batch, config: RunConfig, kind: DeviceKind, 
         KandinskyBatchError: the models gave no image.
     """
     assert batch.bucket is not None
-    task = batch.bucket.task
+    task, graphs = batch.bucket.task, recorded.graphs(kind)
     locations.check(config.checkpoint, [task])
     tell("reading the inputs")
     batch = load_inputs(batch, locations.condition_size(config.checkpoint), config.input_timeout)
@@ -66,14 +66,14 @@ def make(recorded: Recorded, batch: Batch, config: RunConfig, kind: DeviceKind, 
     _refuse_failed(batch)
     if to_embed(batch):
         tell("loading the prior")
-        prior = Prior(config, kind)
+        prior = Prior(config, kind, graphs=graphs)
         _refuse_other(recorded, config, prior.weights)
         tell("embedding")
         batch = _through(prior, batch)
         del prior
         gc.collect()
     tell("loading the decoder")
-    decoder = Decoder(config, kind, tasks=[task])
+    decoder = Decoder(config, kind, graphs=graphs, tasks=[task])
     _refuse_other(recorded, config, decoder.weights)
     tell("decoding")
     batch = _through(decoder, batch)

@@ -12,11 +12,16 @@ from jobs.output.catalog import read_row
 from jobs.output.sample import BUCKET_COLUMNS
 from jobs.output.tar_members import open_members
 from jobs.run import run_folder
+from jobs.schedule.graphs import kept
 from manifests import storage
+from manifests.batch import Bucket
 from manifests.commit import index_name, read_stats, sealed_shards, shard_name
 from manifests.config import RunConfig
 from manifests.errors import REJECTED, SUCCESS, UsageError
 from manifests.planning.layout import shards_of
+from workers.device.device import DeviceKind
+from workers.kandinsky.batch_shape import FullCalls
+from workers.kandinsky.graph_choice import EVERYTHING, NOTHING, GraphChoice
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,21 @@ class Recorded:
             first -= 1
         while last < len(rows) and _bucket(rows[last]) == _bucket(self.row):
             last += 1
-        size = self.config.batch_size
+        size = self.config.call_limit.of(self.row["height"], self.row["width"])
         first += (place - first) // size * size
         return sum(row["status"] == SUCCESS for row in rows[first : min(last, first + size)])
+
+    def graphs(self, kind: DeviceKind) -> GraphChoice:
+        """What the run compiled on such a device."""
+        if self.config.graph != "auto":
+            return EVERYTHING if self.config.graph == "on" else NOTHING
+        plan = kept(self.output, kind)
+        return NOTHING if plan is None else plan.choice
+
+    def full_call(self, kind: DeviceKind) -> int | None:
+        """Rows that each of the decoder's calls had on such a device; None where it was any number."""
+        bucket = Bucket(**{name: self.row[name] for name in BUCKET_COLUMNS}, has_negative=False)
+        return FullCalls.of(self.config, kind, self.graphs(kind)).decoder(bucket)
 
     def image(self) -> bytes:
         """The stored image file.

@@ -12,6 +12,7 @@ import numpy as np
 
 from jobs.limits.disk_space import in_units
 from jobs.monitoring.pace import duration
+from jobs.output.scores import BINS, Spread, Tally
 from jobs.output.summary import Summary
 from manifests.batch import bucket_words
 from workers.fault_tolerance.timeline import FULL, Lane, Timeline
@@ -144,6 +145,38 @@ def _histogram(sizes: Sequence[int]) -> dict[str, Any] | None:
         "words": f"sizes of {count(len(sizes))} tars: half of them have {middle} or less",
         "low": in_units(min(sizes)),
         "high": in_units(max(sizes)),
+    }
+
+
+def score_charts(tally: Tally) -> list[dict[str, Any]]:
+    """How a score lies, as a histogram for each task, all of them over the same values."""
+    filled = np.flatnonzero(sum(spread.bins for spread in tally.tasks.values()))
+    first, last = int(filled[0]), int(filled[-1])
+    wide = -(-(last - first + 1) // COLUMNS)
+    columns = -(-(last - first + 1) // wide)
+    low, high = tally.between
+    edges = [low + (first + wide * number) * (high - low) / BINS for number in range(columns + 1)]
+    return [_score_chart(task, tally.tasks[task], first, edges, wide) for task in sorted(tally.tasks)]
+
+
+def _score_chart(task: str, spread: Spread, first: int, edges: Sequence[float], wide: int) -> dict[str, Any]:
+    columns = len(edges) - 1
+    padded = np.concatenate([spread.bins[first:], np.zeros(wide, np.int64)])[: columns * wide]
+    counts = padded.reshape(columns, wide).sum(axis=1)
+    images = f"{count(spread.count)} image{'' if spread.count == 1 else 's'}"
+    return {
+        "task": task,
+        "words": f"{images}, mean {spread.mean:.3f}",
+        "low": f"{edges[0]:.3g}",
+        "high": f"{edges[-1]:.3g}",
+        "mean": round((spread.mean - edges[0]) / (edges[-1] - edges[0]) * columns, 2),
+        "columns": [
+            {
+                "height": round(100 * int(number) / int(counts.max()), 1),
+                "words": f"{count(int(number))} from {begin:.3f} to {end:.3f}",
+            }
+            for number, (begin, end) in zip(counts, itertools.pairwise(edges), strict=True)
+        ],
     }
 
 

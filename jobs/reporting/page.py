@@ -17,13 +17,15 @@ from jobs.limits.disk_space import in_units
 from jobs.monitoring.pace import duration
 from jobs.output.catalog import Catalog
 from jobs.output.sample import BucketSample, Sample
+from jobs.output.scores import Tally
 from jobs.output.summary import Summary
-from jobs.reporting.charts import bars, count, course_lines, file_sizes, step_times, timeline_lines
+from jobs.reporting.charts import bars, count, course_lines, file_sizes, score_charts, step_times, timeline_lines
 from jobs.reporting.comparison import Against
 from jobs.reporting.grids import Grids
 from jobs.reporting.pictures import Picture
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS
+from manifests.scores import COLUMNS
 
 #: Both extend `page.html.j2`.
 TEMPLATE, SERVED_TEMPLATE = "report.html.j2", "served.html.j2"
@@ -49,6 +51,7 @@ SHOWN = (
     ("mask_polarity", "mask polarity"),
     ("sha256", "SHA-256"),
     ("error_message", "why it failed"),
+    *((name, name.replace("_", " ")) for name in sorted(COLUMNS)),
     ("apart", "otherwise there"),
 )
 
@@ -74,6 +77,7 @@ def render(
         **_head(summary, made_at, against),
         grids=grids and _grids(summary.output, grids, pictures),
         buckets=[*buckets, *_failed(summary.output, sample, pictures)],
+        scores=[_score(summary.output, tally, pictures) for tally in sample.scores],
         hidden=sum(not bucket.rows for bucket in sample.buckets),
         reasons=bars([(f"{reason} ({status})", n, count(n)) for (status, reason), n in sample.reasons.most_common(20)]),
         failures=[row for rows in sample.failures.values() for row in rows],
@@ -184,14 +188,35 @@ def _failed(output: str, sample: Sample, pictures: Mapping[str, Sequence[Picture
     ]
 
 
-def _figure(output: str, row: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Any]:
-    """A row as a figure of the page; of a failed one the reason stands where the image would be."""
+def _score(output: str, tally: Tally, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
+    """A score with its charts, and the rows at both ends; of few images each is at one end only."""
+    rows = len({row["key"] for row in [*tally.best, *tally.worst]})
+    each = min(len(tally.best), max(1, rows // 2))
+    ends = [("highest", tally.best[:each]), ("lowest", tally.worst[:each])]
+    return {
+        "column": tally.column,
+        "meaning": tally.meaning,
+        "charts": score_charts(tally),
+        "ends": [
+            (name, [_figure(output, row, pictures[row["key"]], f"{row[tally.column]:.3f}") for row in found])
+            for name, found in ends
+        ],
+    }
+
+
+def _figure(output: str, row: Mapping[str, Any], pictures: Sequence[Picture], lead: str = "") -> dict[str, Any]:
+    """A row as a figure of the page; of a failed one the reason stands where the image would be.
+
+    Args:
+        lead: what stands before its caption.
+    """
     is_made = row["status"] == SUCCESS
     return {
         "key": row["key"],
         "task": row["task"] or "",
         "size": f"{row['width']} x {row['height']}" if row["width"] and row["height"] else "",
         "status": row["status"],
+        "lead": lead,
         "caption": row["caption"] or "",
         "words": f"{row['key']} {row['id']} {row['caption'] or ''}".lower(),
         "pictures": pictures if is_made else [*pictures, Picture(row["status"], None, row["error_message"] or "")],

@@ -53,7 +53,8 @@ def make_report(
     rows = [row for bucket in sample.buckets for row in bucket.rows]
     manifest = ManifestRows(summary.settings.get("manifest", ()), budget=MANIFEST_BYTES)
     grids = None if sample.product is None else lay_out(output, sample.product)
-    more = [*(grids.records if grids else ()), *itertools.chain.from_iterable(sample.failures.values())]
+    ends = itertools.chain.from_iterable([*tally.best, *tally.worst] for tally in sample.scores)
+    more = [*(grids.records if grids else ()), *ends, *itertools.chain.from_iterable(sample.failures.values())]
     shown = thumbnails(output, list({row["key"]: row for row in [*more, *rows]}.values()), manifest)
     other = None if against is None else Against.of(summary, against)
     if other is None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.cost.achieved import Achieved, StageRate
 from jobs.cost.price import models_of
-from jobs.cost.step_times import Stopwatch
+from jobs.cost.step_times import Measured, Stopwatch
 from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
@@ -46,6 +46,7 @@ from manifests.embeddings.store import tidy_index
 from manifests.errors import IncompleteRunError, KandinskyBatchError, StorageError
 from manifests.planning.plan import Plan, share_of
 from manifests.planning.sources import describe as describe_sources
+from workers import metrics
 from workers.checkpoints import locations
 from workers.stages.reseal import finish_reseals
 
@@ -64,11 +65,13 @@ class RunReport(BaseModel):
         seconds: of this start, in all; `start_seconds` of it until the first batch was there.
         images_per_second: from the first batch to the last, without the start; None where only a few came.
         schedule: 'pools' or 'phases' (jobs/schedule/arrange.py), and `schedule_reason` why.
+        graphs: what was compiled, and why, in a line (jobs/schedule/graphs.py).
         pools: sizes and shares (jobs/engine/pools.py); devices: what their actors ran on (workers/device/device.py).
         achieved: by stage, what a device did per second in its calls (jobs/cost/achieved.py).
-        compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
+        compilations: what was compiled on which device, for how long and to what gain (workers/kandinsky/graph.py).
         lost_workers: processes that ended in the middle of their work, by cause (workers/fault_tolerance/losses.py).
         batches_again: batches that were made again because of it, or because the engine gave them up.
+        memory_relief: what the run did to go on with less memory, one line each (workers/fault_tolerance/memory.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,12 +93,14 @@ class RunReport(BaseModel):
     device_reason: str | None
     schedule: str | None = None
     schedule_reason: str | None = None
+    graphs: str | None = None
     pools: Mapping[str, Any] | None
     devices: tuple[Mapping[str, Any], ...]
     achieved: Mapping[str, StageRate] = Field(default_factory=dict)
     compilations: tuple[Mapping[str, Any], ...]
     lost_workers: Mapping[str, int]
     batches_again: int
+    memory_relief: tuple[str, ...] = ()
     versions: Mapping[str, str]
 
 
@@ -103,7 +108,7 @@ class _Done:
     """What this start did; filled in on the way."""
 
     def __init__(self, config: RunConfig, limit: FailureLimit, embedding_limit: FailureLimit) -> None:
-        self._batch_size = config.batch_size
+        self._limit = config.call_limit
         #: Of each stage; filled in once the checkpoint's configs are read.
         self.achieved = Achieved(None)
         #: Of a schedule with phases, the prior's failures have a limit of their own: they are counted again as images.
@@ -116,17 +121,19 @@ class _Done:
         self.device_reason: str | None = None
         self.schedule: str | None = None
         self.schedule_reason: str | None = None
+        self.graphs: str | None = None
         self.pools: dict[str, Any] | None = None
         self.devices: tuple[dict[str, Any], ...] = ()
         self.compilations: tuple[dict[str, Any], ...] = ()
         self.lost_workers: dict[str, int] = {}
         self.batches_again = 0
+        self.memory_relief: tuple[str, ...] = ()
         self.times = Stopwatch()
 
     def add(self, receipt: Receipt) -> None:
         """Count a batch that just came."""
         self.times.add(receipt)
-        self.achieved.add(receipt, self._batch_size)
+        self.achieved.add(receipt, self._limit)
         self.made += receipt.count
         self.embedded += receipt.embedded
         self.first_batch = self.first_batch or time.monotonic()
@@ -193,7 +200,7 @@ def _run_share(
         # Of shards that are not sealed yet they are made with what is missing.
         ledger.drop(staged_failures(config.output, ledger))
     progress.plan_shards(len(ledger.batches), ledger.sealed)
-    totals = _totals(planned, ledger, config.batch_size)
+    totals = _totals(planned, ledger)
     progress.start_tasks(totals)
     total = sum(planned.shards[number].rows for number in numbers)
     before = failures_before(config, planned, ledger)
@@ -228,12 +235,14 @@ def _run_share(
         device_reason=done.device_reason,
         schedule=done.schedule,
         schedule_reason=done.schedule_reason,
+        graphs=done.graphs,
         pools=done.pools,
         devices=done.devices,
         achieved=done.achieved.rates([device["chip"] for device in done.devices]),
         compilations=done.compilations,
         lost_workers=done.lost_workers,
         batches_again=done.batches_again,
+        memory_relief=done.memory_relief,
         versions=_versions(),
     )
     run_folder.finish(config, report.model_dump(mode="json"), anew=bool(done.made), whole=whole)
@@ -257,8 +266,9 @@ def _make_missing(
         device, schedule = running.device, running.schedule
         done.device, done.device_reason = device.kind, device.reason
         done.schedule, done.schedule_reason = schedule.name, schedule.reason
+        done.graphs = running.graphs.in_words
         done.pools = asdict(schedule.pools)
-        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks))
+        done.achieved = Achieved(models_of(config.checkpoint, "inpaint" in planned.tasks), metrics.count_work)
         sealer = Sealer(config, ledger.batches, tell=progress.sealed, fence=fence.check)
         for shard in ledger.to_seal:
             sealer.add(shard)
@@ -269,7 +279,7 @@ def _make_missing(
             if ledger.missing:
                 _make(running, planned, ledger, sealer, progress, done, stop)
             progress.phase("sealing the last shards")
-            sealer.finish(lambda left: stop.look())
+            sealer.finish(lambda left: running.setup.look(None))
             stop.check()
             if ledger.missing or failed.count:
                 done.limit.check()
@@ -288,13 +298,15 @@ def _make_missing(
         finally:
             # Good for an estimate and a chart only, so nothing fails because of it.
             with contextlib.suppress(StorageError):
-                times = done.times.record(device.kind, config.batch_size, schedule.pools, config.graph)
+                done.devices, done.compilations = devices(running.setup), compilations(running.setup)
+                choice = running.graphs.choice
+                measured = Measured(choice, done.compilations, done.devices)
+                times = done.times.record(device.kind, config.call_limit, schedule.pools, measured)
                 run_folder.write_times(config, times)
                 run_folder.write_timeline(config, timeline(running.setup.attempts))
         if ledger.missing:
             raise _incomplete(config, ledger, running.said)
-        done.devices, done.compilations = devices(running.setup), compilations(running.setup)
-        done.lost_workers, again = losses(running.setup)
+        done.lost_workers, again, done.memory_relief = losses(running.setup)
         done.batches_again += again
         if memory.url is not None:
             tidy_index(memory.url)
@@ -309,6 +321,7 @@ def _make(
     def hear(stored: Embedded) -> bool:
         progress.phase("embedding")
         done.add_embedded(stored)
+        progress.achieved(done.achieved.tflops)
         return stop.came() or done.too_many
 
     running.hear = hear
@@ -322,6 +335,7 @@ def _make(
                 progress.phase("making images")
                 progress.received(receipt)
                 done.add(receipt)
+                progress.achieved(done.achieved.tflops)
                 if ledger.is_missing(receipt.shard, receipt.batch):
                     done.limit.add(receipt)
                 if ledger.record(receipt):
@@ -389,7 +403,7 @@ def _incomplete(
     )
 
 
-def _totals(planned: Plan, ledger: Ledger, batch_size: int) -> dict[str, tuple[int, int]]:
+def _totals(planned: Plan, ledger: Ledger) -> dict[str, tuple[int, int]]:
     """By task, rows in all and rows made before; of a shard under way an estimate, because its batches differ in size.
 
     Rows that failed validation have a count of their own.
@@ -398,8 +412,7 @@ def _totals(planned: Plan, ledger: Ledger, batch_size: int) -> dict[str, tuple[i
     done: Counter[str] = Counter()
     for number in ledger.batches:
         shard = planned.shards[number]
-        batches = ledger.missing_of([number]).count
-        left = shard.rows if batches == shard.batches else min(shard.rows, batches * batch_size)
+        left = shard.rows_in(ledger.missing_of([number]).count)
         # The rejected rows of a shard come last.
         made = min(shard.samples, shard.rows - left)
         for name, rows, before in (

@@ -42,6 +42,7 @@ class PriorReport(BaseModel):
         compilations: with `--graph`, what was compiled on which device and for how long (workers/kandinsky/graph.py).
         lost_workers: processes that were lost, by cause.
         batches_again: batches that were made again because of it.
+        memory_relief: what the run did to go on with less memory, one line each.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class PriorReport(BaseModel):
     compilations: tuple[Mapping[str, Any], ...]
     lost_workers: Mapping[str, int] = Field(default_factory=dict)
     batches_again: int = 0
+    memory_relief: tuple[str, ...] = ()
 
 
 class _Done:
@@ -71,6 +73,7 @@ class _Done:
         self.compilations: tuple[dict[str, Any], ...] = ()
         self.lost_workers: dict[str, int] = {}
         self.batches_again = 0
+        self.memory_relief: tuple[str, ...] = ()
 
 
 def run_prior_stage(
@@ -108,7 +111,7 @@ def run_prior_stage(
                 f"{left}: {reason(str(error))} (more in {log}); the same command goes on from here"
             ) from error
         done.devices, done.compilations = devices(running.setup), compilations(running.setup)
-        done.lost_workers, done.batches_again = losses(running.setup)
+        done.lost_workers, done.batches_again, done.memory_relief = losses(running.setup)
         run_folder.write_timeline(config, timeline(running.setup.attempts))
         tidy_index(store_url)
     progress.finish()
@@ -125,6 +128,7 @@ def run_prior_stage(
         compilations=done.compilations,
         lost_workers=done.lost_workers,
         batches_again=done.batches_again,
+        memory_relief=done.memory_relief,
     )
     run_folder.write_report(config, "prior.json", report.model_dump(mode="json"))
     return report

@@ -6,7 +6,10 @@ _run/run.json      the report of the last start that made something and went to 
 _run/times.json    how long the last start that made something took for batches of each bucket (jobs/cost/step_times.py)
 _run/timeline.json when the devices of that start were in calls (workers/fault_tolerance/timeline.py)
 _run/prior.json    the report of the last start with `--stage prior`
+_run/graphs-cpu.json, graphs-ascend.json   what --graph auto compiles, as the first start has chosen
+                   (jobs/schedule/graphs.py)
 _run/status.json   how the run goes on, renewed every few seconds (jobs/monitoring/status_file.py)
+_run/aesthetic.json  the predictor of the aesthetic score (workers/scoring/aesthetic.py)
 _run/error.log     what the engine said where it stopped early
 _SUCCESS           every planned row is written or failed, counted
 """
@@ -14,7 +17,6 @@ _SUCCESS           every planned row is written or failed, counted
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,11 +25,12 @@ from jobs.cost.step_times import StepTimes
 from jobs.run import ownership
 from manifests import scores, storage
 from manifests.commit import sealed_shards, staged_parts
-from manifests.config import NO_EMBEDDINGS, RunConfig
+from manifests.config import NO_EMBEDDINGS, RunConfig, on_or_off
 from manifests.embeddings.store import check_owned
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan
 from workers.fault_tolerance.timeline import Timeline
+from workers.scoring import aesthetic
 
 FOLDER = "_run"
 SUCCESS_NAME = "_SUCCESS"
@@ -38,15 +41,15 @@ TIMELINE = "timeline.json"
 FREE_FIELDS = frozenset(
     {"manifest", "output", "device", "prior_actors", "decoder_actors", "device_timeout", "embeddings", "stage"}
     | {"append", "grace", "input_timeout", "into_existing", "max_failed", "retry_errors"}
-    | {"shards", "times_of", "report", "schedule", "scores"}
+    | {"shards", "times_of", "report", "schedule", "scores", "keep_clip", "aesthetic_weights"}
 )
 
 #: What an output that an earlier version has begun was made with, where its record does not say.
-EARLIER = {"mark": False}
+EARLIER = {"mark": False, "batch_pixels": None, "graph": False}
 
 
 def as_begun(config: RunConfig) -> RunConfig:
-    """The config, with marks and scores as the output has them, where nobody asks for others.
+    """The config, with marks, scores and graphs as the output has them, where nobody asks for others.
 
     Raises:
         UsageError: the record of a plan cannot be read.
@@ -54,35 +57,47 @@ def as_begun(config: RunConfig) -> RunConfig:
     known = read(config.output, "plan.json")
     if known is None:
         return config
-    last = {"mark": _settings_of(known)["mark"], "scores": _scores_at(config.output)}
-    return config.model_copy(
-        update={name: value for name, value in last.items() if name not in config.model_fields_set}
-    )
+    settings = _settings_of(known)
+    last = {"mark": settings["mark"], **_scored_at(config.output)}
+    update = {name: value for name, value in last.items() if name not in config.model_fields_set}
+    if config.graph == "auto":
+        update["graph"] = settings["graph"]
+    return config.model_copy(update=update)
 
 
-def _scores_at(output: str) -> str:
-    """The scores whose columns the indexes of an output have."""
-    return str((read(output, "config.json") or {}).get("scores", scores.NONE))
+def _scored_at(output: str) -> dict[str, Any]:
+    """The settings of an output that say how its images are scored."""
+    stored = read(output, "config.json") or {}
+    unscored = {"scores": scores.NONE, "keep_clip": False, "aesthetic_weights": None}
+    return {name: stored.get(name, value) for name, value in unscored.items()}
 
 
-def set_scores(output: str, names: Sequence[str]) -> None:
-    """Indexes of an output have the columns of these scores from now on.
+def set_scores(config: RunConfig) -> None:
+    """Shards of an output are scored like this from now on.
 
     Raises:
         UsageError: no run was begun there.
     """
-    stored, _ = begun(output)
-    _write_at(output, "config.json", {**stored, "scores": scores.spelled(names)})
+    stored, _ = begun(config.output)
+    scored = {"keep_clip": config.keep_clip, "aesthetic_weights": config.aesthetic_weights}
+    _write_at(config.output, "config.json", {**stored, **scored, "scores": scores.spelled(config.score_names)})
 
 
 def _refuse_scores(config: RunConfig, plan: Plan) -> None:
-    """Make sure that all indexes of an output have the same columns, each once."""
-    there = _scores_at(config.output)
-    if scores.parse(there) != config.score_names and (sealed_shards(config.output) or staged_parts(config.output)):
-        raise UsageError(
-            f"option --scores: {config.output} was begun with {there} and not with {config.scores}; go on as it was "
-            "begun, and add scores when it is finished"
-        )
+    """Make sure that all indexes of an output have the same columns, each once, and all shards embeddings, or none."""
+    there = _scored_at(config.output)
+    keeps, by_weights = there["keep_clip"], there["aesthetic_weights"] is not None
+    if sealed_shards(config.output) or staged_parts(config.output):
+        if scores.parse(there["scores"], by_weights) != config.score_names:
+            raise UsageError(
+                f"option --scores: {config.output} was begun with {there['scores']} and not with {config.scores}; go "
+                "on as it was begun, and add scores when it is finished"
+            )
+        if keeps != config.keep_clip:
+            raise UsageError(
+                f"option --keep-clip: {config.output} was begun with{'' if keeps else 'out'} it; go on as it was begun"
+                f"{'' if keeps else ', and have jobs/score.py add the embeddings when it is finished'}"
+            )
     extras = plan.windows[0].extras.names if plan.windows and config.score_names else []
     taken = [name for name in extras if name in scores.COLUMNS]
     if taken:
@@ -115,6 +130,7 @@ def begin(config: RunConfig, plan: Plan) -> None:
         unfinish(config)
         known = None
     settings = config.model_dump(mode="json")
+    aesthetic.keep(aesthetic.settled(config), config)
     _write(config, "config.json", settings)
     if known is None:
         record = {**_counts(plan), "ends": plan.ends, "fingerprint": plan.fingerprint, "settings": settings}
@@ -135,6 +151,7 @@ def check(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
     known = _known(config, plan)
     ownership.refuse_manifest(config.output, plan)
     _refuse_scores(config, plan)
+    aesthetic.settled(config)
     if known is None:
         return None
     if known.get("fingerprint") != plan.fingerprint:
@@ -234,7 +251,8 @@ def known_times(config: RunConfig) -> tuple[str, StepTimes] | None:
 
 def _settings_of(known: dict[str, Any]) -> dict[str, Any]:
     """Settings that the record of a plan has, or had by default in the version that wrote it."""
-    return {**EARLIER, **known.get("settings", {})}
+    settings = {**EARLIER, **known.get("settings", {})}
+    return {**settings, "graph": on_or_off(settings["graph"])}
 
 
 def _counts(plan: Plan) -> dict[str, Any]:
@@ -306,6 +324,11 @@ def settings(output: str, **given: Any) -> RunConfig:
         return RunConfig.model_validate({**EARLIER, **stored, "output": output, "append": False, **given})
     except ValidationError as error:
         detail = error.errors()[0]
+        if (name := str(detail["loc"][0])) in given:
+            raise UsageError(
+                f"option --{name.replace('_', '-')}: should be the {RunConfig.model_fields[name].description}; got "
+                f"{given[name]!r}"
+            ) from error
         raise UsageError(
             f"{output}/{FOLDER}/config.json is not of this version: {detail['loc'][0]}: {detail['msg']}"
         ) from error

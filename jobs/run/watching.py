@@ -1,7 +1,7 @@
 """How a job on an output fares, told from its files alone: whether it lives, has died or is done, and its facts.
 
-A job's own machine knows whether its process lives. Elsewhere a status that is not renewed tells: the first look
-compares its time with this machine's clock, and later ones compare it with what they saw before.
+A job's own machine knows whether its process lives. Elsewhere a status that is not renewed tells. Clocks of two
+machines may be an hour apart, so a status that looks old by them is watched for a moment: it may be renewed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from jobs.monitoring.status_file import READERS, Status, read_statuses
 from jobs.run import run_folder
 
 State = Literal["running", "done", "ended early", "died"]
+
+#: For so many of its renewals a status that looks old is watched.
+RENEWALS = 2.5
+
+#: Seconds between two looks at it.
+LOOK_S = 0.5
 
 #: Of several shares, the state that the whole has: the first of these that one of them has.
 _WORST_FIRST: tuple[State, ...] = ("running", "died", "ended early", "done")
@@ -67,11 +73,18 @@ class Watcher:
     Args:
         output: its location.
         clock: tells seconds.
+        sleep: waits so many of them.
     """
 
-    def __init__(self, output: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        output: str,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._output = output
         self._clock = clock
+        self._sleep = sleep
         #: By share, the beat that was seen last, when it was seen first, and whether it has moved since.
         self._beats: dict[tuple[int, int], tuple[tuple[datetime.datetime, int], float, bool]] = {}
 
@@ -87,6 +100,10 @@ class Watcher:
             return self._without_status()
         with ThreadPoolExecutor(READERS) as pool:
             holders = list(pool.map(lambda status: holder_of(self._output, status.share), statuses))
+        if doubtful := [
+            each for each, holder in zip(statuses, holders, strict=True) if self._is_doubtful(each, holder)
+        ]:
+            statuses = self._watched(statuses, doubtful)
         shares = [self._judge(status, holder) for status, holder in zip(statuses, holders, strict=True)]
         states = {share.state for share in shares}
         state = next(each for each in _WORST_FIRST if each in states)
@@ -118,6 +135,25 @@ class Watcher:
         why = f"no sign of life for {duration(silent_s)}" if lives is None and holder else "its process is gone"
         words = f"died while {status.facts.phase}: {why}; the same command goes on from there"
         return ShareState(state="died", words=words, status=status)
+
+    def _is_doubtful(self, status: Status, holder: Holder | None) -> bool:
+        """Only clocks say that it died, and none of its renewals was awaited yet."""
+        if status.state != "running" or holder is None or holder.pid != status.pid or holder.lives is not None:
+            return False
+        new = status.share not in self._beats
+        return self._silent_s(status) >= STALE_S and new
+
+    def _watched(self, statuses: list[Status], doubtful: Sequence[Status]) -> list[Status]:
+        """The statuses as soon as one of the doubtful ones is renewed, or when that takes too long."""
+        before = {status.share: (status.started, status.beat) for status in doubtful}
+        deadline = self._clock() + RENEWALS * max(status.every_s for status in doubtful)
+        found = statuses
+        while self._clock() < deadline and all(
+            before.get(status.share, (status.started, status.beat)) == (status.started, status.beat) for status in found
+        ):
+            self._sleep(LOOK_S)
+            found = read_statuses(self._output)
+        return found if [status.share for status in found] == [status.share for status in statuses] else statuses
 
     def _silent_s(self, status: Status) -> float:
         beat, now = (status.started, status.beat), self._clock()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from jobs.cost.step_times import DECODER, PRIOR
 from jobs.cost.work import DeviceTime
 from jobs.engine.pools import Node, Pools, npus, size_pools
 from jobs.monitoring.pace import duration
@@ -112,7 +113,14 @@ def pools_seconds(time: DeviceTime, cards: int) -> float:
 
 def phases_seconds(time: DeviceTime, cards: int, pieces: int) -> float:
     """How long so many cards take in phases, from the prior's first call on."""
-    return time.total / cards + (2 * pieces - 1) * LOADING_S
+    prior, decoder = loading(time)
+    return time.total / cards + pieces * decoder + (pieces - 1) * prior
+
+
+def loading(time: DeviceTime | None) -> tuple[float, float]:
+    """Seconds that a device takes to get the prior's weights in place of the decoder's, and the other way round."""
+    known = time.loading if time is not None else {}
+    return known.get(PRIOR, LOADING_S), known.get(DECODER, LOADING_S)
 
 
 def _choose(
@@ -147,7 +155,7 @@ def _piece_rows(planned: Sized, cards: int, time: DeviceTime | None) -> int:
     if time is None or not planned.samples or not time.total:
         return PIECE_ROWS
     per_row = time.total / planned.samples / cards
-    seconds = min(2 * LOADINGS * LOADING_S, EMBEDDING_S / max(time.prior_share, 1e-6))
+    seconds = min(LOADINGS * sum(loading(time)), EMBEDDING_S / max(time.prior_share, 1e-6))
     most = min(PIECE_ROWS, max(1, int(seconds / per_row)))
     return math.ceil(planned.samples / math.ceil(planned.samples / most))
 

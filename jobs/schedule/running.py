@@ -12,12 +12,13 @@ from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
 from jobs.cost.work import device_time
-from jobs.engine.cluster import EngineLog, cluster, engine_log
+from jobs.engine.cluster import EngineLog, Room, cluster, engine_log
 from jobs.engine.ledger import unfenced
 from jobs.engine.pipeline import Setup, Work, after_loss, run_pipeline
 from jobs.engine.pools import npus
 from jobs.monitoring.progress import RunProgress
 from jobs.schedule.arrange import Schedule, arrange
+from jobs.schedule.graphs import GraphPlan, plan_graphs
 from jobs.schedule.phases import Hear, run_phases
 from manifests import storage
 from manifests.commit import Receipt
@@ -26,7 +27,7 @@ from manifests.errors import KandinskyBatchError
 from manifests.planning.plan import Plan
 from workers.device.device import DeviceChoice, choose_device
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
+from workers.fault_tolerance.kept_attempts import session_folder, start_attempts
 
 
 class Stops(Protocol):
@@ -46,6 +47,7 @@ class Running:
     Attributes:
         device: what its pools run on.
         schedule: who works when, as it was chosen at the start.
+        graphs: what is compiled, likewise.
         setup: what it runs on now, which is less after a loss.
         said: what the engine has said.
         hear: hears of embeddings that a phase of the prior has stored; true where the run shall stop.
@@ -53,6 +55,7 @@ class Running:
 
     device: DeviceChoice
     schedule: Schedule
+    graphs: GraphPlan
     setup: Setup
     said: EngineLog
     hear: Hear = lambda stored: False
@@ -106,27 +109,38 @@ def start(
         KandinskyBatchError: there is no Ray.
     """
     progress.phase("starting Ray")
-    with engine_log() as said, cluster(progress.note) as nodes:
+    with engine_log() as said, cluster(progress.note) as nodes, start_attempts() as attempts:
         stop.listen()
+        room = Room(session_folder())
+
+        def look(working: int | None) -> None:
+            room.check()
+            stop.look(working)
+
         device = choose_device(config, npus(nodes))
-        time = device_time(config, planned, device.kind, known())
+        times = known()
+        time = device_time(config, planned, device.kind, times)
         schedule = arrange(config, planned, device.kind, nodes, time, progress.note)
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":
             progress.note(schedule.in_words)
+        graphs = plan_graphs(config, planned.buckets, device.kind, schedule.pools, times)
+        if planned.buckets:
+            progress.note(graphs.in_words)
         setup = Setup(
             config,
             schedule.pools,
             planned.tasks,
-            start_attempts(),
+            attempts,
             progress.note,
             progress.engine,
-            stop.look,
+            look,
             remembered(config, device.kind),
             fence=fence,
+            graphs=graphs.choice,
             several_shapes=len({bucket.shape for bucket in planned.buckets}) > 1,
         )
-        yield Running(device, schedule, setup, said)
+        yield Running(device, schedule, graphs, setup, said)
         if setup.memory.url is None:
             # Of an earlier start as well, which was killed.
             storage.remove(between_phases(config), recursive=True)

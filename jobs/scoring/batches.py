@@ -40,6 +40,6 @@ def made_batches(
 
 
 def _samples(shard: int, config: RunConfig) -> Iterator[dict[str, Any]]:
-    for rows in sealed_rows(shard, config.output, config):
+    for rows in sealed_rows(shard, config.output, config, clip=False):
         for row in rows.select(["key", "status", "encoded"]).to_pylist():
             yield row if row["status"] == SUCCESS else {**row, "encoded": None}

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.leases.lease import Lease
 from jobs.run import run_folder
-from jobs.scoring.batches import made_batches
-from jobs.scoring.shards import clip_scores, has_columns, seal_with
-from jobs.verification.output import planned_output, shards_of
+from jobs.scoring.shards import Lacking, lacking, score_shard
+from jobs.scoring.work import Work
+from jobs.verification.output import planned_output, windows_of
 from manifests import storage
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import Plan, share_of
-from manifests.scores import needs_clip, parse, spelled
-from workers.checkpoints.locations import PRIOR, condition_size, local_folder
-from workers.device import device
-from workers.device.device import DeviceKind
-from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.guard import Guard
-from workers.kandinsky.batch_shape import rows_per_call
-from workers.scoring.columns import Columns, columns_of
-from workers.scoring.scorer import STAGE, Scorer, make_scorer
+from manifests.scores import spelled
+from workers.device.device import DeviceKind, cards_here
+from workers.scoring import aesthetic
+from workers.scoring.columns import columns_of
 from workers.stages.reseal import finish_reseals
 
 
@@ -41,65 +37,83 @@ class Scored:
     images: Counter[str] = field(default_factory=Counter)
 
 
-def score(config: RunConfig, names: Sequence[str], kind: DeviceKind, tell: Callable[[str], None]) -> Scored:
+def score(
+    config: RunConfig, names: Sequence[str], keep_clip: bool, kind: DeviceKind, tell: Callable[[str], None]
+) -> Scored:
     """Add scores to the shards of a share; scores that an output has are kept.
 
     Args:
-        config: `output`, `manifest` and `shards` are used, and `checkpoint` for where the run's lies now.
+        config: `output`, `manifest` and `shards` are used, `checkpoint` for where the run's lies now,
+            `aesthetic_weights`, and of a cluster `device` and `decoder_actors`.
+        kind: of this machine's device, where there is no cluster.
+        keep_clip: keep the images' embeddings too, and make those again that are damaged.
 
     Raises:
         UsageError: there is no finished run, the manifest is not the one it was made of, or there is no checkpoint.
         StorageError: something cannot be read or written; the same command goes on.
+        IncompleteRunError: devices or nodes of the cluster were lost; the same command goes on.
     """
-    checkpoint, share = config.checkpoint, config.share
+    given, share = config, config.share
     config, planned, is_right = planned_output(config)
-    config = config.model_copy(update={"checkpoint": checkpoint or config.checkpoint})
     if not is_right:
         raise UsageError(f"--manifest: {', '.join(config.manifest)} is not what {config.output} was made of")
+    wanted = spelled([*config.score_names, *names])
+    config = config.model_copy(
+        update={
+            "checkpoint": given.checkpoint,
+            "device": given.device,
+            "decoder_actors": given.decoder_actors,
+            "scores": wanted,
+            "keep_clip": config.keep_clip or keep_clip,
+            "aesthetic_weights": given.aesthetic_weights or config.aesthetic_weights,
+        }
+    )
+    predictor = aesthetic.settled(config)
     if not run_folder.is_finished(config.output):
         raise UsageError(f"{config.output} is not finished; start the job again until it is, and then score it")
     with Lease(config.output, share, tell) as lease, storage.fenced(lease.fence.check):
         numbers = share_of(planned, share)
         finish_reseals(config.output, numbers)
-        wanted = parse(spelled([*config.score_names, *names]))
-        columns = columns_of(wanted, config.checkpoint)
+        columns = columns_of(config.score_names, config.checkpoint)
         # First: a start that is killed below leaves some shards with and some without.
-        run_folder.set_scores(config.output, wanted)
+        aesthetic.keep(predictor, config)
+        run_folder.set_scores(config)
         done = Scored()
-        missing = [number for number in numbers if not has_columns(config.output, number, columns)]
+        looked = {number: lacking(config, number, columns, keep_clip) for number in numbers}
+        missing = {number: lack for number, lack in looked.items() if lack is not None}
         done.before = len(numbers) - len(missing)
-        _score_shards(config, planned, missing, columns, kind, done, tell, lease.fence.check)
+        for counts in _score_shards(config, planned, missing, kind, tell, lease.fence.check):
+            done.images.update(counts)
+            done.shards += 1
+            tell(f"{done.shards:,} of {len(missing):,} shards")
     return done
 
 
 def _score_shards(
     config: RunConfig,
     planned: Plan,
-    missing: Sequence[int],
-    columns: Columns,
+    missing: Mapping[int, Lacking],
     kind: DeviceKind,
-    done: Scored,
     tell: Callable[[str], None],
     check: Callable[[], None],
-) -> None:
-    scorer = _scorer(config, list(columns), kind) if missing else None
-    memory, size = remembered(config, kind), condition_size(config.checkpoint)
-    for number, batches in shards_of(config, planned, missing):
+) -> Iterator[Counter[str]]:
+    """Score shards one after the other here, or on all devices of a cluster; yields the counts of each."""
+    tasks = [(number, windows_of(planned, [number]), lack) for number, lack in missing.items()]
+    if any(lack.asks_clip for lack in missing.values()) and len(tasks) > 1 and has_cluster(config):
+        # Ray takes a second or two to import.
+        from jobs.scoring.pool import score_on_cluster
+
+        yield from score_on_cluster(config, tasks, check, tell)
+        return
+    work = Work(config, kind)
+    for number, windows, lack in tasks:
         check()
-        found = {}
-        if scorer is not None:
-            found = clip_scores(made_batches(number, batches, memory, size, config), scorer, columns)
-        done.images.update(seal_with(number, found, columns, config))
-        done.shards += 1
-        tell(f"{done.shards:,} of {len(missing):,} shards")
+        yield score_shard(number, windows, lack, work)
 
 
-def _scorer(config: RunConfig, names: Sequence[str], kind: DeviceKind) -> Scorer | None:
-    if not needs_clip(names):
-        return None
-    device.take(kind, "decoder", device.DeviceOptions.of(config, "decoder"))
-    from workers.kandinsky import pipelines
+def has_cluster(config: RunConfig) -> bool:
+    """True where a cluster is named, or this machine has more cards than one process takes.
 
-    folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
-    guard = Guard(STAGE, "failed_to_generate", config.device_timeout)
-    return make_scorer(names, folder, device.dtype(kind), rows_per_call(config, kind), guard)
+    Asked without Ray, behind whose import MindSpore's may fail in the same process.
+    """
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local") or (config.device != "cpu" and cards_here() > 1)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.run import run_folder
+from jobs.verification.clip import check_clip, check_others
 from jobs.verification.findings import Finding, ShardReport, Verdict
 from jobs.verification.index import check_index, planned_rows
 from jobs.verification.tar import check_tar
@@ -25,7 +26,7 @@ from manifests.batch import Batch
 from manifests.commit import PARTS_FOLDER, member_suffixes, read_stats, staged_parts
 from manifests.config import RunConfig
 from manifests.errors import StorageError
-from manifests.planning.plan import Plan, batches_of, plan, share_of
+from manifests.planning.plan import Plan, Window, batches_of, plan, share_of
 from workers.stages.reseal import RESEAL_FOLDER, RETRY_FOLDER
 
 #: Shards read at the same time; each holds one image and some index rows.
@@ -93,7 +94,7 @@ def _check_shards(config: RunConfig, planned: Plan, chosen: frozenset[int]) -> I
     with ThreadPoolExecutor(READERS) as pool:
         for shard, batches in shards_of(config, planned, chosen):
             rows = planned_rows([batch.samples for batch in batches])
-            pending.add(pool.submit(_check_shard, config.output, shard, rows, suffixes))
+            pending.add(pool.submit(_check_shard, config.output, shard, rows, suffixes, config.keep_clip))
             # Bounded, so that the manifest does not pile up in memory before slow storage.
             while len(pending) >= 2 * READERS:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -103,17 +104,21 @@ def _check_shards(config: RunConfig, planned: Plan, chosen: frozenset[int]) -> I
 
 def shards_of(config: RunConfig, planned: Plan, shards: Collection[int]) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Numbers of shards, ascending, each with its batches; reads the rows of these alone."""
-    windows = [
+    batches = batches_of(config, windows_of(planned, shards), OfShards(frozenset(shards)))
+    yield from itertools.groupby(batches, key=lambda batch: batch.shard)
+
+
+def windows_of(planned: Plan, shards: Collection[int]) -> list[Window]:
+    """The windows that some shards are of."""
+    return [
         window
         for window in planned.windows
         if any(number in shards for number in range(window.first_shard, window.first_shard + window.shards))
     ]
-    batches = batches_of(config, windows, _OfShards(frozenset(shards)))
-    yield from itertools.groupby(batches, key=lambda batch: batch.shard)
 
 
 @dataclass(frozen=True)
-class _OfShards:
+class OfShards:
     """All batches of some shards; a container of (shard, batch) pairs."""
 
     shards: frozenset[int]
@@ -122,12 +127,13 @@ class _OfShards:
         return cast("tuple[int, int]", place)[0] in self.shards
 
 
-def _check_shard(output: str, shard: int, planned: pa.Table, suffixes: Sequence[str]) -> ShardReport:
+def _check_shard(output: str, shard: int, planned: pa.Table, suffixes: Sequence[str], keep_clip: bool) -> ShardReport:
     """Read everything a sealed shard has and compare it.
 
     Args:
         planned: key and PLANNED_COLUMNS and `status` of the rows it must hold, in order.
         suffixes: what follows a key in the names of its members, the image's first.
+        keep_clip: embeddings of its images must be there.
     """
     report = ShardReport(shard)
     try:
@@ -141,6 +147,7 @@ def _check_shard(output: str, shard: int, planned: pa.Table, suffixes: Sequence[
             report.add("stats", f"shard {shard:05d}", f"its stats file is of shard {stats.shard}")
         rows = check_index(output, stats, planned, report)
         check_tar(output, stats, rows, suffixes, report)
+        check_clip(output, stats, keep_clip, report)
     report.finish()
     return report
 
@@ -152,6 +159,7 @@ def _check_folder(output: str, planned: Plan, unfinished: bool) -> Iterator[Find
         match = _SHARD_FILE.match(name)
         if match and int(match.group(1)) >= len(planned.shards):
             yield Finding("shards", name, f"belongs to no planned shard; the plan has {len(planned.shards)}")
+    yield from check_others(output, len(planned.shards))
     for shard, batches in staged_parts(output).items():
         yield Finding("left over", f"{PARTS_FOLDER}/{shard:05d}", f"{len(batches)} staged parts; start the job again")
     if staged_parts(storage.join(output, RETRY_FOLDER)) or storage.list_names(storage.join(output, RESEAL_FOLDER)):

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from manifests.batch import Batch
 from manifests.commit import FileStats, ShardStats
 from manifests.config import RunConfig
 from manifests.errors import SUCCESS
+from manifests.rankings import fields_at
 from manifests.records import SOURCE_FIELDS
 from workers.scoring.columns import columns_of
 from workers.stages.shards import build_shard, part_table, read_part
@@ -73,13 +73,15 @@ def rebuild(
         StorageError: the output cannot be written or read.
     """
     unlike: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="repair-") as folder, ExitStack() as stack:
+    with storage.temporary_folder("repair-") as folder, ExitStack() as stack:
         tar = None
         if found.members:
             tar = stack.enter_context(storage.open_read(storage.join(config.output, commit.tar_name(found.shard))))
-        columns = list(columns_of(config.score_names, config.checkpoint).values())
+        columns = [*columns_of(config.score_names, config.checkpoint).values(), *_rankings(found, config.output)]
         parts = _parts(found, batches, made, made_at, tar, config.dump_latents, columns, unlike)
-        built = build_shard(found.shard, parts, folder, config)
+        # Embeddings are not made again here, and those of images that are the same are the same.
+        built = build_shard(found.shard, parts, folder, config.model_copy(update={"keep_clip": False}))
+        built = built.model_copy(update={"clip": found.clip})
         if unlike:
             more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
             return Mending(
@@ -87,7 +89,10 @@ def rebuild(
                 trouble=f"this device makes other bits than the index says for {', '.join(unlike[:SHOWN])}{more}; a "
                 "device like the one that made them, with --deterministic on Ascend, makes the same",
             )
-        return _put_in_place(found, built, folder, config.output)
+        mending = _put_in_place(found, built, folder, config.output)
+        if found.lost_clip and mending.trouble is None:
+            return replace(mending, trouble="its embeddings are damaged; jobs/score.py --keep-clip makes them again")
+        return mending
 
 
 def _put_in_place(found: Salvage, built: ShardStats, folder: str, output: str) -> Mending:
@@ -132,7 +137,7 @@ def _parts(
     """The shard's parts, as they were when it was sealed.
 
     Args:
-        columns: of the run's scores.
+        columns: of the run's scores, and rankings that the shard has.
         unlike: is told the keys of images that were made again and are not what the index says.
     """
     first = 0
@@ -163,7 +168,8 @@ def _records(
     names = (*FACTS, *(field.name for field in columns))
     for field in columns:
         samples = samples.append_column(field, pa.nulls(samples.num_rows, field.type))
-    made = {} if again is None else {row["key"]: row for row in again.select(["key", *names]).to_pylist()}
+    there = [] if again is None else [name for name in names if name in again.column_names]
+    made = {} if again is None else {row["key"]: row for row in again.select(["key", *there]).to_pylist()}
     told = {key: _with_scores(fact, columns) for key, fact in found.facts.items()} if columns else found.facts
     known: list[Mapping[str, Any]] = [
         made.get(row["key"], told.get(row["key"], row)) for row in samples.select(["key", *names]).to_pylist()
@@ -171,8 +177,14 @@ def _records(
     for name in names:
         place = samples.schema.get_field_index(name)
         column = samples.schema.field(name)
-        samples = samples.set_column(place, column, pa.array([row[name] for row in known], column.type))
+        samples = samples.set_column(place, column, pa.array([row.get(name) for row in known], column.type))
     return samples
+
+
+def _rankings(found: Salvage, output: str) -> list[pa.Field]:
+    """Those that a shard has, as its records tell: a start that was killed has given them to some shards only."""
+    fields = fields_at(output)
+    return [field for field in fields if not found.facts or any(field.name in fact for fact in found.facts.values())]
 
 
 def _with_scores(fact: Mapping[str, Any], columns: Sequence[pa.Field]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from jobs.verification.findings import ShardReport
 from jobs.verification.index import PLANNED_COLUMNS, compare_rows
 from manifests import commit, storage
 from manifests.commit import FileStats, ShardStats
+from manifests.embeddings import kept_clip
 from manifests.errors import SUCCESS, StorageError
+from manifests.rankings import RANKINGS
 from manifests.scores import COLUMNS
 
 #: What the plan does not know of a row.
@@ -40,8 +42,10 @@ class Salvage:
     Attributes:
         stats: the commit record; None where it is missing or cannot be read.
         tar, index: the files as they are; None where they are missing.
+        clip: the files of embeddings, as the record has them, or as they are where there is no record.
+        lost_clip: one of them is not what the record says.
         rows: the whole index, where it is right.
-        facts: key -> FACTS and scores, of the rows that are known where `rows` is None.
+        facts: key -> FACTS, scores and rankings, of the rows that are known where `rows` is None.
         members: key -> place and size of each of its files in the tar that a row does not hold, the image's first.
     """
 
@@ -49,6 +53,8 @@ class Salvage:
     stats: ShardStats | None = None
     tar: FileStats | None = None
     index: FileStats | None = None
+    clip: tuple[FileStats, ...] | None = None
+    lost_clip: bool = False
     rows: pa.Table | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     members: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -68,6 +74,7 @@ def salvage(output: str, shard: int, planned: pa.Table, suffixes: Sequence[str])
     with contextlib.suppress(FileNotFoundError, StorageError):
         found.stats = commit.read_stats(output, shard)
     found.index = _describe(storage.join(output, commit.index_name(shard)))
+    _look_at_clip(output, found)
     found.rows = _right_rows(output, found, planned)
     known = {} if found.rows is None else dict(zip(*map(_values(found.rows), ("key", "sha256")), strict=True))
     url = storage.join(output, commit.tar_name(shard))
@@ -103,6 +110,17 @@ def _describe(url: str) -> FileStats | None:
             return HashingReader(_PastErrors(file)).finish()
     except FileNotFoundError:
         return None
+
+
+def _look_at_clip(output: str, found: Salvage) -> None:
+    there = [(name, _describe(storage.join(output, name))) for name in kept_clip.names(found.shard)]
+    if found.stats is None:
+        files = tuple(file.model_copy(update={"name": name}) for name, file in there if file is not None)
+        found.clip = files if len(files) == len(there) else None
+        return
+    found.clip = found.stats.clip
+    by_name = dict(there)
+    found.lost_clip = any(not _is(by_name.get(claimed.name), claimed) for claimed in found.clip or ())
 
 
 class _PastErrors:
@@ -192,7 +210,7 @@ def _fact(record: bytes, key: str) -> dict[str, Any] | None:
         members = json.loads(record)
         if members["key"] != key or members["status"] != SUCCESS:
             return None
-        scores = {name: members[name] for name in COLUMNS if name in members}
+        scores = {name: members[name] for name in (*COLUMNS, *RANKINGS) if name in members}
         return {**{name: members[name] for name in FACTS}, "error_message": None, **scores}
     except (ValueError, KeyError, TypeError):
         return None

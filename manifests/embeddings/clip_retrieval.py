@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -195,7 +194,7 @@ def import_manifest(folder: str, manifest_url: str) -> int:
     that too.
     """
     rows = 0
-    with tempfile.TemporaryDirectory(prefix="manifest-") as local, ExitStack() as stack:
+    with storage.temporary_folder("manifest-") as local, ExitStack() as stack:
         path = os.path.join(local, "manifest.parquet")
         writer: Any = None
         for metadata, positive, negative in read_folder(folder):

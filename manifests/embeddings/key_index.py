@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -86,7 +85,7 @@ def _write(store_url: str, parts: Sequence[str], tables: Iterator[pa.Table]) -> 
     """Write an index file of sorted entries; its name follows from what it covers."""
     rows = 0
     schema = _SCHEMA.with_metadata({"parts": json.dumps(list(parts))})
-    with tempfile.TemporaryDirectory(prefix="index-") as folder:
+    with storage.temporary_folder("index-") as folder:
         local = os.path.join(folder, "index.parquet")
         # Random keys do not shrink, and uncompressed entries are read faster.
         with pq.ParquetWriter(

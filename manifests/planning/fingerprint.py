@@ -36,7 +36,10 @@ class Fingerprint:
         if config.dedupe:
             # Left out where it is not used: outputs that were begun before there was such a setting go on.
             job["dedupe"] = True
-        if config.graph:
+        if config.batch_pixels is not None:
+            job["batch_pixels"] = config.batch_pixels
+        if config.graph == "on":
+            # What `auto` comes to is known on the devices only, as with `--attention` (infra/adr/0018-self-checks.md).
             job["graph"] = True
         if config.mark:
             job["mark"] = True

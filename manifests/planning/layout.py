@@ -56,6 +56,10 @@ class PlannedShard:
         """Rows of the shard's index."""
         return self.samples + self.rejected
 
+    def rows_in(self, batches: int) -> int:
+        """About how many of its rows are in so many of its batches, which differ in size."""
+        return -(-self.rows * batches // self.batches)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -134,7 +138,9 @@ def lay_out(config: RunConfig, resolved: Resolved, repeats: Repeats) -> Layout:
     image_index = np.arange(len(rows)) - np.repeat(ends - counts, counts)
     buckets = [_bucket(resolved, int(row)) for row in requests[cuts]]
     bucket_stops = np.append((ends - counts)[cuts][1:], ends[-1:])
-    stops, bucket_of = _cut_batches(bucket_stops, config.batch_size)
+    limit = config.call_limit
+    most = np.array([limit.of(bucket.height, bucket.width) for bucket in buckets], np.int64)
+    stops, bucket_of = _cut_batches(bucket_stops, most)
     original = np.arange(len(rows))
     if len(valid) < len(wanted):
         copies, original = _follow(rows, wanted, equals)
@@ -195,14 +201,18 @@ def _bucket(resolved: Resolved, row: int) -> Bucket:
 
 
 def _cut_batches(
-    bucket_stops: npt.NDArray[np.int64], batch_size: int
+    bucket_stops: npt.NDArray[np.int64], most: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cut consecutive buckets into batches: the end of each batch, and the bucket it belongs to."""
+    """Cut consecutive buckets into batches: the end of each batch, and the bucket it belongs to.
+
+    Args:
+        most: samples of a batch, of each bucket.
+    """
     sizes = np.diff(bucket_stops, prepend=0)
-    counts = -(-sizes // batch_size)
+    counts = -(-sizes // most)
     bucket_of = np.repeat(np.arange(len(sizes)), counts)
     number = np.arange(len(bucket_of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    stops = (bucket_stops - sizes)[bucket_of] + (number + 1) * batch_size
+    stops = (bucket_stops - sizes)[bucket_of] + (number + 1) * most[bucket_of]
     return np.minimum(stops, bucket_stops[bucket_of]), bucket_of
 
 

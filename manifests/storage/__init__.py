@@ -27,6 +27,7 @@ from manifests.storage.locations import (
 from manifests.storage.ownership import in_words, others_in, same_place
 from manifests.storage.reads import fetch, open_arrow, open_read, read_bytes, read_range
 from manifests.storage.retries import passes, patience
+from manifests.storage.temporary import temporary_folder
 from manifests.storage.writes import (
     copy_together,
     fenced,
@@ -73,6 +74,7 @@ __all__ = [
     "same_place",
     "shortened",
     "sweep",
+    "temporary_folder",
     "write_atomic",
     "writing",
 ]

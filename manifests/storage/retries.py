@@ -154,6 +154,8 @@ def advice(error: BaseException) -> str:
         return "free some space or raise the quota"
     if errno.EROFS in numbers:
         return "the file system is mounted read-only; mount it for writing or choose another place"
+    if any("request time and the" in str(cause) for cause in _chain(error)):
+        return "set the clock of this machine: it is too far from the storage's, which therefore refuses its requests"
     if "Credentials" in names or "ProfileNotFound" in names:
         return "give credentials for this storage to every node (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
     if "PermissionError" in names:

@@ -12,7 +12,6 @@ import errno
 import itertools
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from typing import IO
 from manifests.errors import StorageError
 from manifests.storage import retries
 from manifests.storage.locations import filesystem, is_remote, join, local_path
+from manifests.storage.temporary import temporary_file
 
 #: A file system that cannot sync folders says one of these; a folder that must not be read cannot be opened for it.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
@@ -114,8 +114,8 @@ def writing(url: str) -> Iterator[IO[bytes]]:
     """
     try:
         if is_remote(url):
-            with tempfile.NamedTemporaryFile(prefix="kandinsky-batch-") as file:
-                yield file.file
+            with temporary_file() as file:
+                yield file
                 file.flush()
                 put_atomic(file.name, url)
         else:

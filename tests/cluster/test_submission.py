@@ -13,10 +13,11 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
+from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 from tests.unit.finished_run import write_manifest
@@ -96,7 +98,11 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
     port, agent_port = free_port(), free_port()
-    with pytest.MonkeyPatch.context() as patch:
+    # Short: there are sockets in it.
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+    ):
         for name, value in clean_environment.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS")
@@ -109,7 +115,9 @@ def head(installed: Path, clean_environment: dict[str, str]) -> Iterator[Head]:
         size = {"num_cpus": 4, "object_store_memory": 200 << 20}
         # The agent, which starts the jobs, has the same port in every cluster unless told otherwise.
         dashboard = {"include_dashboard": True, "dashboard_port": port, "dashboard_agent_listen_port": agent_port}
-        cluster = Cluster(initialize_head=True, head_node_args={**size, **dashboard})
+        cluster = Cluster(initialize_head=True, head_node_args={**size, **dashboard, "temp_dir": folder})
+        # As `ray start` does. A submitted job's cluster is looked up there, and else among all of this machine.
+        write_ray_address(cluster.address, folder)
         try:
             environment = {**os.environ, "RAY_ADDRESS": cluster.address}
             exported = f"http://127.0.0.1:{cluster.head_node.metrics_export_port}/metrics"
@@ -185,10 +193,10 @@ class Scraper(threading.Thread):
         found = list(self.seen.get(name, {}).items())
         return sum(value for names, value in found if labels.items() <= dict(names).items())
 
-    def has_seen(self, names: set[str], stage: str) -> bool:
-        """All of these, and those of ours from this stage."""
+    def has_seen(self, names: set[str], stages: Sequence[str]) -> bool:
+        """All of these, and each of ours from one of these stages."""
         ours = [name for name in names if name.startswith("ray_kandinsky")]
-        return names <= set(self.seen) and all(self.total(name, stage=stage) for name in ours)
+        return names <= set(self.seen) and all(any(self.total(name, stage=stage) for stage in stages) for name in ours)
 
     def stop(self) -> None:
         self._enough.set()
@@ -214,12 +222,16 @@ def copied_run(head: Head, home: Path) -> tuple[subprocess.CompletedProcess[str]
     go_on = home / "go_on"
     process = head.start(sys.executable, "quick_generate.py", *command, folder=home, QUICK_GO_ON=str(go_on))
     # It stands still after its first batch until everything was exported once: processes do that now and then only.
+    # Of the decoder, which is a quick one, there is what the driver counts.
     deadline = time.monotonic() + RUN_LIMIT_S
-    while process.poll() is None and time.monotonic() < deadline and not scraper.has_seen(asked(), "encode"):
+    while not (seen := scraper.has_seen(asked(), ["encode", "decoder"])):
+        if process.poll() is not None or time.monotonic() > deadline:
+            break
         time.sleep(0.1)
     go_on.touch()
     out, err = process.communicate(timeout=RUN_LIMIT_S)
     scraper.stop()
+    assert seen, f"not exported within {RUN_LIMIT_S} s: {asked() - set(scraper.seen)}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err), scraper
 
 

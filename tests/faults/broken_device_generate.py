@@ -38,7 +38,7 @@ def is_first(file: Path, npu: str) -> bool:
 class Decoder(quick_generate.Decoder):
     """Guarded as the real one is."""
 
-    def __init__(self, config: Any, kind: Any, attempts: Any, tasks: Any) -> None:
+    def __init__(self, config: Any, kind: Any, attempts: Any, graphs: Any, tasks: Any) -> None:
         super().__init__(config, kind)
         self._guard = Guard("decoder", "failed_to_generate", 60, attempts)
         with self._guard.starting():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.embeddings import kept_clip
 from tests.once import Once
 from tests.unit.finished_run import write_manifest
 
@@ -32,7 +33,10 @@ class QuickJob:
     manifest: str
     folder: Path
     environment: dict[str, str]
-    options: tuple[str, ...] = ("--batch-size", "2", "--shard-size", "10", "--height", "64", "--width", "64")
+    options: tuple[str, ...] = (
+        *("--batch-size", "2", "--shard-size", "10", "--height", "64", "--width", "64"),
+        *("--scores", "clip_similarity,image_phash", "--keep-clip"),
+    )
 
     def with_environment(self, **more: str) -> QuickJob:
         return replace(self, environment={**self.environment, **more})
@@ -84,8 +88,9 @@ class QuickJob:
 
 
 def shard_files(output: Path) -> dict[str, bytes]:
-    """Committed files by name."""
-    return {p.name: p.read_bytes() for p in sorted(output.iterdir()) if re.match(r"\d{5}", p.name)}
+    """Committed files by name, with those of embeddings that are kept."""
+    files = [*output.iterdir(), *(output / kept_clip.FOLDER).rglob("*")]
+    return {p.name: p.read_bytes() for p in sorted(files) if re.search(r"^\d{5}|_\d{5}\.", p.name)}
 
 
 def wait_for(happened: Callable[[], object], process: subprocess.Popen[str], seconds: float = RUN_LIMIT_S) -> None:
@@ -104,11 +109,17 @@ def quick_job(shared_environment: dict[str, str], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def undisturbed(quick_job: QuickJob, once: Once) -> dict[str, bytes]:
-    """What the job makes when nothing happens to it."""
+def undisturbed_output(quick_job: QuickJob, once: Once) -> Path:
+    """Output of the job when nothing happens to it; who changes something takes a copy."""
 
     def make(folder: Path) -> None:
         ended = quick_job.run(folder / "out")
         assert ended.returncode == 0, ended.stderr
 
-    return shard_files(once("quick-undisturbed", make) / "out")
+    return once("quick-undisturbed", make) / "out"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_output: Path) -> dict[str, bytes]:
+    """What the job makes when nothing happens to it."""
+    return shard_files(undisturbed_output)

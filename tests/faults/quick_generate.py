@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from manifests.errors import RowError
 from workers.embeddings.lookup import filled, to_embed
 from workers.embeddings.origin import prior_origin
 from workers.embeddings.storing import only_new
+from workers.fault_tolerance.guard import Guard
+from workers.scoring.scorer import STAGE, Scorer
 
 SECONDS = float(os.environ.get("QUICK_SECONDS", "0.2"))
 FAILS = frozenset(os.environ.get("QUICK_FAILS", "").split(","))
@@ -63,12 +66,25 @@ class Prior:
         return batch.drop(["condition_inputs"]).to_block()
 
 
+class Bytes:
+    """A CLIP that sees nothing but the first bytes."""
+
+    def texts(self, texts: Sequence[str]) -> Any:
+        return np.array([np.frombuffer(text.encode().ljust(8)[:8], np.uint8) for text in texts], np.float32)
+
+    def images(self, images: Sequence[Any]) -> Any:
+        return np.array([np.asarray(image).reshape(-1)[:8] for image in images], np.float32)
+
+
 class Decoder:
     """Makes noise of the right size."""
 
     def __init__(self, config: Any, kind: Any, *more: Any) -> None:
         self._seconds, self._fails, self._go_on = SECONDS, FAILS, GO_ON
         self._made = 0
+        self._scorer = Scorer(
+            config.score_names, Bytes(), Guard(STAGE, "failed_to_generate", 60.0), 8, config.keep_clip
+        )
 
     def __call__(self, block: pa.Table) -> pa.Table:
         batch = Batch.from_block(block)
@@ -85,7 +101,7 @@ class Decoder:
             assert batch.bucket is not None
             size = (batch.bucket.height, batch.bucket.width, 3)
             pixels[row] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
-        batch = batch.add("pixels", pa.large_binary(), pixels).drop(["image_pixels", "mask_pixels"])
+        batch = self._scorer(batch.add("pixels", pa.large_binary(), pixels)).drop(["image_pixels", "mask_pixels"])
         # What a store knows of prompts that were cut is no business of these models.
         batch = batch.add("prompt_truncated", pa.bool_(), {})
         return only_new(batch).took("decoder", self._seconds).to_block()

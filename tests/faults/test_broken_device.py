@@ -62,6 +62,8 @@ def test_the_other_devices_make_everything(
     assert f"NPU {(tmp_path / 'broken').read_text()} of" in ended.stderr, ended.stderr
     assert "is taken out: processes die there on a small call that is known to be good" in ended.stderr
     assert "going on with 1 prior and 1 decoder actors" in ended.stderr
+    # The process that had it was ended with its pipeline.
+    assert "still in use" not in ended.stderr
     assert shard_files(tmp_path / "out") == undisturbed
 
 
@@ -96,7 +98,7 @@ def test_a_device_that_is_held_is_given_to_nobody_until_it_is_let_go(three_npus:
     ray.init(three_npus.address, log_to_driver=False)
     try:
         node = ray.get_runtime_context().get_node_id()
-        taken_out = TakenOut().hold([Broken(f"{node}/npu-1", node, "NPU 1 is taken out")])
+        taken_out = TakenOut().hold([Broken(f"{node}/npu-1", node, "NPU 1 is taken out")], print)
         assert [each["NPU"] for each in taken_out.nodes()] == [2]
         anybody = ray.remote(num_cpus=0, resources={"NPU": 1})(Holder)
         actors = [anybody.remote() for _ in range(3)]

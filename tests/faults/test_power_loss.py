@@ -137,7 +137,8 @@ def test_the_real_job_s_operations_in_all_its_processes_survive_it_too(quick_job
     assert ended.returncode == 0, ended.stderr
 
     def go_on(folder: Path) -> Any:
-        return generate(config_for(folder, manifest), Engine())
+        # Its decoder is this one's, and its scorer is not.
+        return generate(config_for(folder, manifest).model_copy(update={"keep_clip": False}), Engine())
 
     record = Record(tmp_path / "record")
     story = Story("the real job", record, Disk(record.operations), shard_files(root), go_on)

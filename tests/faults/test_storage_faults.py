@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from manifests import storage
+from manifests.embeddings import kept_clip
 from manifests.errors import CheckpointError, StorageError
 from tests.faults.conftest import QuickJob, shard_files
 from tests.s3_server import S3Server
@@ -64,8 +65,12 @@ def test_a_whole_job_on_an_object_store_that_fails_every_fifth_request(
     s3.every = 0
     proved = job.verify("s3://bucket/runs/out")
     assert proved.returncode == 0, proved.stdout
-    names = [name for name in storage.list_names("s3://bucket/runs/out") if name[0].isdigit()]
-    assert {name: storage.read_bytes(f"s3://bucket/runs/out/{name}") for name in names} == undisturbed
+    found = {}
+    for folder in ("", f"/{kept_clip.FOLDER}/img_emb", f"/{kept_clip.FOLDER}/metadata"):
+        url = f"s3://bucket/runs/out{folder}"
+        names = [name for name in storage.list_names(url) if folder or name[0].isdigit()]
+        found |= {name: storage.read_bytes(f"{url}/{name}") for name in names}
+    assert found == undisturbed
 
 
 def test_a_full_disk_stops_the_run_and_with_room_it_goes_on(

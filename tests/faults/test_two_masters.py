@@ -9,6 +9,7 @@ import pytest
 from jobs.verification.output import verify
 from manifests import storage
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from tests.faults.simulation.engine import generate
 from tests.faults.simulation.power import ROWS, config_for
 from tests.faults.simulation.sleeper import LOST, asleep, wake
@@ -17,15 +18,18 @@ from tests.unit.finished_run import write_manifest
 
 pytestmark = pytest.mark.faults
 
-#: Changes of files that the job makes: run files, parts, shards, their stats, and removals.
-CHANGES = 17
+#: Changes of files that the job makes: run files, parts, shards with their embeddings and stats, and removals.
+CHANGES = 21
 
-#: Of these, the ones that put a shard's tar, index and stats in place; in the first shard and the second a row fails.
-SHARD_FILES = (7, 8, 9, 11)
+#: Of these, the ones that put a shard's tar, index, stats and embeddings in place; in the first shard and the second a
+#: row fails.
+SHARD_FILES = (9, 10, 11, 14, 15)
 
 
 def files(output: str) -> dict[str, bytes]:
     names = [name for name in storage.list_names(output) if name[0].isdigit() or name == "_SUCCESS"]
+    for folder in (f"{kept_clip.FOLDER}/img_emb", f"{kept_clip.FOLDER}/metadata"):
+        names += [f"{folder}/{name}" for name in storage.list_names(storage.join(output, folder))]
     return {name: storage.read_bytes(storage.join(output, name)) for name in names}
 
 
@@ -95,7 +99,7 @@ def test_there_are_no_other_changes(tmp_path: Path) -> None:
     assert asleep(config_at(str(tmp_path / "out"), tmp_path), CHANGES + 1, {}) is None
 
 
-@pytest.mark.parametrize("stop_at", [7, 13])
+@pytest.mark.parametrize("stop_at", [9, 15])
 def test_nor_does_it_on_an_object_store(tmp_path: Path, s3: S3Server, whole: dict[str, bytes], stop_at: int) -> None:
     config = config_at("s3://bucket/out", tmp_path)
     assert stop_and_overtake(config, stop_at, whole, s3.environment) == LOST

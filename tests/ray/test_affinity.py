@@ -28,8 +28,8 @@ from jobs.engine.pools import size_pools
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from workers.embeddings.lookup import remembered
-from workers.fault_tolerance.attempts import start_attempts
 from workers.fault_tolerance.guard import PROBE_BUCKET
+from workers.fault_tolerance.kept_attempts import start_attempts
 
 pytestmark = pytest.mark.ray
 
@@ -147,17 +147,17 @@ def test_the_prior_leaves_its_devices_when_it_is_done_also_where_a_batch_raised(
 def test_a_line_leaves_its_devices_also_where_a_batch_raised(tmp_path: Path) -> None:
     config = RunConfig(manifest=("m.parquet",), output=str(tmp_path), device="cpu")
     pools = size_pools(config, "cpu", nodes())
-    setup = Setup(
-        config,
-        pools,
-        (),
-        start_attempts(),
-        lambda words: None,
-        lambda words: None,
-        lambda: None,
-        remembered(config, "cpu"),
-    )
-    with without_garbage_collection():
+    with without_garbage_collection(), start_attempts() as attempts:
+        setup = Setup(
+            config,
+            pools,
+            (),
+            attempts,
+            lambda words: None,
+            lambda words: None,
+            lambda: None,
+            remembered(config, "cpu"),
+        )
         with begin_pipeline(setup):
             assert sum(1 for _ in line([ShapeAffinity], raises=[BATCHES - 1])) == BATCHES - 1
         assert ended("MapWorker")

@@ -96,6 +96,7 @@ def test_compiled_graphs_make_pytorchs_images_and_the_record_says_what_compiling
 
     compiled = json.loads((output / "_run" / "run.json").read_text())["compilations"]
     assert all(one["seconds"] > 0.1 and one["device"].startswith("the CPU of") for one in compiled)
+    assert all(one["why"] is None and one["difference"] < 1e-4 for one in compiled)
     # Batches of one image are filled up, so each model has one shape; the prior has two, for one of the requests has no
     # negative prompt.
     assert sorted((one["stage"], one["part"], one["shape"]) for one in compiled) == [

@@ -123,6 +123,31 @@ def test_an_image_is_made_again_from_its_record_without_ray(
     assert {name for each in weights for name in each} == {PRIOR, DECODER, INPAINT}
 
 
+def test_a_bound_of_pixels_changes_calls_and_no_image(
+    make_job: Callable[[Sequence[dict[str, Any]]], Job], tmp_path: Path
+) -> None:
+    sizes = [(64, 64)] * 5 + [(64, 128)] * 5
+    rows = [
+        {**SMALL, "task": "text2img", "prompt": f"cat {n}", "seed": n, "height": height, "width": width}
+        for n, (height, width) in enumerate(sizes)
+    ]
+    job = make_job(rows)
+    options: dict[str, tuple[str, ...]] = {"plain": (), "bounded": ("--batch-pixels", str(4 * 64 * 64))}
+    for output, more in options.items():
+        ended = job.run(tmp_path / output, "--batch-size", "4", "--shard-size", "100", *more)
+        assert ended.returncode == 0, ended.stderr
+    # Four and one of each size; the wider ones are two, two and one of a call with a bound.
+    outputs = [tmp_path / "plain", tmp_path / "bounded"]
+    assert [json.loads((output / "_run" / "plan.json").read_text())["batches"] for output in outputs] == [4, 5]
+    plain, bounded = map(images_of, outputs)
+    assert sorted(plain) == sorted(bounded)
+    assert len(plain) == len(rows)
+    # The CPU's matrix products round by the rows they have: to the bit only where a call has as many as before.
+    worst = {key: np.abs(plain[key].astype(int) - bounded[key]).max() for key in plain}
+    assert [worst[key] for key in sorted(worst)[:5]] == [0] * 5
+    assert max(worst.values()) <= 1
+
+
 def test_starting_again_finds_nothing_to_do_and_ends_the_same(mixed_job: Job, finished: tuple[Path, Ended]) -> None:
     output, _ = finished
     before = shard_bytes(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from jobs.run import run_folder
 from manifests.batch import Batch
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from manifests.errors import RowError
 from manifests.planning.plan import Plan, batches_of, plan
 from manifests.scores import BY_CLIP
@@ -60,6 +62,10 @@ def made(batch: Batch, config: RunConfig, broken: Sequence[str] = ()) -> Batch:
     for name in (name for name in config.score_names if name in BY_CLIP):
         values = {i: float(np.frombuffer(data[:3000], np.uint8).mean() / 300) for i, data in pixels.items()}
         batch = batch.add(name, pa.float32(), values)
+    if config.keep_clip and pixels:
+        vectors = {i: kept_clip.unit(np.frombuffer(data[:16], np.uint8)) for i, data in pixels.items()}
+        column = kept_clip.column_of(vectors, batch.samples.num_rows)
+        batch = replace(batch, samples=batch.samples.append_column(kept_clip.COLUMN, column))
     return with_scores(encode_images(batch, config), columns_of(config.score_names, config.checkpoint))
 
 

@@ -16,6 +16,7 @@ from jobs.cost.step_times import Stopwatch
 from jobs.engine.pools import Pools, PoolSize
 from jobs.run import run_folder
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.embeddings.store import EmbeddingStore
@@ -100,4 +101,4 @@ def _times(output: Path) -> None:
         watch.add(receipt.model_copy(update={"seconds": {"prior": prior, "decoder": decoder}}))
     pools = Pools("cpu", PoolSize(1, 1), PoolSize(1, 1), 2, 1.0, 1.0, 1)
     config = RunConfig(manifest=("m",), output=str(output))
-    run_folder.write_times(config, watch.record("cpu", 4, pools))
+    run_folder.write_times(config, watch.record("cpu", CallLimit(4), pools))

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("manifests", "workers", "jobs")
 MAY_IMPORT = {"manifests": {"manifests"}, "workers": {"manifests", "workers"}, "jobs": set(PACKAGES)}
-MINDONE_IMPORTERS = {"workers/kandinsky/pipelines.py"}
+#: The loop is what people would write without this project.
+MINDONE_IMPORTERS = {"workers/kandinsky/pipelines.py", "jobs/benchmarks/peer_loop.py"}
 
 
 def modules(*packages: str) -> list[Path]:
@@ -77,7 +78,7 @@ def test_only_scripts_stand_at_the_top_of_jobs() -> None:
     assert others == {"__init__.py", "cli.py", "terminal.py"}, "what all scripts share"
 
 
-def test_only_one_module_imports_mindone() -> None:
+def test_only_one_module_of_the_product_imports_mindone() -> None:
     importers = {
         path.relative_to(ROOT).as_posix()
         for path in modules(*PACKAGES)
@@ -102,7 +103,39 @@ def test_the_driver_loads_neither_mindspore_nor_mindone() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("script", ["redo", "score"])
+#: What a process of a stage may have imported, of other people's packages, before it builds a model: every one of them
+#: imports each, on cores that are few when a run starts.
+STAGE_PACKAGES = {
+    "PIL",
+    "annotated_types",
+    "cloudpickle",
+    "cython_runtime",
+    "filelock",
+    "fsspec",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "pydantic_core",
+    "safetensors",
+    "tenacity",
+    "tokenizers",
+    "typing_extensions",
+    "typing_inspection",
+}
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder", "encode", "inputs", "shards"])
+def test_a_process_of_a_stage_imports_little_before_its_model_is_built(stage: str) -> None:
+    program = f"""
+import sys, workers.stages.{stage}
+names = {{name.split(".")[0] for name in sys.modules if not name.startswith("_")}}
+print(*sorted(names - set(sys.stdlib_module_names) - {{"workers", "manifests"}}))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(ended.stdout.split()) <= STAGE_PACKAGES
+
+
+@pytest.mark.parametrize("script", ["redo", "score", "evaluate"])
 def test_scripts_that_load_models_themselves_do_without_ray(script: str) -> None:
     # Once Ray has imported protobuf, MindSpore 2.8 cannot be imported in the same process.
     program = f"import sys, jobs.{script}; print(sorted({{'ray', 'google.protobuf'}} & set(sys.modules)))"

@@ -107,7 +107,7 @@ def show_help(module: str, *words: str) -> None:
 def known_options() -> set[str]:
     """The options of all scripts."""
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        for script in ("generate", "plan", "make_manifest", "verify", "report", "redo", "export", "score"):
+        for script in ("generate", "plan", "make_manifest", "verify", "report", "redo", "evaluate", "export", "score"):
             show_help(f"jobs.{script}")
         for what in ("list", "export", "import", "prune"):
             show_help("jobs.embeddings", what)

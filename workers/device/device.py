@@ -15,7 +15,7 @@ from typing import Any, Literal
 from manifests.config import RunConfig
 from manifests.errors import DeviceError, UsageError
 from workers.checkpoints.locations import cache_folder
-from workers.device import lazy_mindone
+from workers.device import lazy_mindone, lazy_transformers
 
 DeviceKind = Literal["ascend", "cpu"]
 
@@ -68,8 +68,13 @@ def choose_device(config: RunConfig, npus: int) -> DeviceChoice:
 def device_here(wanted: Literal["auto", "ascend", "cpu"]) -> DeviceKind:
     """Decide for a process of this machine that has no cluster to ask: Ascend where the driver shows a card."""
     if wanted == "auto":
-        return "ascend" if any(Path("/dev").glob("davinci[0-9]*")) else "cpu"
+        return "ascend" if cards_here() else "cpu"
     return wanted
+
+
+def cards_here() -> int:
+    """Ascend cards that the driver of this machine shows."""
+    return len(list(Path("/dev").glob("davinci[0-9]*")))
 
 
 #: Of a shared card's memory: the prior's weights are a third of the decoder's, and CANN keeps some for each process.
@@ -103,8 +108,8 @@ def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None
     """Make this process's MindSpore use the device; must come before mindone is imported, with one kind only.
 
     On CPU the kernels that the backend lacks are supplied. On Ascend a process of Ray must be an actor that Ray has
-    given one NPU; one outside of Ray takes the first that it sees. mindone's model families are imported as they are
-    asked for from now on.
+    given one NPU; one outside of Ray takes the first that it sees. The model families of mindone and transformers are
+    imported as they are asked for from now on.
 
     Args:
         kind: of the device.
@@ -118,6 +123,7 @@ def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None
     # MindSpore's cache of graphs knows them by nothing but the order in which a process compiles them, and here that is
     # the order in which batches come: the graph of another shape or model would be run.
     os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
+    lazy_mindone.put_off()
     if kind == "ascend":
         npu = _own_npu()
         # Compiled operators are kept from one actor to the next on the same card, and for each stage by itself: two
@@ -134,6 +140,7 @@ def take(kind: DeviceKind, stage: str = "", options: DeviceOptions | None = None
         from workers.device import cpu_kernels
 
         cpu_kernels.install()
+    lazy_transformers.install()
     lazy_mindone.install()
 
 

@@ -1,30 +1,65 @@
-"""Imports of mindone.transformers that load what is asked for, not some 360 model families first.
+"""Imports of mindone that load what is asked for, not some 360 model families first.
 
 `import mindone.transformers` runs every model's module: 5 of the 6 seconds that Kandinsky's pipelines take to import,
 in every process of both pools. Its `__init__.py` files hold nothing but imports, so each is read instead of run, and a
 name is imported when somebody asks for it (PEP 562). What is found is the same object either way. The same goes for
-`mindone.diffusers.models.transformers`, and for SciPy's distributions, which schedulers import that are not used here.
+`mindone.diffusers.models.transformers`, for mindone's adapters (`peft`), and for the parts of SciPy that schedulers,
+losses and MindSpore's metrics import, none of which is used here.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 #: Parents first.
-PACKAGES = ("mindone.transformers", "mindone.transformers.models", "mindone.diffusers.models.transformers")
-#: Runs when something of it is used.
-UNUSED = "scipy.stats"
+PACKAGES = (
+    "mindone.transformers",
+    "mindone.transformers.models",
+    "mindone.diffusers.models.transformers",
+    "mindone.peft",
+    "mindone.peft.tuners",
+)
+#: Modules that run when something of them is used; parents first.
+UNUSED = ("scipy.stats", "scipy.integrate", "scipy.optimize", "scipy.ndimage", "scipy.ndimage.morphology")
+#: Functions of such modules that others take from them as they are imported; the module runs when one is called.
+UNUSED_FUNCTIONS = (("scipy.optimize", "linear_sum_assignment"),)
+
+
+def put_off() -> None:
+    """Let the parts of SciPy that are not used run when something of them is; before MindSpore is imported."""
+    for name in UNUSED:
+        _put_off(name)
+    for name, function in UNUSED_FUNCTIONS:
+        _put_off_function(name, function)
 
 
 def install() -> None:
     """Put the lazy packages in place; does nothing to one that has been imported already."""
+    with _unread_metadata():
+        _install()
+
+
+@contextmanager
+def _unread_metadata() -> Iterator[None]:
+    """mindone.diffusers reads what every installed package holds as it is imported, and looks nothing up in it."""
+    read = importlib.metadata.packages_distributions
+    importlib.metadata.packages_distributions = dict
+    try:
+        yield
+    finally:
+        importlib.metadata.packages_distributions = read
+
+
+def _install() -> None:
     for name in PACKAGES:
         if name in sys.modules:
             continue
@@ -36,7 +71,6 @@ def install() -> None:
         sys.modules[name] = package
         parent, _, child = name.rpartition(".")
         setattr(sys.modules[parent], child, package)
-    _put_off(UNUSED)
 
 
 def _put_off(name: str) -> None:
@@ -53,6 +87,23 @@ def _put_off(name: str) -> None:
 
     module.__getattr__ = run  # type: ignore[method-assign]
     sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent in UNUSED:
+        setattr(sys.modules[parent], child, module)
+
+
+def _put_off_function(name: str, function: str) -> None:
+    module = sys.modules[name]
+    if "__getattr__" not in vars(module):
+        return
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if vars(module).get(function) is call:
+            delattr(module, function)
+        # Now the module is asked for it, and runs.
+        return getattr(module, function)(*arguments, **named)
+
+    setattr(module, function, call)
 
 
 def _make_lazy(package: ModuleType, source: ast.Module) -> None:

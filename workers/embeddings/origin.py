@@ -62,6 +62,11 @@ def fingerprints(folder: Path, repositories: Sequence[str]) -> dict[str, str]:
     return {name: _fingerprint(folder / name, name) for name in repositories}
 
 
+def image_encoder_fingerprint(folder: Path) -> str:
+    """What the CLIP image encoder of a checkpoint on this machine is, with what prepares its images, as one hash."""
+    return _of_components(folder / PRIOR, [], ("image_encoder", "image_processor"))
+
+
 def _listed_fingerprint(files: Mapping[str, Listed]) -> str:
     """Of files that are not here: their SHA-256 where their place says it, else what it calls their version."""
     state = sorted((name, file.size, file.sha256 or file.version) for name, file in files.items())
@@ -69,9 +74,13 @@ def _listed_fingerprint(files: Mapping[str, Listed]) -> str:
 
 
 def _fingerprint(folder: Path, repository: str) -> str:
+    return _of_components(folder, [folder / "model_index.json"], (*COMPONENTS[repository], "image_processor"))
+
+
+def _of_components(folder: Path, files: Sequence[Path], components: Sequence[str]) -> str:
     digest = hashlib.sha256()
-    files = [folder / "model_index.json"]
-    for component in (*COMPONENTS[repository], "image_processor"):
+    files = list(files)
+    for component in components:
         files += sorted(path for path in (folder / component).rglob("*") if path.is_file())
     for path in files:
         if path.name.startswith(".") or not path.exists():

@@ -6,11 +6,14 @@ happened:
 
     whole -> died -> whole -> died -> row by row; a row that dies alone is failed, the others are made
 
-`Attempts` is plain bookkeeping; `start_attempts` puts one on the driver's node, as a Ray actor that costs no CPU
-share. If that one process is lost, counting begins anew: some calls more, no row less.
+`Attempts` is plain bookkeeping; workers/fault_tolerance/kept_attempts.py puts it on the driver's node, as a Ray actor
+that costs no CPU share and whose books outlive its process. What is asked twice, because the answer was lost with
+that process, counts once.
 
 What is blamed on whom:
 - A death is the batch's, then the row's. It is nobody's where the whole node is gone.
+- It is nobody's where Ray ended the process for want of memory, as long as the run can do with less
+  (workers/fault_tolerance/memory.py).
 - Before a row is blamed the device is tried with a small call that is known to be good (the probe). A device that
   dies or raises on that is taken out, and nothing of the batch is blamed. The driver hears of it, ends the pipeline,
   and begins the next one without the device (jobs/engine/broken_devices.py).
@@ -27,8 +30,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from manifests.errors import IncompleteRunError, KandinskyBatchError, UsageError
-from workers.fault_tolerance.losses import Loss, Losses, engines_words, lost_nodes
-from workers.fault_tolerance.same_source import difference, own_source
+from workers.fault_tolerance.losses import Loss, Losses
+from workers.fault_tolerance.memory import Request, Shortage, What
+from workers.fault_tolerance.same_source import difference
 from workers.fault_tolerance.timeline import Calls, Timeline
 
 #: Deaths of a whole batch before its rows are tried one by one.
@@ -91,12 +95,14 @@ class Orders:
         alone: row by row.
         killed: rows that must not be tried any more, with what each of them did.
         taken_out: why it must not be tried here.
+        at_most: samples of one call; None is all of them.
     """
 
     probe: bool = False
     alone: bool = False
     killed: Mapping[int, str] = field(default_factory=dict)
     taken_out: str | None = None
+    at_most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,10 @@ class News:
         seconds: spent on batches so far, those that are being worked on too, by stage.
         lost: the newest processes that were lost; `lost_by_cause` counts all of them.
         batches_again: batches whose process was lost with them, so that another one makes them.
-        fallbacks: what a device computes in the plain way because a trial of the other one failed, in words.
+        fallbacks: in words, what a device computes in the plain way because a trial of the other one, or a graph,
+            failed.
+        shortage: the run is to do with less memory; None where it is not to.
+        relief: what it did so far to do with less, in words.
     """
 
     trouble: KandinskyBatchError | None
@@ -125,6 +134,8 @@ class News:
     lost_by_cause: Mapping[str, int]
     batches_again: int
     fallbacks: Sequence[str] = ()
+    shortage: Request | None = None
+    relief: Sequence[str] = ()
 
 
 @dataclass
@@ -177,7 +188,9 @@ class Attempts:
         self._up: dict[str, tuple[str, Worker]] = {}
         self._losses = Losses(lost_nodes, self._own_words, last_words)
         self._calls = Calls(clock)
-        self._start_failures: Counter[str] = Counter()
+        self._shortage = Shortage()
+        #: By stage, the processes that could not, with none in between that could.
+        self._start_failures: defaultdict[str, set[str]] = defaultdict(set)
         #: Stages of the actors that do.
         self._compiling: dict[str, str] = {}
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -202,7 +215,8 @@ class Attempts:
             return Orders(taken_out=self._out[worker.device].words)
         record.holder, record.trial, record.since = worker, None, self._clock()
         alone = record.deaths >= WHOLE_ATTEMPTS
-        return Orders(can_probe and alone and worker.device not in record.probed, alone, dict(record.killed))
+        probe = can_probe and alone and worker.device not in record.probed
+        return Orders(probe, alone, dict(record.killed), at_most=self._shortage.at_most(place))
 
     def trying(self, place: Place, trial: int | Literal["probe"]) -> None:
         """The process that holds a batch tries one row of it alone, or its device."""
@@ -220,6 +234,7 @@ class Attempts:
     def end(self, place: Place) -> None:
         """The batch is done with, one way or the other."""
         record = self._records.pop(place, None)
+        self._shortage.passed(place)
         if record is not None and record.holder is not None:
             self._seconds[place[0]] += self._clock() - record.since
             self._calls.add(place[0], record.holder, record.since)
@@ -238,6 +253,8 @@ class Attempts:
         own_words = self._own_words.pop(dead.id, None)
         if dead.node in self._lost_nodes():
             return
+        if own_words is None and self._is_excused(place, dead, f"the process of {_in_words(place)} of {place[0]}"):
+            return
         how = own_words or f"killed its worker{self._how(dead.id)}"
         if record.trial is None:
             record.deaths += 1
@@ -248,6 +265,11 @@ class Attempts:
             if self._probe_deaths[dead.device] >= PROBE_ATTEMPTS:
                 self._take_out(place[0], dead, f"processes die there on a small call that is known to be good ({how})")
 
+    def _is_excused(self, what: What, dead: Worker, words: str) -> bool:
+        """The process was ended for want of memory, and nobody is to blame for that."""
+        starved = dead.id not in self._own_words and bool(self._engines_words(dead.id))
+        return starved and self._shortage.excuses(what, words)
+
     def _note_loss(self, stage: str, dead: Worker, otherwise: str = "it starts again") -> None:
         """A process is found to be gone; what comes of its batch is told, where it had one.
 
@@ -256,7 +278,7 @@ class Attempts:
         """
         batches = (place for place, record in self._records.items() if record.holder and record.holder.id == dead.id)
         place = next(batches, None)
-        then = otherwise if place is None else f"its batch (shard {place[1]}, batch {place[2]}) is made again"
+        then = otherwise if place is None else f"its batch ({_in_words(place)}) is made again"
         if self._losses.note(stage, dead, then):
             self._calls.lost(stage, dead)
 
@@ -297,9 +319,9 @@ class Attempts:
         before = self._starting[stage].pop(worker.actor, None)
         if before is not None and before.id != worker.id:
             self._note_loss(stage, before, "it loads its model again")
-            self._start_failed(
-                stage, before, "the process ended while it loaded" + self._how(before.id), unusable=False
-            )
+            how = "the process ended while it loaded" + self._how(before.id)
+            if not self._is_excused(before.actor, before, f"an actor of the {stage} pool that loads its model"):
+                self._start_failed(stage, before, how, unusable=False)
         if worker.device in self._out:
             words = self._out[worker.device].words
             if worker.device in self._left_out:
@@ -311,6 +333,10 @@ class Attempts:
 
     def ready(self, stage: str, worker: Worker, report: Mapping[str, Any]) -> None:
         """An actor has loaded its model; `report` is what it runs on (workers/device/device.py)."""
+        if worker.actor in self._up and "loading_seconds" in report:
+            # It has loaded another model beside the first.
+            before = self._devices[stage, worker.device].get("loading_seconds", 0.0)
+            report = {**report, "loading_seconds": round(before + report["loading_seconds"], 2)}
         self._up[worker.actor] = (stage, worker)
         for switch in report.get("switches", ()):
             if switch["fell_back"]:
@@ -319,14 +345,20 @@ class Attempts:
         self._devices[stage, worker.device] = report
         self._starting[stage].pop(worker.actor, None)
         self._start_failures.pop(stage, None)
+        self._shortage.passed(worker.actor)
 
     def compiling(self, stage: str, worker: Worker) -> None:
         """An actor begins to compile a new shape; it has done so when it takes up a batch."""
         self._compiling[worker.actor] = stage
 
     def compiled(self, stage: str, worker: Worker, compilations: Sequence[Mapping[str, Any]]) -> None:
-        """An actor has compiled graphs: `part`, `shape` and `seconds` of each (workers/kandinsky/graph.py)."""
-        self._compilations += [{"stage": stage, "device": worker.name, **each} for each in compilations]
+        """An actor has compiled graphs, each as a `workers.kandinsky.graph.Compilation`."""
+        for each in compilations:
+            if each.get("why") is not None:
+                shape = " x ".join(map(str, each["shape"]))
+                self._fallbacks[f"{worker.name}: {each['part']} of {shape} runs without a graph: {each['why']}"] = None
+        found = [{"stage": stage, "device": worker.name, **each} for each in compilations]
+        self._compilations += [each for each in found if each not in self._compilations]
 
     def start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
         """An actor could not load its model; `unusable` where no other process could either."""
@@ -334,8 +366,8 @@ class Attempts:
         self._start_failed(stage, worker, why, unusable)
 
     def _start_failed(self, stage: str, worker: Worker, why: str, unusable: bool) -> None:
-        self._start_failures[stage] += 1
-        if unusable or self._start_failures[stage] >= START_FAILURES:
+        self._start_failures[stage].add(worker.id)
+        if unusable or len(self._start_failures[stage]) >= START_FAILURES:
             where = self._own_words.pop(worker.id, None)
             self._trouble = (UsageError if unusable else IncompleteRunError)(
                 f"the {stage} pool cannot start on {worker.name}: {where or why}"
@@ -375,7 +407,13 @@ class Attempts:
             self._losses.by_cause,
             self._losses.batches_again,
             list(self._fallbacks),
+            self._shortage.request,
+            list(self._shortage.relief),
         )
+
+    def relieve(self, pools: str | None, batch_size: int | None) -> str:
+        """The run does with less memory, as `Shortage.relieve` says; tells how."""
+        return self._shortage.relieve(pools, batch_size)
 
     def devices(self) -> list[dict[str, Any]]:
         """What the run's actors have run on, each device once per stage."""
@@ -409,11 +447,5 @@ class Attempts:
         self._left_out.update(self._out)
 
 
-def start_attempts() -> Any:
-    """`Attempts` as a Ray actor on the node that this is called on; its handle goes to every guard."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts)
-    return actor.remote(lost_nodes, engines_words, own_source())
+def _in_words(place: Place) -> str:
+    return f"shard {place[1]}, batch {place[2]}"

@@ -88,27 +88,41 @@ class Guard:
 
     def _run(self, batch: Batch, work: Callable[[Batch], Batch], probe: Callable[[], object] | None) -> Batch:
         worker = this_worker(self.stage)
-        place = (self.stage, batch.shard, batch.index)
+        place = self._place(batch)
         orders = self._ask("begin", place, worker, probe is not None)
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         try:
-            if probe is not None and orders.probe:
-                self._probe(place, worker, probe)
-            began = time.monotonic()
-            if orders.alone:
-                done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
-                self._count(batch, done, began)
-                return done
-            with self._watched(worker, self.limit):
-                done = work(batch)
-            self._count(batch, done, began)
-            if probe is not None and not done.pending:
-                # Where every row fails the device may be what they have in common.
-                self._probe(place, worker, probe)
-            return done
-        finally:
+            done = self._as_ordered(batch, work, probe, orders, worker)
+        except Exception:
             self._ask("end", place)
+            raise
+        # Not where this process is told to end, as Ray tells it before it kills it: then the batch is not done with.
+        self._ask("end", place)
+        return done
+
+    def _as_ordered(
+        self,
+        batch: Batch,
+        work: Callable[[Batch], Batch],
+        probe: Callable[[], object] | None,
+        orders: Orders,
+        worker: Worker,
+    ) -> Batch:
+        place = self._place(batch)
+        if probe is not None and orders.probe:
+            self._probe(place, worker, probe)
+        began = time.monotonic()
+        if orders.alone:
+            done = self._one_by_one(batch, work, orders, worker, copies=probe is not None)
+            self._count(batch, done, began)
+            return done
+        done = self._in_calls(batch, work, orders.at_most or batch.samples.num_rows, worker)
+        self._count(batch, done, began)
+        if probe is not None and not done.pending:
+            # Where every row fails the device may be what they have in common.
+            self._probe(place, worker, probe)
+        return done
 
     def _count(self, batch: Batch, done: Batch, began: float) -> None:
         made, tried = len(done.pending), len(batch.pending)
@@ -136,7 +150,7 @@ class Guard:
                 compile_shape()
             return
         worker = this_worker(self.stage)
-        orders = self._ask("begin", (self.stage, batch.shard, batch.index), worker, False)
+        orders = self._ask("begin", self._place(batch), worker, False)
         if orders.taken_out is not None:
             _hold(orders.taken_out)
         if not orders.alone:
@@ -153,7 +167,7 @@ class Guard:
     def starting(self) -> Iterator[dict[str, Any]]:
         """Around the loading of a model: what goes wrong is told to the driver, which nobody else would tell.
 
-        What is put into the mapping becomes part of the run's record of this device.
+        What is put into the mapping becomes part of the run's record of this device, and how long it took.
         """
         facts: dict[str, Any] = {}
         if self.attempts is None:
@@ -163,21 +177,34 @@ class Guard:
         taken_out = self._ask("starting", self.stage, worker)
         if taken_out is not None:
             _hold(taken_out)
+        began = time.perf_counter()
         try:
             with self._watched(worker, START_LIMIT_S):
                 yield facts
         except Exception as error:
             self._ask("start_failed", self.stage, worker, _one_line(error), isinstance(error, UsageError))
             raise
+        facts["loading_seconds"] = round(time.perf_counter() - began, 2)
         self._ask("ready", self.stage, worker, {**device.report(), **facts})
+
+    def _in_calls(self, batch: Batch, work: Callable[[Batch], Batch], size: int, worker: Worker) -> Batch:
+        """`work` on so many rows at a time."""
+        parts = []
+        for start in range(0, batch.samples.num_rows, size):
+            part = replace(batch, samples=batch.samples.slice(start, size))
+            if part.pending:
+                with self._watched(worker, self.limit):
+                    part = work(part)
+            parts.append(part.samples)
+        return replace(batch, samples=_together(parts))
 
     def _one_by_one(
         self, batch: Batch, work: Callable[[Batch], Batch], orders: Orders, worker: Worker, copies: bool
     ) -> Batch:
-        place = (self.stage, batch.shard, batch.index)
+        place = self._place(batch)
         # A device call keeps its batch's shape, filled with copies of the one row: nothing is compiled anew, and the
         # image has the same bytes as beside its batch-mates.
-        size = len(batch.pending) if copies else 1
+        size = min(len(batch.pending), orders.at_most or len(batch.pending)) if copies else 1
         batch = batch.fail({row: RowError(self.status, words) for row, words in orders.killed.items()})
         parts = []
         pending = set(batch.pending)
@@ -189,8 +216,10 @@ class Guard:
                     part = work(replace(batch, samples=batch.samples.take([row] * size)))
                 part = replace(part, samples=part.samples.slice(min(row, size - 1), 1))
             parts.append(part.samples)
-        # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
-        return replace(batch, samples=pa.concat_tables(parts, promote_options="default").combine_chunks())
+        return replace(batch, samples=_together(parts))
+
+    def _place(self, batch: Batch) -> Place:
+        return self.stage, batch.shard, batch.index
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
@@ -219,6 +248,11 @@ class Guard:
         finally:
             timer.cancel()
             faulthandler.cancel_dump_traceback_later()
+
+
+def _together(parts: Sequence[pa.Table]) -> pa.Table:
+    # A row that was not worked on lacks what the others got: nulls, as in a batch that was worked on as a whole.
+    return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
 
 def _hold(why: str) -> NoReturn:

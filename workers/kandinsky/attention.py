@@ -9,6 +9,7 @@ other one takes the operator on Ascend unasked and looks into the mask's values 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import mint, ops
 
+from workers.device import graph_kernels
 from workers.device.device import DeviceKind
 from workers.device.self_check import PLAIN, Array, Decision, Trial, decide
 
@@ -156,7 +158,7 @@ class AttentionSwitch:
     Args:
         wanted: the option's value.
         kind: of the device.
-        graph: the models are compiled, which the trials are not.
+        graph: the models are compiled, and so are the trials.
     """
 
     def __init__(self, wanted: AttentionWay, kind: DeviceKind, graph: bool = False) -> None:
@@ -185,7 +187,7 @@ class AttentionSwitch:
         else:
             sizes = {layer.inner_dim // layer.heads: layer for layer in reversed(layers)}
             made = [
-                decide(trial_of(layer, f"{name}, heads of {size}", masked), self._wanted)
+                decide(trial_of(layer, f"{name}, heads of {size}", masked, self._graph), self._wanted)
                 for size, layer in sorted(sizes.items())
             ]
             self._decisions += made
@@ -202,8 +204,6 @@ class AttentionSwitch:
             return "--attention plain"
         if self._wanted == "auto" and self._kind == "cpu":
             return "the CPU has no fused operator"
-        if self._wanted == "auto" and self._graph:
-            return "with --graph only --attention fused takes the operator: no trial says how it compiles"
         return None
 
 
@@ -212,13 +212,14 @@ def attention_layers(model: Any) -> list[Any]:
     return [cell for _, cell in model.cells_and_names() if hasattr(cell, "head_to_batch_dim")]
 
 
-def trial_of(layer: Any, of: str, masked: bool) -> Trial:
+def trial_of(layer: Any, of: str, masked: bool, graph: bool = False) -> Trial:
     """Attention as a layer does it, plain as mindone has it and fused, on random queries, keys and values.
 
     Args:
         layer: gives heads, their size, scale and dtype, and whether there are added keys.
         of: what the trial stands for.
         masked: with causal and padding masks, as the prior's.
+        graph: compile the fused way.
     """
     heads, dtype = layer.heads, layer.to_q.weight.dtype
     queries = _PRIOR_TOKENS if masked else _QUERIES
@@ -236,7 +237,9 @@ def trial_of(layer: Any, of: str, masked: bool) -> Trial:
         return _array(layer.batch_to_head_dim(mint.bmm(weights, states[2])), heads)
 
     def fused() -> Array:
-        return _array(attend(query, key, value, heads, layer.scale, mask), heads)
+        way = ms.jit(attend, fullgraph=True) if graph else attend
+        with graph_kernels.bound() if graph else nullcontext():
+            return _array(way(query, key, value, heads, layer.scale, mask), heads)
 
     return Trial("attention", "fused", of, plainly, fused, TOLERANCES[str(dtype)])
 

@@ -37,12 +37,16 @@ from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIP
 
 from manifests.batch import Bucket
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
+from workers.checkpoints.same_files import same_files
 from workers.kandinsky.attention import AttentionSwitch
-from workers.kandinsky.batch_shape import filled
+from workers.kandinsky.batch_shape import FullCalls, filled
 from workers.kandinsky.graph import Graphs
 
 Array = np.ndarray[Any, Any]
 Generators = Sequence[np.random.Generator]
+
+#: Components that the two decoders of a checkpoint may have in common: in memory then once, and loaded once.
+SHARED = ("text_encoder", "movq")
 
 #: Longest prompt either text encoder reads, in tokens with the two specials.
 MAX_TOKENS = 77
@@ -165,8 +169,8 @@ class PriorModel:
     Args:
         folder: the checkpoint's folder.
         dtype: MindSpore dtype of the weights and the embeddings.
-        rows: of every call, where the device compiles for each number of them; fewer are filled up with copies.
-        graphs: where given, the diffusion model is compiled there.
+        calls: where given, says how many rows each call has; fewer are filled up with copies.
+        graphs: where given, the diffusion model is compiled there, if its choice says so.
         attention: where given, decides how the diffusion model computes it.
     """
 
@@ -174,16 +178,19 @@ class PriorModel:
         self,
         folder: Path,
         dtype: Any,
-        rows: int | None = None,
+        calls: FullCalls | None = None,
         graphs: Graphs | None = None,
         attention: AttentionSwitch | None = None,
     ) -> None:
         self._pipeline = _load(_Prior, folder / PRIOR, dtype)
-        self._rows = rows
-        if graphs is not None:
+        self._calls = calls
+        if graphs is not None and graphs.choice.prior:
             compile_model(self._pipeline.prior, graphs)
         if attention is not None:
             attention.apply(self._pipeline.prior, "prior", masked=True)
+
+    def _rows(self, bucket: Bucket) -> int | None:
+        return None if self._calls is None else self._calls.prior(bucket)
 
     @property
     def width(self) -> int:
@@ -219,12 +226,13 @@ class PriorModel:
     def _embed(
         self, prompts: list[str], negatives: Sequence[str] | None, generators: Generators, bucket: Bucket
     ) -> tuple[ms.Tensor, ms.Tensor]:
-        generators = filled(generators, self._rows)
+        size = self._rows(bucket)
+        generators = filled(generators, size)
         # A negative prompt doubles the rows; the same generator serves both rows of a sample, as in a single run.
         rows = generators if negatives is None else [*generators, *generators]
         positive, negative = self._pipeline(
-            filled(prompts, self._rows),
-            negative_prompt=None if negatives is None else filled(negatives, self._rows),
+            filled(prompts, size),
+            negative_prompt=None if negatives is None else filled(negatives, size),
             num_inference_steps=bucket.prior_steps,
             guidance_scale=bucket.prior_guidance_scale,
             generator=rows,
@@ -265,7 +273,8 @@ class PriorModel:
             )
             embedded.update({place: embeds[i : i + 1] for i, place in enumerate(part)})
         if images:
-            encoded = self._encode([image for r, c in images if (image := rows[r][c].image) is not None])
+            pictures = [image for r, c in images if (image := rows[r][c].image) is not None]
+            encoded = self._encode(pictures, self._rows(bucket))
             embedded.update({place: encoded[i : i + 1] for i, place in enumerate(images)})
         sums = [
             mint.sum(
@@ -284,9 +293,9 @@ class PriorModel:
         prompts, generators = zip(*negatives, strict=True)
         return self._embed([""] * count, prompts, generators, bucket)[1]
 
-    def _encode(self, images: Sequence[Image.Image]) -> ms.Tensor:
-        size = self._rows or len(images)
-        parts = [filled(images[start : start + size], self._rows) for start in range(0, len(images), size)]
+    def _encode(self, images: Sequence[Image.Image], rows: int | None) -> ms.Tensor:
+        size = rows or len(images)
+        parts = [filled(images[start : start + size], rows) for start in range(0, len(images), size)]
         encoder, processor = self._pipeline.image_encoder, self._pipeline.image_processor
         pixels = [processor(part, return_tensors="np").pixel_values for part in parts]
         return mint.cat([encoder(ms.tensor(part).to(encoder.dtype))[0] for part in pixels])[: len(images)]
@@ -296,7 +305,8 @@ class ClipModel:
     """The CLIP that the prior was trained on, without the prior: texts and images to vectors of one space.
 
     Args:
-        folder, dtype, rows: as of `PriorModel`.
+        folder, dtype: as of `PriorModel`.
+        rows: of every call, where the device compiles for each number of them.
     """
 
     def __init__(self, folder: Path, dtype: Any, rows: int | None = None) -> None:
@@ -367,9 +377,11 @@ class Decoded:
 class DecoderModel:
     """Embeddings to images, for all tasks; loads the inpainting UNet only when a mask comes.
 
+    Text encoder and MoVQ of both decoders are one where their files are the same.
+
     Args:
-        folder, dtype, rows: as of `PriorModel`.
-        graphs: where given, UNet and MoVQ are compiled there.
+        folder, dtype, calls: as of `PriorModel`.
+        graphs: where given, UNet and MoVQ are compiled there for the shapes of its choice.
         attention: where given, decides how UNet and MoVQ compute it.
     """
 
@@ -377,13 +389,15 @@ class DecoderModel:
         self,
         folder: Path,
         dtype: Any,
-        rows: int | None = None,
+        calls: FullCalls | None = None,
         graphs: Graphs | None = None,
         attention: AttentionSwitch | None = None,
     ) -> None:
-        self._folder, self._dtype, self._rows, self._graphs = folder, dtype, rows, graphs
+        self._folder, self._dtype, self._calls, self._graphs = folder, dtype, calls, graphs
         self._attention = attention
         self._pipelines: dict[str, Any] = {}
+        #: By repository, what its pipeline was made of.
+        self._components: dict[str, Mapping[str, Any]] = {}
 
     def is_loaded(self, task: str) -> bool:
         """Whether the task can be decoded without loading anything."""
@@ -401,15 +415,27 @@ class DecoderModel:
         self._pipelines |= {"text2img": text2img, "interpolate": text2img, "img2img": img2img}
 
     def _load(self, pipeline: Any, repository: str) -> Any:
-        loaded = _load(pipeline, self._folder / repository, self._dtype)
-        if self._graphs is not None:
-            compile_model(loaded.unet, self._graphs)
-            compile_model(loaded.movq, self._graphs)
-        if self._attention is not None:
-            kind = "inpainting " if repository == INPAINT else ""
-            self._attention.apply(loaded.unet, f"{kind}unet")
-            self._attention.apply(loaded.movq, f"{kind}movq")
+        shared = self._shared(repository)
+        loaded = _load(pipeline, self._folder / repository, self._dtype, **shared)
+        self._components[repository] = loaded.components
+        new = [name for name in ("unet", "movq") if name not in shared]
+        for name in new if self._graphs is not None and self._graphs.choice.compiles_decoder else ():
+            assert self._graphs is not None
+            if name == "unet" or self._graphs.choice.movq:
+                compile_model(loaded.components[name], self._graphs)
+        for name in new if self._attention is not None else ():
+            assert self._attention is not None
+            self._attention.apply(loaded.components[name], f"{'inpainting ' if repository == INPAINT else ''}{name}")
         return loaded
+
+    def _shared(self, repository: str) -> dict[str, Any]:
+        """Components that another repository has as well, with the same files, and that are loaded."""
+        return {
+            name: components[name]
+            for other, components in self._components.items()
+            for name in SHARED
+            if same_files(self._folder / repository / name, self._folder / other / name)
+        }
 
     def _pipeline(self, task: str) -> Any:
         if not self.is_loaded(task):
@@ -422,12 +448,12 @@ class DecoderModel:
 
     def decode(self, inputs: DecoderInputs, bucket: Bucket) -> Decoded:
         """Run the decoder's pipeline of the bucket's task once for all rows."""
-        pipeline = self._pipeline(bucket.task)
+        pipeline, rows = self._pipeline(bucket.task), None if self._calls is None else self._calls.decoder(bucket)
         extra: dict[str, Any] = {}
         if bucket.task in ("img2img", "inpaint"):
-            extra["image"] = filled(inputs.images, self._rows)
+            extra["image"] = filled(inputs.images, rows)
         if bucket.task == "inpaint":
-            extra["mask_image"] = filled(inputs.masks, self._rows)
+            extra["mask_image"] = filled(inputs.masks, rows)
         if bucket.task == "img2img":
             extra["strength"] = bucket.strength
         latents: list[ms.Tensor] = []
@@ -435,17 +461,19 @@ class DecoderModel:
         def keep_last(_step: int, _timestep: Any, value: ms.Tensor) -> None:
             latents[:] = [value]
 
+        if self._graphs is not None:
+            self._graphs.on = self._graphs.choice.decodes(bucket)
         (images,) = pipeline(
-            filled(inputs.prompts, self._rows),
-            negative_prompt=filled(inputs.negatives, self._rows),
+            filled(inputs.prompts, rows),
+            negative_prompt=filled(inputs.negatives, rows),
             # Without guidance the pipeline does not cast the embeddings itself.
-            image_embeds=self._embeds(inputs.image_embeds),
-            negative_image_embeds=self._embeds(inputs.negative_image_embeds),
+            image_embeds=self._embeds(inputs.image_embeds, rows),
+            negative_image_embeds=self._embeds(inputs.negative_image_embeds, rows),
             height=bucket.height,
             width=bucket.width,
             num_inference_steps=bucket.steps,
             guidance_scale=bucket.guidance_scale,
-            generator=filled(inputs.generators, self._rows),
+            generator=filled(inputs.generators, rows),
             output_type="np",
             callback=keep_last,
             **extra,
@@ -454,8 +482,8 @@ class DecoderModel:
         pixels = (np.nan_to_num(images[: len(inputs.prompts)]) * 255).round().astype(np.uint8)
         return Decoded(pixels=pixels, latents=latents[0].asnumpy()[: len(inputs.prompts)])
 
-    def _embeds(self, embeds: Array) -> ms.Tensor:
-        return ms.tensor(np.stack(filled(embeds, self._rows))).to(self._dtype)
+    def _embeds(self, embeds: Array, rows: int | None) -> ms.Tensor:
+        return ms.tensor(np.stack(filled(embeds, rows))).to(self._dtype)
 
 
 def component(class_name: str, config: Mapping[str, Any]) -> Any:

@@ -26,7 +26,7 @@ class WarmUp:
         """Before a batch: the first of its shape has it compiled.
 
         Args:
-            shape: what decides the shapes of the models' calls; the number of rows is always the same.
+            shape: what decides the shapes of the models' calls.
             call: one of that shape, as short as can be.
         """
         if self._graphs is None or shape in self._known:
@@ -39,7 +39,10 @@ class WarmUp:
         """Record with the attempts actor what has been compiled since."""
         if self._graphs is None:
             return
-        new = [{**asdict(one), "seconds": round(one.seconds, 2)} for one in self._graphs.compilations]
+        new = [
+            {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(one).items()}
+            for one in self._graphs.compilations
+        ]
         self._graphs.compilations.clear()
         self._guard.report_compiled(new)
 

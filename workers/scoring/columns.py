@@ -28,7 +28,7 @@ def columns_of(names: Sequence[str], checkpoint: str) -> dict[str, pa.Field]:
     Raises:
         StorageError: the place of the checkpoint cannot be reached.
     """
-    asks = "clip_similarity" in names and checkpoint != RANDOM
+    asks = scores.named_by_encoder(names) and checkpoint != RANDOM
     encoder = {
         name: prior_setting(checkpoint, "image_encoder", name) if asks else None for name in scores.ENCODER_SETTINGS
     }

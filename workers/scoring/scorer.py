@@ -17,10 +17,13 @@ import pyarrow as pa
 from PIL import Image
 
 from manifests.batch import Batch, Bucket
-from manifests.scores import BY_CLIP, needs_clip
+from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
+from manifests.scores import AESTHETIC, BY_CLIP
 from workers.checkpoints.locations import condition_size
 from workers.fault_tolerance.guard import Guard
 from workers.fault_tolerance.isolation import call_or_isolate
+from workers.scoring.aesthetic import Predictor, kept
 from workers.scoring.columns import cosines
 
 Row = dict[str, Any]
@@ -40,13 +43,27 @@ class Scorer:
 
     Args:
         names: of scores; those of BY_CLIP are given.
+        keep: also add `clip_embeds` (manifests/embeddings/kept_clip.py).
+        predictor: of AESTHETIC, where that is among the names.
         model: `workers.kandinsky.pipelines.ClipModel`, loaded.
         guard: of the step.
         condition_size: edge in pixels of the images in `condition_inputs`.
+
+    Attributes:
+        names: of the scores that it computes.
     """
 
-    def __init__(self, names: Sequence[str], model: Any, guard: Guard, condition_size: int) -> None:
-        self._names = [name for name in BY_CLIP if name in names]
+    def __init__(
+        self,
+        names: Sequence[str],
+        model: Any,
+        guard: Guard,
+        condition_size: int,
+        keep: bool = False,
+        predictor: Predictor | None = None,
+    ) -> None:
+        self.names = tuple(name for name in BY_CLIP if name in names)
+        self._keep, self._predictor = keep, predictor
         self._model, self._guard, self._edge = model, guard, condition_size
 
     def __call__(self, batch: Batch) -> Batch:
@@ -60,6 +77,10 @@ class Scorer:
             samples = samples.set_column(place, samples.schema.field(place), batch.samples.column(name))
         return replace(scored, samples=samples)
 
+    def of(self, names: Sequence[str], keep: bool) -> Scorer:
+        """The same model for other scores."""
+        return Scorer(names, self._model, self._guard, self._edge, keep, self._predictor)
+
     def score(self, batch: Batch) -> Batch:
         """The same without the guard."""
         bucket, pending = batch.bucket, batch.pending
@@ -68,27 +89,34 @@ class Scorer:
         results, _ = call_or_isolate(
             lambda positions: self._scores([rows[i] for i in positions], bucket), pending, "failed_to_generate"
         )
-        for name in self._names:
+        for name in self.names:
             batch = batch.add(name, pa.float32(), {i: result[name] for i, result in results.items()})
+        if self._keep:
+            vectors = {i: result[kept_clip.COLUMN] for i, result in results.items()}
+            column = kept_clip.column_of(vectors, batch.samples.num_rows)
+            if column is not None:
+                batch = replace(batch, samples=batch.samples.append_column(kept_clip.COLUMN, column))
         return batch
 
-    def _scores(self, rows: Sequence[Row], bucket: Bucket) -> list[Mapping[str, float | None]]:
+    def _scores(self, rows: Sequence[Row], bucket: Bucket) -> list[Mapping[str, Any]]:
         size = (bucket.height, bucket.width, 3)
         images = self._images([_picture(row.get("pixels"), size) for row in rows])
-        found: dict[str, list[float | None]] = {}
-        if "clip_similarity" in self._names:
+        found: dict[str, Sequence[Any]] = {kept_clip.COLUMN: [kept_clip.unit(image) for image in images]}
+        if "clip_similarity" in self.names:
             if bucket.task == "interpolate":
                 found["clip_similarity"] = self._to_conditions(images, rows)
             else:
                 # An img2img without words has nothing to be like.
                 found["clip_similarity"] = cosines(images, self._texts([row["prompt"] or None for row in rows]))
-        if "clip_similarity_source" in self._names:
+        if "clip_similarity_source" in self.names:
             sources = self._images([_picture(row.get("image_pixels"), size) for row in rows])
             found["clip_similarity_source"] = cosines(images, sources)
-        if "prior_fidelity" in self._names:
+        if "prior_fidelity" in self.names:
             embeds = [row.get("image_embeds") for row in rows]
             vectors = [None if one is None else np.asarray(one, np.float32) for one in embeds]
             found["prior_fidelity"] = cosines(images, vectors)
+        if AESTHETIC in self.names and self._predictor is not None:
+            found[AESTHETIC] = [self._predictor(image) for image in images]
         return [{name: values[i] for name, values in found.items()} for i in range(len(rows))]
 
     def _to_conditions(self, images: Sequence[Vector | None], rows: Sequence[Row]) -> list[float | None]:
@@ -128,16 +156,19 @@ def _picture(pixels: bytes | None, shape: tuple[int, ...]) -> Image.Image | None
     return None if pixels is None else Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(shape))
 
 
-def make_scorer(names: Sequence[str], folder: Path, dtype: Any, rows: int | None, guard: Guard) -> Scorer | None:
-    """A scorer with the checkpoint's CLIP loaded; None where no score needs it.
+def make_scorer(config: RunConfig, folder: Path, dtype: Any, rows: int | None, guard: Guard) -> Scorer | None:
+    """A scorer with the checkpoint's CLIP loaded; None where nothing needs it.
 
     Args:
+        config: what is scored, and whether embeddings are kept.
         folder: the checkpoint's on this node, with the prior's repository.
         dtype: MindSpore dtype of the weights.
         rows: of every call, where the device compiles for each number of them.
     """
-    if not needs_clip(names):
+    if not config.asks_clip:
         return None
     from workers.kandinsky.pipelines import ClipModel
 
-    return Scorer(names, ClipModel(folder, dtype, rows), guard, condition_size(str(folder)))
+    model = ClipModel(folder, dtype, rows)
+    predictor = kept(config.output) if AESTHETIC in config.score_names else None
+    return Scorer(config.score_names, model, guard, condition_size(str(folder)), config.keep_clip, predictor)

@@ -14,14 +14,14 @@ from PIL import Image
 from manifests.batch import Batch, Bucket
 from manifests.config import RunConfig
 from manifests.errors import RowError
-from manifests.scores import needs_clip
 from workers.checkpoints.locations import local_folder, repositories
 from workers.device import device
 from workers.embeddings.origin import fingerprints
 from workers.embeddings.storing import only_new
 from workers.fault_tolerance.guard import PROBE_BUCKET, Guard
 from workers.fault_tolerance.isolation import call_or_isolate
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import FullCalls
+from workers.kandinsky.graph_choice import NOTHING, GraphChoice
 from workers.kandinsky.noise import decoder_generator
 from workers.kandinsky.warm_up import WarmUp, shortest
 from workers.scoring.scorer import STAGE, make_scorer
@@ -47,9 +47,10 @@ class Decoder:
     """One actor of the decoder pool; holds the decoder's repositories on its device.
 
     Args:
-        config: `checkpoint`, `batch_size`, `graph`, `attention`, `dump_latents` and `scores` are read here.
+        config: `checkpoint`, `call_limit`, `graph_compiler`, `attention`, `dump_latents` and scores are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
+        graphs: what is compiled.
         tasks: what the run makes; the first one's weights are loaded at once, others when they come.
 
     Attributes:
@@ -57,7 +58,12 @@ class Decoder:
     """
 
     def __init__(
-        self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None, tasks: Sequence[str] = ()
+        self,
+        config: RunConfig,
+        kind: device.DeviceKind,
+        attempts: Any = None,
+        graphs: GraphChoice = NOTHING,
+        tasks: Sequence[str] = (),
     ) -> None:
         self._guard = Guard("decoder", "failed_to_generate", config.device_timeout, attempts)
         with self._guard.starting() as facts:
@@ -65,21 +71,22 @@ class Decoder:
             from workers.kandinsky import attention, graph, pipelines
 
             self._kandinsky = pipelines
-            graphs = graph.Graphs() if config.graph else None
-            self._warm_up = WarmUp(self._guard, graphs)
+            self._choice = graphs
+            compiled = graph.Graphs.of(graphs, config, kind) if graphs.compiles_decoder else None
+            self._warm_up = WarmUp(self._guard, compiled)
             self._dump_latents = config.dump_latents
             # The first one is the prior's, whose CLIP scores images.
-            wanted = repositories(tasks) if needs_clip(config.score_names) else repositories(tasks)[1:]
+            wanted = repositories(tasks) if config.asks_clip else repositories(tasks)[1:]
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, wanted)
             self.weights = facts["weights"] = fingerprints(folder, wanted)
-            self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
-            rows = rows_per_call(config, kind)
-            self._model = pipelines.DecoderModel(folder, device.dtype(kind), rows, graphs, self._attention)
+            self._attention = attention.AttentionSwitch(config.attention, kind, graphs.compiles_decoder)
+            calls = FullCalls.of(config, kind, graphs)
+            self._model = pipelines.DecoderModel(folder, device.dtype(kind), calls, compiled, self._attention)
             for task in tasks[:1]:
                 self._model.load(task)
             facts["switches"] = self._attention.record
             guard = replace(self._guard, stage=STAGE)
-            self._scorer = make_scorer(config.score_names, folder, device.dtype(kind), rows, guard)
+            self._scorer = make_scorer(config, folder, device.dtype(kind), calls.clip, guard)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Add `pixels` and scores to a batch of one block and drop what they were made from, except new embeddings."""
@@ -92,7 +99,8 @@ class Decoder:
                     self._model.load(bucket.task)
                     facts["switches"] = self._attention.record
             width = batch.samples.schema.field("image_embeds").type.list_size
-            self._warm_up.before(batch, bucket.shape, lambda: self._blank(bucket, width))
+            if self._choice.decodes(bucket):
+                self._warm_up.before(batch, bucket.shape, lambda: self._blank(bucket, width))
             batch = self._guard.run(
                 batch, lambda rows: self.decode(rows, bucket), lambda: self.probe(bucket.task, width)
             )

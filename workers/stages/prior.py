@@ -18,7 +18,8 @@ from workers.embeddings.lookup import filled, given_rows, to_embed
 from workers.embeddings.origin import fingerprints
 from workers.fault_tolerance.guard import PROBE_BUCKET, Guard
 from workers.fault_tolerance.isolation import call_or_isolate
-from workers.kandinsky.batch_shape import rows_per_call
+from workers.kandinsky.batch_shape import FullCalls
+from workers.kandinsky.graph_choice import NOTHING, GraphChoice
 from workers.kandinsky.noise import prior_generator
 from workers.kandinsky.warm_up import WarmUp, shortest
 
@@ -32,33 +33,36 @@ class Prior:
     """One actor of the prior pool; holds the prior's repository on its device.
 
     Args:
-        config: `checkpoint`, `batch_size`, `graph` and `attention` are read here.
+        config: `checkpoint`, `call_limit`, `graph_compiler` and `attention` are read here.
         kind: what the actor runs on, as the driver chose it.
         attempts: the run's attempts actor (workers/fault_tolerance/attempts.py), if it has one.
+        graphs: what is compiled.
 
     Attributes:
         weights: the prior's repository -> its fingerprint (workers/embeddings/origin.py).
     """
 
-    def __init__(self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None) -> None:
+    def __init__(
+        self, config: RunConfig, kind: device.DeviceKind, attempts: Any = None, graphs: GraphChoice = NOTHING
+    ) -> None:
         self._guard = Guard("prior", "failed_to_embed", config.device_timeout, attempts)
         with self._guard.starting() as facts:
             device.take(kind, "prior", device.DeviceOptions.of(config, "prior"))
             from workers.kandinsky import attention, graph, pipelines
 
             self._kandinsky = pipelines
-            graphs = graph.Graphs() if config.graph else None
-            self._warm_up = WarmUp(self._guard, graphs)
-            self._batch_size = config.batch_size
+            compiled = graph.Graphs.of(graphs, config, kind) if graphs.prior else None
+            self._warm_up = WarmUp(self._guard, compiled)
+            self._limit = config.call_limit
             # What an image is scored by, in the decoder's actor.
             self._keeps_conditions = "clip_similarity" in config.score_names
             self._dtype = np.dtype(device.number_type(kind))
             folder = local_folder(config.checkpoint, pipelines.parameter_shapes, [PRIOR])
             self.weights = facts["weights"] = fingerprints(folder, [PRIOR])
             self._condition_size = condition_size(str(folder))
-            self._attention = attention.AttentionSwitch(config.attention, kind, config.graph)
-            rows = rows_per_call(config, kind)
-            self._model = pipelines.PriorModel(folder, device.dtype(kind), rows, graphs, self._attention)
+            self._attention = attention.AttentionSwitch(config.attention, kind, graphs.prior)
+            calls = FullCalls.of(config, kind, graphs)
+            self._model = pipelines.PriorModel(folder, device.dtype(kind), calls, compiled, self._attention)
             facts["switches"] = self._attention.record
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -66,7 +70,8 @@ class Prior:
         batch = Batch.from_block(block)
         bucket = batch.bucket
         if bucket is not None and to_embed(batch):
-            shape = (bucket.has_negative, bucket.prior_guidance_scale > 1)
+            rows = self._limit.of(bucket.height, bucket.width)
+            shape = (rows, bucket.has_negative, bucket.prior_guidance_scale > 1)
             self._warm_up.before(batch, shape, lambda: self._blank(bucket))
             batch = self._guard.run(batch, lambda rows: self.embed(rows, bucket), self.probe)
             self._warm_up.report()
@@ -129,7 +134,10 @@ class Prior:
             if bucket.has_negative
         ]
         embeds = self._model.interpolate(
-            [self._conditions(row) for row in rows], negatives or None, bucket, self._batch_size
+            [self._conditions(row) for row in rows],
+            negatives or None,
+            bucket,
+            self._limit.of(bucket.height, bucket.width),
         )
         return list(zip(*embeds, [self._cuts_a_text(row) for row in rows], strict=True))
 

@@ -1,7 +1,7 @@
 """Seal a shard anew: with failed rows replaced by what came of trying them again, or with more columns.
 
     OUTPUT/_run/retry/_run/parts/NNNNN/BBBBB.arrow   rows that were tried again, batch by batch
-    OUTPUT/_run/reseal/NNNNN/                        the shard's new files, stats last
+    OUTPUT/_run/reseal/NNNNN/                        the shard's new files, laid out as an output, stats last
 
 A reader never sees half of it: the new files are complete aside before the old stats file goes, which makes the
 shard count as not sealed, and the new stats file comes last. Killed before the first of these moments, the old
@@ -10,7 +10,6 @@ shard stands; killed after it, the next start finishes (`finish_reseals`).
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 import tempfile
@@ -24,9 +23,14 @@ import pyarrow.parquet as pq
 from manifests import commit, storage
 from manifests.commit import ShardStats
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from manifests.errors import SUCCESS, StorageError
+from manifests.records import RECORD_FIELDS
 from workers.embeddings.storing import store_new
 from workers.stages.shards import build_shard, read_part
+
+#: Columns of `sealed_rows` that are not the index's.
+CONTENTS = ("encoded", "latents", kept_clip.COLUMN)
 
 RETRY_FOLDER = "_run/retry"
 RESEAL_FOLDER = "_run/reseal"
@@ -48,7 +52,8 @@ def reseal(shard: int, batches: Sequence[int], output_url: str, config: RunConfi
     """
     retry_url = storage.join(output_url, RETRY_FOLDER)
     parts = (read_part(shard, batch, retry_url) for batch in batches)
-    again = pa.concat_tables(store_new(parts, config.embeddings_url))
+    # A batch of which no row came to the decoder has no column for what it makes.
+    again = pa.concat_tables(store_new(parts, config.embeddings_url), promote_options="default")
     return reseal_rows(shard, _merged(shard, again, output_url, config), output_url, config)
 
 
@@ -64,8 +69,7 @@ def reseal_rows(shard: int, pieces: Iterator[pa.Table], output_url: str, config:
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
     with tempfile.TemporaryDirectory(prefix="reseal-") as folder:
         stats = build_shard(shard, pieces, folder, config)
-        files = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
-        storage.put_together(files, aside)
+        commit.put_files(stats, folder, aside)
     commit.write_stats(aside, stats)
     _put_in_place(output_url, shard, stats)
     return stats
@@ -93,8 +97,7 @@ def _put_in_place(output_url: str, shard: int, stats: ShardStats) -> None:
     aside = storage.join(output_url, RESEAL_FOLDER, commit.shard_name(shard))
     # Lasting: were it back after a loss of power, it would stand beside files that are not its own.
     storage.remove(storage.join(output_url, commit.stats_name(shard)), lasting=True)
-    files = [storage.join(aside, file.name) for file in filter(None, (stats.tar, stats.parquet))]
-    storage.copy_together(files, output_url)
+    commit.copy_files(stats, aside, output_url)
     commit.write_stats(output_url, stats)
     # First, because a stats file aside says that all the others lie there, and a removal may end in the middle.
     storage.remove(storage.join(aside, commit.stats_name(shard)), lasting=True)
@@ -105,10 +108,10 @@ def _put_in_place(output_url: str, shard: int, stats: ShardStats) -> None:
 def _merged(shard: int, again: pa.Table, output_url: str, config: RunConfig) -> Iterator[pa.Table]:
     """The shard's rows in their order, with images, a few at a time; rows tried again take the place of failed ones."""
     places = {key: row for row, key in enumerate(again.column("key").to_pylist())}
-    for column in ("encoded", "latents") if config.dump_latents else ("encoded",):
-        if column not in again.column_names:  # none of the rows tried again came as far
-            again = again.append_column(column, pa.nulls(again.num_rows, pa.large_binary()))
     for rows in sealed_rows(shard, output_url, config):
+        for column in CONTENTS:  # none of the rows tried again came as far
+            if column in rows.column_names and column not in again.column_names:
+                again = again.append_column(column, pa.nulls(again.num_rows, rows.schema.field(column).type))
         keys, status = rows.column("key").to_pylist(), rows.column("status").to_pylist()
         # The types and descriptions that the index was begun with, which Parquet adds to.
         old = pa.table([_column(rows, field) for field in again.schema], schema=again.schema)
@@ -126,8 +129,11 @@ def _column(rows: pa.Table, field: pa.Field) -> pa.Array:
     return rows.column(field.name).cast(field.type)
 
 
-def sealed_rows(shard: int, output_url: str, config: RunConfig) -> Iterator[pa.Table]:
-    """The rows of a sealed shard in their order, a few at a time: the index's columns, `encoded`, `latents` if any.
+def sealed_rows(shard: int, output_url: str, config: RunConfig, clip: bool = True) -> Iterator[pa.Table]:
+    """The rows of a sealed shard in their order, a few at a time: the index's columns, and CONTENTS as far as it has.
+
+    Args:
+        clip: also the embeddings that are kept.
 
     Raises:
         StorageError: the shard cannot be read.
@@ -135,21 +141,35 @@ def sealed_rows(shard: int, output_url: str, config: RunConfig) -> Iterator[pa.T
     stats = commit.read_stats(output_url, shard)
     files = _files(None if stats.tar is None else storage.join(output_url, stats.tar.name), config)
     columns = ("encoded", "latents") if config.dump_latents else ("encoded",)
+    embeds = kept_clip.Kept(output_url, shard) if clip and stats.clip else None
     try:
         with storage.open_arrow(storage.join(output_url, stats.parquet.name)) as source:
             for batch in pq.ParquetFile(source).iter_batches(_ROWS):
-                rows = pa.Table.from_batches([batch])
+                rows = _as_written(pa.Table.from_batches([batch]))
                 status = rows.column("status").to_pylist()
                 kept = [next(files) if value == SUCCESS else (None,) * len(columns) for value in status]
                 for column, contents in zip(columns, zip(*kept, strict=True), strict=True):
                     rows = rows.append_column(column, pa.array(contents, pa.large_binary()))
-                yield rows
+                yield (
+                    rows if embeds is None else rows.append_column(kept_clip.COLUMN, embeds.of(rows["key"].to_pylist()))
+                )
     except (OSError, tarfile.TarError, pa.ArrowException, StopIteration, RuntimeError) as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
             f"shard {shard} cannot be read ({error!r}); let `python jobs/verify.py` say what is wrong with it"
         ) from error
+
+
+def _as_written(rows: pa.Table) -> pa.Table:
+    """The record's columns in the types that they were written in: Parquet gives lists whose items have another name,
+    and an index that is written from those is not the one that a repair makes.
+    """
+    for field in RECORD_FIELDS:
+        place = rows.schema.get_field_index(field.name)
+        if place >= 0 and pa.types.is_nested(field.type):
+            rows = rows.set_column(place, field, rows.column(place).cast(field.type))
+    return rows
 
 
 def _files(tar_url: str | None, config: RunConfig) -> Iterator[tuple[bytes, ...]]:

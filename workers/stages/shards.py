@@ -7,11 +7,9 @@ bytes: members have no times or owners, rows keep the planned order, and the sta
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,8 +21,9 @@ import pyarrow.parquet as pq
 
 from manifests import commit, storage
 from manifests.batch import Batch
-from manifests.commit import TOLD_FAILURES, TOLD_LETTERS, FailureKind, FileStats, Receipt, RowFailure, ShardStats
+from manifests.commit import TOLD_FAILURES, TOLD_LETTERS, FailureKind, Receipt, RowFailure, ShardStats, describe_file
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from manifests.errors import SUCCESS, RowError, StorageError
 from manifests.records import RECORD_FIELDS, RECORD_NAMES, WORKING_NAMES
 from workers.embeddings.storing import NEW_COLUMNS, newly_embedded, store_new
@@ -39,8 +38,8 @@ _ROW_GROUP_BYTES = 32 * 2**20
 def write_part(batch: Batch, output_url: str) -> Receipt:
     """Stage a finished batch as one Arrow IPC file: RECORD_FIELDS, the manifest's other columns, `encoded`.
 
-    `latents` come last, where the batch has them. A sample that claims success without an image becomes
-    `failed_to_encode`, so that a stage's mistake shows in the index and not as a hole in the tar.
+    `latents` and `clip_embeds` come last, where the batch has them. A sample that claims success without an image
+    becomes `failed_to_encode`, so that a stage's mistake shows in the index and not as a hole in the tar.
 
     Raises:
         StorageError: the output cannot be written.
@@ -95,6 +94,8 @@ def part_table(samples: pa.Table) -> pa.Table:
     fields.append(pa.field("encoded", pa.large_binary()))
     if "latents" in samples.column_names:
         fields.append(pa.field("latents", pa.large_binary()))
+    if kept_clip.COLUMN in samples.column_names:
+        fields.append(samples.schema.field(kept_clip.COLUMN))
     if set(NEW_COLUMNS) <= set(samples.column_names):
         fields += [samples.schema.field(name) for name in NEW_COLUMNS]
     columns = [samples.column(field.name).cast(field.type) for field in fields]
@@ -131,19 +132,18 @@ def seal(shard: int, batches: int, output_url: str, config: RunConfig) -> ShardS
 
 
 def _write_shard(shard: int, batches: int, output_url: str, config: RunConfig) -> None:
-    with tempfile.TemporaryDirectory(prefix="seal-") as folder:
+    with storage.temporary_folder("seal-") as folder:
         parts = (read_part(shard, batch, output_url) for batch in range(batches))
         stats = build_shard(shard, store_new(parts, config.embeddings_url), folder, config)
-        files = [os.path.join(folder, file.name) for file in filter(None, (stats.tar, stats.parquet))]
-        storage.put_together(files, output_url)
+        commit.put_files(stats, folder, output_url)
     commit.write_stats(output_url, stats)
 
 
 def build_shard(shard: int, parts: Iterator[pa.Table], folder: str, config: RunConfig) -> ShardStats:
-    """Build a shard's tar and index in a local folder.
+    """Build a shard's tar and index, and with `keep_clip` the files of its embeddings, in a local folder.
 
     Args:
-        parts: its rows in their order, each with its image in `encoded`.
+        parts: its rows in their order, each with its image in `encoded`, `latents` and `clip_embeds` where it has them.
 
     Raises:
         StorageError: the parts do not fit together, or the folder has no room.
@@ -151,7 +151,9 @@ def build_shard(shard: int, parts: Iterator[pa.Table], folder: str, config: RunC
     tar = os.path.join(folder, commit.tar_name(shard))
     index = os.path.join(folder, commit.index_name(shard))
     try:
-        totals = _build(parts, tar, index, config.image_format)
+        clip = kept_clip.ClipFiles(shard, folder, config.image_format) if config.keep_clip else None
+        totals = _build(parts, tar, index, config.image_format, clip)
+        kept = None if clip is None else clip.close()
     except OSError as error:
         raise StorageError(
             f"shard {shard} cannot be built in {folder}: {error}; free some space there, or set TMPDIR on the "
@@ -166,8 +168,9 @@ def build_shard(shard: int, parts: Iterator[pa.Table], folder: str, config: RunC
         failed=failed,
         failed_by_status=dict(sorted(totals.failed.items())),
         bytes=totals.image_bytes,
-        tar=_describe(tar) if failed < totals.count else None,
-        parquet=_describe(index),
+        tar=describe_file(tar, commit.tar_name(shard)) if failed < totals.count else None,
+        parquet=describe_file(index, commit.index_name(shard)),
+        clip=kept,
     )
 
 
@@ -220,15 +223,21 @@ class _Totals:
     tasks: set[str] = field(default_factory=set)
 
 
-def _build(parts: Iterator[pa.Table], tar_file: str, index_file: str, image_format: str) -> _Totals:
-    """Stream parts into a local tar and a local Parquet file."""
+def _build(
+    parts: Iterator[pa.Table], tar_file: str, index_file: str, image_format: str, clip: kept_clip.ClipFiles | None
+) -> _Totals:
+    """Stream parts into a local tar, a local Parquet file, and what is kept of embeddings."""
     totals = _Totals()
     with tarfile.open(tar_file, "w", format=tarfile.USTAR_FORMAT) as tar, ExitStack() as stack:
         index: _Index | None = None
         for part in parts:
             # Copied, because a slice would keep the part's images in memory for as long as the records wait.
+            embeds = part.column(kept_clip.COLUMN) if kept_clip.COLUMN in part.column_names else None
             files = [name for name in ("encoded", "latents") if name in part.column_names]
-            records = part.drop_columns(files).take(pa.array(range(part.num_rows), pa.int64()))
+            records = part.drop_columns([*files, *([] if embeds is None else [kept_clip.COLUMN])])
+            records = records.take(pa.array(range(part.num_rows), pa.int64()))
+            if clip is not None:
+                clip.add(records, embeds)
             if index is None:
                 index = stack.enter_context(_Index(index_file, records.schema))
             index.add(records)
@@ -294,11 +303,3 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
-
-
-def _describe(file: str) -> FileStats:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return FileStats(name=os.path.basename(file), bytes=os.path.getsize(file), sha256=digest.hexdigest())

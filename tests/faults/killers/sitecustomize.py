@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 EXITS, HANGS, EATS, RAISES = "quits at once", "never ends", "is hungry", "complains"
-STARVES = "leaves no room"
+STARVES, STARVES_IN_COMPANY = "leaves no room", "wants a call of its own"
 CODEC = b"crashes the codec"
+#: Where the image is held against its prompt.
+SCORED = "cannot be judged"
 
 
 def _strike(prompts: Any) -> None:
@@ -30,15 +32,17 @@ def _strike(prompts: Any) -> None:
         if EATS in prompt:
             _eat()
         if STARVES in prompt:
-            _starve(Path(os.environ["KILLERS_EATER"]))
+            _starve(Path(os.environ["KILLERS_EATER"]), "x")
+        if STARVES_IN_COMPANY in prompt and len(prompts) > 1:
+            _starve(Path(os.environ["KILLERS_EATER"]), "w")
         if RAISES in prompt:
             raise ValueError("this prompt is not to my taste")
 
 
-def _starve(eater: Path) -> None:
-    """The first time, wait for the end of a process that takes all of its node's memory; the file names it."""
+def _starve(eater: Path, mode: str) -> None:
+    """Wait for the end of a process that takes all of its node's memory; the file names it. With "x" only once."""
     with contextlib.suppress(FileExistsError):
-        with open(eater, "x") as file:
+        with open(eater, mode) as file:
             file.write(str(os.getpid()))
         time.sleep(3600)
 
@@ -67,7 +71,15 @@ def _change_kandinsky(module: Any) -> None:
         _strike(inputs.prompts)
         return decode(self, inputs, bucket)
 
+    texts = module.ClipModel.texts
+
+    def deadly_texts(self: Any, prompts: Any) -> Any:
+        if any(SCORED in prompt for prompt in prompts):
+            os._exit(3)
+        return texts(self, prompts)
+
     module.PriorModel.embed, module.DecoderModel.decode = deadly_embed, deadly_decode
+    module.ClipModel.texts = deadly_texts
 
 
 def _change_inputs(module: Any) -> None:

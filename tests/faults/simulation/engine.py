@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +31,7 @@ from jobs.schedule import running
 from manifests.batch import Batch
 from manifests.commit import Receipt
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from manifests.errors import RowError
 from manifests.planning.plan import window_batches
 from workers.device.device import DeviceChoice
@@ -57,7 +58,11 @@ def drawn(batch: Batch, fails: Sequence[str] = (), plain: bool = False) -> Batch
         drawn_size = (1, 1, 3) if plain else size
         pixels[row] = np.broadcast_to(rng.integers(0, 256, drawn_size, dtype=np.uint8), size).tobytes()
     batch = batch.drop(["condition_inputs", "image_pixels", "mask_pixels"])
-    return batch.add("pixels", pa.large_binary(), pixels)
+    batch = batch.add("pixels", pa.large_binary(), pixels)
+    # As CLIP's would be: decided by the image alone.
+    vectors = {row: kept_clip.unit(np.frombuffer(data[:6], np.uint8) + 1.0) for row, data in pixels.items()}
+    column = kept_clip.column_of(vectors, batch.samples.num_rows)
+    return batch if column is None else replace(batch, samples=batch.samples.append_column(kept_clip.COLUMN, column))
 
 
 @dataclass
@@ -135,13 +140,13 @@ def in_place_of_ray(engine: Engine) -> Iterator[None]:
         "engine_log": lambda: nullcontext(SimpleNamespace(text="")),
         "choose_device": lambda config, npus: DeviceChoice("cpu", "simulated"),
         "arrange": lambda *given: schedule,
-        "start_attempts": lambda: None,
+        "start_attempts": nullcontext,
         "run_pipeline": engine.run_pipeline,
     }
     at_end = {
         "devices": lambda setup: (),
         "compilations": lambda setup: (),
-        "losses": lambda setup: ({}, 0),
+        "losses": lambda setup: ({}, 0, ()),
         "timeline": lambda attempts: None,
         "_versions": dict,
     }

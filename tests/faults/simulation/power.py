@@ -9,6 +9,7 @@ Of every state that a disk may be found in (`disk.py`):
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -20,6 +21,7 @@ from typing import Any
 
 from manifests.commit import ShardStats
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from tests.faults.simulation.disk import FOLDER, Disk, Record, Tree, tree_of
 from tests.faults.simulation.engine import Engine, generate
 from tests.faults.simulation.recorder import recording
@@ -72,7 +74,7 @@ class Story:
         wrong = []
         for path in filter(_STATS.match, state):
             stats = ShardStats.model_validate_json(self._read(state[path]))
-            for file in filter(None, (stats.tar, stats.parquet)):
+            for file in stats.files:
                 content = state.get(f"{OUTPUT}/{file.name}")
                 if content is None or hashlib.sha256(self._read(content)).hexdigest() != file.sha256:
                     wrong.append(file.name)
@@ -97,15 +99,17 @@ class Story:
 
 
 def shard_files(root: Path) -> dict[str, bytes]:
-    """Committed files by name."""
-    return {p.name: p.read_bytes() for p in (root / OUTPUT).iterdir() if p.name[0].isdigit()}
+    """Committed files by name, with those of embeddings that are kept."""
+    images = (path for path in (root / OUTPUT).iterdir() if path.name[0].isdigit())
+    kept = (root / OUTPUT / kept_clip.FOLDER).rglob("[im]*_?????.*")
+    return {path.name: path.read_bytes() for path in itertools.chain(images, kept)}
 
 
 def config_for(root: Path, manifest: Path, **settings: Any) -> RunConfig:
     """The job on a manifest, with its output below a root."""
-    sizes = {"batch_size": 2, "shard_size": 4, "height": 64, "width": 64}
+    kept = {"batch_size": 2, "shard_size": 4, "height": 64, "width": 64, "keep_clip": True}
     output = str(root / OUTPUT)
-    return RunConfig(manifest=(str(manifest),), output=output, embeddings="none", report=False, **sizes, **settings)
+    return RunConfig(manifest=(str(manifest),), output=output, embeddings="none", report=False, **kept, **settings)
 
 
 def tell(name: str, folder: Path, start: Callable[[Path], object], go_on: Callable[[Path], object]) -> Story:

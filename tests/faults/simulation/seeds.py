@@ -134,7 +134,7 @@ class World:
         output = self.config.output
         for shard in sealed_shards(output):
             stats = read_stats(output, shard)
-            for file in filter(None, (stats.tar, stats.parquet)):
+            for file in stats.files:
                 data = (Path(output) / file.name).read_bytes()
                 assert hashlib.sha256(data).hexdigest() == file.sha256, f"{file.name} is not what its stats say"
 

@@ -14,7 +14,21 @@ from typing import get_args
 
 import pytest
 
-from jobs import benchmark, cli, embeddings, export, generate, make_manifest, plan, redo, report, score, status, verify
+from jobs import (
+    benchmark,
+    cli,
+    embeddings,
+    evaluate,
+    export,
+    generate,
+    make_manifest,
+    plan,
+    redo,
+    report,
+    score,
+    status,
+    verify,
+)
 from manifests.config import OptionGroup, RunConfig
 from manifests.errors import CheckpointError, IncompleteRunError, KandinskyBatchError, UsageError
 
@@ -50,6 +64,7 @@ HELPS: dict[str, Callable[[], int]] = {
     "report.py": report.main,
     "status.py": status.main,
     "redo.py": redo.main,
+    "evaluate.py": evaluate.main,
     "export.py": export.main,
     "score.py": score.main,
     "make_manifest.py": make_manifest.main,
@@ -203,6 +218,22 @@ def test_a_yes_or_no_setting_is_a_flag_that_can_be_taken_back(tmp_path: Path) ->
     file.write_text("dump_latents = true")
     assert cli.parse_config([*NEEDED, "--config", str(file)], "t").dump_latents is True
     assert cli.parse_config([*NEEDED, "--config", str(file), "--no-dump-latents"], "t").dump_latents is False
+
+
+def test_graphs_are_on_where_the_option_stands_alone(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("graph = true")
+    for words, graph in (
+        ([], "auto"),
+        (["--graph"], "on"),
+        (["--graph", "auto"], "auto"),
+        (["--graph=off"], "off"),
+        (["--no-graph"], "off"),
+        (["--config", str(file)], "on"),
+        (["--config", str(file), "--no-graph"], "off"),
+    ):
+        assert cli.parse_config([*NEEDED, *words], "t").graph == graph
+    assert refused(*NEEDED, "--graph", "maybe").startswith("option --graph: ")
 
 
 def test_manifest_takes_several_values_and_relative_paths_become_absolute(

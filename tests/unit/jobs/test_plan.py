@@ -22,6 +22,7 @@ from jobs.cost.step_times import Stopwatch
 from jobs.engine.pools import Pools, PoolSize
 from jobs.run import run_folder
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 from manifests.config import RunConfig
 from manifests.errors import UsageError
@@ -84,7 +85,7 @@ def measured(output: str, decoder: Sequence[float], height: int = 64) -> None:
         # A batch that is not full says nothing about one that is.
         watch.add(receipt.model_copy(update={"count": 1, "seconds": {"prior": 0.1, "decoder": 0.1}}))
     config = RunConfig(manifest=("m",), output=output)
-    run_folder.write_times(config, watch.record("cpu", 2, POOLS))
+    run_folder.write_times(config, watch.record("cpu", CallLimit(2), POOLS))
 
 
 def test_rows_images_and_shards_are_counted_and_nothing_is_written(tmp_path: Path, run_plan: Script) -> None:
@@ -198,6 +199,20 @@ def test_a_bucket_that_was_not_measured_is_scaled_by_its_work(tmp_path: Path, ru
     assert found["buckets"][0]["cost"]["decoder_seconds"] == pytest.approx(2.0 * 8 * 2)
     assert found["estimate"]["scaled_buckets"] == 1
     assert "~" in run_plan(manifest, tmp_path / "out", "--batch-size", "4")[1]
+
+
+def test_the_calls_of_each_size_are_shown(tmp_path: Path, run_plan: Script) -> None:
+    sides = [512] * 32 + [1024] * 8
+    columns = {"task": ["text2img"] * 40, "prompt": ["x"] * 40, "height": sides, "width": sides}
+    manifest = write(tmp_path / "m.parquet", **columns)
+    options = ("--batch-size", "16", "--batch-pixels", str(4 * 1024 * 1024))
+    found = run_plan.json(manifest, tmp_path / "out", *options)
+    assert (found["batches"], found["padding"], found["batch_pixels"]) == (4, 0.0, 4 * 1024 * 1024)
+    calls = {each["bucket"]["height"]: (each["batches"], each["rows_per_call"]) for each in found["buckets"]}
+    assert calls == {512: (2, 16), 1024: (2, 4)}
+    table = run_plan(manifest, tmp_path / "out", *options)[1]
+    assert "4 batches of up to 16 images and 4,194,304 pixels, 0.00 % padding" in table
+    assert re.search(r"^ +32 +2 +16 +0.0 % +text2img 512x512", table, re.MULTILINE)
 
 
 def test_times_of_an_output_without_any_are_refused(tmp_path: Path, run_plan: Script) -> None:

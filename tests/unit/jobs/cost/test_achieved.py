@@ -7,6 +7,7 @@ import pytest
 from jobs.cost.achieved import Achieved
 from jobs.cost.price import CHIPS, models_of
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.commit import Receipt
 
 BUCKET = Bucket(
@@ -22,6 +23,7 @@ BUCKET = Bucket(
 )
 MODELS = models_of("random", inpaint=False)
 CHIP = "Ascend910B2"
+LIMIT = CallLimit(8, 4 * 64 * 64)
 
 
 def receipt(count: int = 4, embedded: int = 4, successes: int = 4) -> Receipt:
@@ -48,7 +50,7 @@ def image(stage: str) -> float:
 def test_images_by_seconds() -> None:
     done = Achieved(MODELS)
     for _ in range(3):
-        done.add(receipt(), batch_size=4)
+        done.add(receipt(), LIMIT)
     found = done.rates([CHIP, CHIP])
     assert found["decoder"].tflops == pytest.approx(4 * image("decoder") / 2.0, abs=1e-6)
     assert found["decoder"].seconds == 6.0
@@ -58,7 +60,7 @@ def test_images_by_seconds() -> None:
 
 def test_known_embeddings_and_copies_are_no_work() -> None:
     done = Achieved(MODELS)
-    done.add(receipt(count=9, embedded=0, successes=9), batch_size=4)
+    done.add(receipt(count=9, embedded=0, successes=9), LIMIT)
     found = done.rates([None])
     assert set(found) == {"decoder"}
     assert found["decoder"].tflop == pytest.approx(4 * image("decoder"), abs=1e-6)
@@ -73,11 +75,11 @@ def test_a_phase_of_the_prior_counts_as_the_prior() -> None:
 @pytest.mark.parametrize("chips", [["Ascend999"], [None], [CHIP, "Ascend910B3"], []])
 def test_no_peak_is_guessed(chips: list[str | None]) -> None:
     done = Achieved(MODELS)
-    done.add(receipt(), batch_size=4)
+    done.add(receipt(), LIMIT)
     assert done.rates(chips)["decoder"].of_peak is None
 
 
 def test_without_configs_nothing_is_said() -> None:
     done = Achieved(None)
-    done.add(receipt(), batch_size=4)
+    done.add(receipt(), LIMIT)
     assert done.rates([CHIP]) == {}

@@ -11,6 +11,7 @@ import pytest
 from jobs.cost import flops
 from jobs.cost.price import CHIPS, Models, models_of, plan_flops
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
 from manifests.planning.window_summary import BucketTally
 from workers.kandinsky.architecture import FULL, FULL_INPAINT_UNET
 
@@ -68,7 +69,7 @@ def test_img2img_takes_the_steps_of_its_strength_and_encodes_its_image() -> None
 
 def test_a_device_that_compiles_makes_the_padding_too() -> None:
     planned = {bucket(): BucketTally(samples=9, batches=2, made=9)}
-    images, filled = plan_flops(planned, PUBLISHED), plan_flops(planned, PUBLISHED, batch_size=8)
+    images, filled = plan_flops(planned, PUBLISHED), plan_flops(planned, PUBLISHED, CallLimit(16, 8 * 512 * 512))
     one = PUBLISHED.image(bucket())
     assert images == (9 * one.prior, 9 * one.decoder)
     assert filled == (16 * one.prior, 16 * one.decoder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.engine.pools import TASK_KINDS, PoolSize, shrink, size_pools, without_prior
+from jobs.engine.pools import TASK_KINDS, Pools, PoolSize, shrink, size_pools, with_less_memory, without_prior
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, UsageError
 
@@ -150,3 +150,50 @@ def test_without_a_prior_the_decoder_has_all_cards_at_once() -> None:
     nodes = [{"NPU": 8, "CPU": 64}]
     pools = without_prior(size_pools(config(), "ascend", nodes), nodes)
     assert (pools.prior.most, pools.beside_prior, pools.needs["NPU"]) == (0, 8, 8)
+
+
+def relief(pools: Pools) -> list[str]:
+    """All that can be done for memory, step by step."""
+    steps = []
+    while (smaller := with_less_memory(pools)) is not None:
+        assert sum((smaller.prior.most, smaller.beside_prior)) <= sum((pools.prior.most, pools.beside_prior))
+        assert all(size.least <= size.most for size in (smaller.prior, smaller.decoder))
+        pools = smaller
+        steps.append(pools.in_words)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("prior", "decoder", "steps"),
+    [
+        ("auto", "auto", ["1 prior, then 1 decoder actors"]),
+        (
+            "2",
+            "2:3",
+            [
+                "2 prior and 2 decoder actors",
+                "2 prior and 1 decoder actors",
+                "1 prior and 1 decoder actors",
+                "1 prior, then 1 decoder actors",
+            ],
+        ),
+    ],
+)
+def test_for_memory_the_decoder_gives_first_then_the_prior_and_then_they_take_turns(
+    prior: str, decoder: str, steps: list[str]
+) -> None:
+    assert relief(size_pools(config(prior, decoder), "cpu", [{"CPU": 8}])) == steps
+
+
+def test_pools_in_turn_and_pools_alone_give_actors_only() -> None:
+    in_turn = size_pools(config("2", "3"), "ascend", [{"NPU": 8, "CPU": 64}], in_turn=True)
+    assert relief(in_turn) == ["1 prior, then 2 decoder actors", "1 prior, then 1 decoder actors"]
+    alone = RunConfig.model_validate({"manifest": ("m",), "output": "o", "stage": "prior"})
+    assert relief(size_pools(alone, "ascend", [{"NPU": 2, "CPU": 8}])) == ["1 prior actors"]
+
+
+def test_shared_cards_keep_a_decoder_beside_each_prior() -> None:
+    pools = with_less_memory(size_pools(shared("2", "2"), "ascend", [{"NPU": 2, "CPU": 8}]))
+    assert pools is not None
+    assert (pools.prior, pools.decoder, pools.shared) == (PoolSize(1, 1), PoolSize(1, 1), True)
+    assert relief(pools) == ["1 prior, then 1 decoder actors"]

@@ -15,7 +15,7 @@ from jobs.leases.fence import LeaseLostError
 from jobs.leases.files import Holder, Place, holder_of, places
 from jobs.leases.lease import Lease
 from manifests import storage
-from manifests.errors import UsageError
+from manifests.errors import StorageError, UsageError
 
 WHOLE = (0, 1)
 
@@ -229,16 +229,49 @@ def test_a_process_asks_again_when_either_clock_says_that_it_slept(
     asked: list[str] = []
     look: Callable[[str], list[Place]] = fence.places
     monkeypatch.setattr(fence, "places", lambda output: asked.append(output) or look(output))
-    mine = fence.Fence(str(tmp_path), Place(1, WHOLE))
-    for _ in range(10):
+    with Lease(str(tmp_path), WHOLE, print) as held:
+        asked.clear()
+        mine = held.fence
+        for _ in range(10):
+            mine.check()
+        assert len(asked) == 1, "one look for many writes"
+        now[clock] += 6
         mine.check()
-    assert len(asked) == 1, "one look for many writes"
-    now[clock] += 6
-    mine.check()
-    assert len(asked) == 2
-    now["time"] -= 3600
-    mine.check()
-    assert len(asked) == 3, "a clock that was put back says nothing"
+        assert len(asked) == 2
+        now["time"] -= 3600
+        mine.check()
+        assert len(asked) == 3, "a clock that was put back says nothing"
+
+
+@pytest.mark.parametrize("other", ["empty", "of another run", "nowhere"])
+def test_an_output_whose_link_is_pointed_elsewhere_is_told_at_once_and_nothing_is_changed_there(
+    tmp_path: Path, other: str
+) -> None:
+    here, there, link = tmp_path / "here", tmp_path / "there", tmp_path / "link"
+    here.mkdir()
+    link.symlink_to(here)
+    if other != "nowhere":
+        there.mkdir()
+    if other == "of another run":
+        with Lease(str(there), WHOLE, print):
+            storage.write_atomic(str(there / "00000.tar"), b"theirs")
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    with Lease(str(link), WHOLE, print) as mine, storage.fenced(mine.fence.check):
+        storage.write_atomic(str(link / "00000.tar"), b"ours")
+        link.unlink()
+        link.symlink_to(there)
+        for change in (
+            lambda: storage.write_atomic(str(link / "00000.tar"), b"ours"),
+            lambda: storage.remove(str(link / "00000.tar")),
+        ):
+            with pytest.raises(StorageError) as refused:
+                change()
+            if other != "nowhere":
+                assert "is not the folder any more that this job has begun to write to" in str(refused.value)
+        with pytest.raises(LeaseLostError, match="what was made lies where it was"):
+            check_until_told(mine)
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    assert (here / "00000.tar").read_bytes() == b"ours"
 
 
 def test_any_storage_holds_leases_alike() -> None:

@@ -11,6 +11,12 @@ from jobs.monitoring.status_file import StatusFile
 from manifests.commit import RowFailure
 
 
+def pool(name: str, **other: Any) -> PoolFacts:
+    """One that has nothing to do yet, or with other values."""
+    nothing = {"up": 0, "loading": 0, "compiling": 0, "waiting": 0, "in_calls": None, "finished": False}
+    return PoolFacts(name=name, **{**nothing, **other})
+
+
 def facts(**other: Any) -> RunFacts:
     """All that there may be, or with other values."""
     given: dict[str, Any] = {
@@ -26,8 +32,8 @@ def facts(**other: Any) -> RunFacts:
         "overall_rate": 2.21,
         "left": TimeLeft(likely=12_000, low=11_000, high=14_000),
         "pools": (
-            PoolFacts(name="prior", size=1, up=0, loading=0, compiling=0, waiting=0, in_calls=None, finished=True),
-            PoolFacts(name="decoder", size=8, up=7, loading=1, compiling=0, waiting=14, in_calls=0.973, finished=False),
+            pool("prior", size=1, tflops=0.0337, finished=True),
+            pool("decoder", size=8, up=7, loading=1, waiting=14, in_calls=0.973, tflops=81.25),
         ),
         "sealed": 6,
         "shards": 14,

@@ -37,6 +37,7 @@ def test_everything_is_there_where_there_is_room(width: int) -> None:
         "6,223 12,853 6",
         "2.31 images/s now, 2.21 images/s overall",
         "3h 20m (3h 03m to 3h 53m)",
+        "TFLOP/s prior 0.034, decoder 81 (a device in calls)",
         "6 of 14 sealed",
         "lost 3 workers (2 out of memory, 1 hung)",
         "all done",

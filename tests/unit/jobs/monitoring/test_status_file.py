@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 from pathlib import Path
 
 import pytest
 
+from jobs.leases.files import Place
 from jobs.monitoring import status_file
 from jobs.monitoring.status_file import Status, StatusFile, read_statuses
 from manifests import storage
@@ -82,6 +84,20 @@ def test_each_share_has_a_file_and_only_the_newest_cut_of_the_plan_counts(output
     names = storage.list_names(storage.join(output, "_run"))
     assert sorted(names) == ["status-00000-of-00003.json", "status-00001-of-00003.json", "status.json"]
     assert [status.share for status in read_statuses(output)] == [(0, 3), (1, 3)]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_newest_cut_is_told_by_leases_and_not_by_clocks(output: str, hours: int) -> None:
+    times = {WHOLE: datetime.timedelta(), (0, 3): datetime.timedelta(hours=hours)}
+    for epoch, share in enumerate(times, 1):
+        storage.write_atomic(Place(epoch, share).url(output), b"")
+        with begun_status(output, share, print):
+            pass
+        (mine,) = (status for status in read_statuses(output) if status.share == share)
+        changed = mine.model_copy(update={"updated": mine.updated + times[share]})
+        url = storage.join(output, "_run", "status.json" if share == WHOLE else "status-00000-of-00003.json")
+        storage.write_atomic(url, changed.model_dump_json().encode())
+    assert [status.share for status in read_statuses(output)] == [(0, 3)]
 
 
 def test_storage_that_refuses_is_told_once_and_ends_nothing(tmp_path: Path) -> None:

@@ -126,3 +126,11 @@ def test_a_shard_counts_as_sealed_once(tracker: Tracker) -> None:
 def test_lost_workers_and_batches_made_again_are_counted(tracker: Tracker) -> None:
     tracker.engine(EngineState((), {"out of memory": 2}, 1))
     assert (tracker.facts().lost, tracker.facts().batches_again) == ({"out of memory": 2}, 1)
+
+
+def test_what_devices_achieve_is_kept_until_it_is_said_again(tracker: Tracker) -> None:
+    tracker.engine(engine(pool("prior"), pool()))
+    assert [one.tflops for one in tracker.facts().pools] == [None, None]
+    tracker.achieved({"decoder": 80.0})
+    tracker.achieved({"decoder": 81.5, "prior": 40.0})
+    assert [one.tflops for one in tracker.facts().pools] == [40.0, 81.5]

@@ -71,8 +71,3 @@ def report(**other: Any) -> dict[str, Any]:
 def test_only_what_really_differs_is_named(changes: dict[str, Any], rows: tuple[int, int], why: str) -> None:
     (found,) = reasons(report(**changes), CONFIG, "cpu", rows)
     assert why in found
-
-
-def test_calls_that_are_filled_up_are_no_reason() -> None:
-    graph = CONFIG.model_copy(update={"graph": True})
-    assert "another batch" not in reasons(report(), graph, "cpu", (4, 1))[0]

@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Prior, Dec
 def again(run: tuple[RunConfig, Prior, Decoder], monkeypatch: pytest.MonkeyPatch) -> Again:
     """Makes a key's image again, with the models that the run has loaded."""
     _, prior, decoder = run
-    monkeypatch.setattr(making, "Prior", lambda *_: prior)
+    monkeypatch.setattr(making, "Prior", lambda *_, **__: prior)
     monkeypatch.setattr(making, "Decoder", lambda *_, **__: decoder)
 
     def make_again(recorded: Recorded, *words: str, rows: int = 1) -> Made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,8 @@ from manifests.config import RunConfig
 from manifests.errors import StorageError, UsageError
 from manifests.planning.layout import key_of, shards_of
 from manifests.planning.plan import batches_of, plan
+from workers.device.device import DeviceKind
+from workers.kandinsky.graph_choice import NOTHING
 
 
 def test_every_row_of_an_output_is_found_by_its_key(config: RunConfig) -> None:
@@ -59,6 +62,31 @@ def test_how_many_images_the_run_made_together_follows_from_the_index(config: Ru
             assert find(config.output, key).together() == len(made), key
         seen.add(len(made))
     assert seen == {0, 1, 2}
+
+
+def test_calls_that_the_pixels_bound_have_fewer_rows(config: RunConfig) -> None:
+    recorded = find(config.output, "000000000")
+    assert recorded.together() == 2
+    object.__setattr__(recorded, "config", config.model_copy(update={"batch_pixels": 64 * 64}))
+    assert recorded.together() == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "graph", "rows"), [("cpu", "off", None), ("cpu", "on", 2), ("cpu", "auto", 2), ("ascend", "off", 2)]
+)
+def test_calls_are_known_to_have_been_filled_up_where_they_were_compiled(
+    config: RunConfig, device: DeviceKind, graph: str, rows: int | None
+) -> None:
+    recorded = find(config.output, "000000000")
+    object.__setattr__(recorded, "config", config.model_copy(update={"graph": graph}))
+    choice = {"prior": False, "decoder": ["text2img 64x64 guided"], "movq": False}
+    (Path(config.output) / "_run" / "graphs-cpu.json").write_text(json.dumps({"choice": choice, "reason": "-"}))
+    assert recorded.full_call(device) == rows
+
+
+def test_an_output_of_a_run_that_has_chosen_nothing_was_made_without_graphs(config: RunConfig) -> None:
+    assert config.graph == "auto"
+    assert find(config.output, "000000000").graphs("cpu") == NOTHING
 
 
 def test_copies_of_a_deduped_run_are_not_taken_for_images_of_one_call(config: RunConfig) -> None:

@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from jobs.output.scores import Tally
 from jobs.output.summary import Summary, summarize
-from jobs.reporting.charts import STRIPS, file_sizes, timeline_lines
+from jobs.reporting.charts import STRIPS, file_sizes, score_charts, timeline_lines
 from jobs.reporting.report import make_report
 from manifests.commit import ShardStats
 from workers.fault_tolerance.timeline import Lane, Timeline
@@ -100,3 +102,21 @@ def test_the_page_has_the_histogram_with_its_words(output: Path) -> None:
     page = Path(make_report(str(output))).read_text()
     assert 'role="img" aria-label="sizes of 24 tars: half of them have' in page
     assert page.count("<rect ") == 8
+
+
+def test_scores_of_all_tasks_are_drawn_over_the_same_values() -> None:
+    tally = Tally("clip_similarity", "", (-1.0, 1.0))
+    for task, values in (("text2img", [0.10, 0.11, 0.30]), ("inpaint", [0.2])):
+        table = pa.table({"key": [str(v) for v in values], "task": [task] * len(values), "clip_similarity": values})
+        tally.add(0, table)
+    inpaint, text2img = score_charts(tally)
+    assert (inpaint["task"], inpaint["words"]) == ("inpaint", "1 image, mean 0.200")
+    assert (text2img["task"], text2img["words"]) == ("text2img", "3 images, mean 0.170")
+    assert (inpaint["low"], inpaint["high"]) == (text2img["low"], text2img["high"])
+    assert float(text2img["low"]) <= 0.1
+    assert float(text2img["high"]) >= 0.3
+    heights = [column["height"] for column in text2img["columns"]]
+    assert sum(height > 0 for height in heights) in (2, 3)
+    assert max(heights) == 100
+    low, high = float(text2img["low"]), float(text2img["high"])
+    assert text2img["mean"] == pytest.approx(len(heights) * (0.17 - low) / (high - low), abs=0.6)

@@ -17,6 +17,7 @@ from jobs.reporting.report import make_report
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.plan import plan
+from tests.unit import finished_run
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -148,3 +149,24 @@ def test_images_over_time_are_a_chart_where_enough_batches_were_measured(output:
     assert '<polyline class="bad" points="0.00,100.00 25.00,100.00 50.00,100.00 100.00,50.00"/>' in page
     times.write_text(json.dumps({**known, "course": [[5, 10, 0], [10, 20, 0]]}))
     assert "Images over time" not in Path(make_report(str(output))).read_text()
+
+
+def test_scores_are_drawn_by_task_with_the_best_and_the_worst_images(tmp_path: Path) -> None:
+    config = finished_run.make_config(tmp_path, scores="clip_similarity,prior_fidelity,image_phash")
+    finished_run.run(config)
+    page = Path(make_report(config.output)).read_text()
+    told = words(page)
+    assert "clip_similarity cosine of image and prompt" in told
+    assert told.count("text2img 10 images, mean 0.4") == 2
+    assert "image_phash" not in re.sub(r"<template>.*?</template>|<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    rows = [row for path in Path(config.output).glob("0*.parquet") for row in pq.read_table(path).to_pylist()]
+    values = sorted(row["clip_similarity"] for row in rows if row["status"] == "success")
+    first, second = (re.findall(r"<b>(0\.\d{3})</b>", part)[:5] for part in page.split(">The ")[1:3])
+    assert first == [f"{value:.3f}" for value in values[::-1][:5]]
+    assert second == [f"{value:.3f}" for value in values[:5]]
+    # Of ten images none is at both ends.
+    assert len(re.findall(r"<b>0\.\d{3}</b>", page)) == 2 * 10
+
+
+def test_without_scores_there_is_no_word_of_them(output: Path) -> None:
+    assert 'id="scores"' not in Path(make_report(str(output))).read_text()

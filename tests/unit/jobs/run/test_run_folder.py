@@ -58,8 +58,26 @@ def test_a_changed_setting_is_refused_by_name_with_both_values(config: RunConfig
 
 def test_graphs_and_operators_do_not_share_an_output(config: RunConfig) -> None:
     begin(config)
-    with pytest.raises(UsageError, match="--graph was False and is True"):
-        begin(config, graph=True)
+    with pytest.raises(UsageError, match="--graph was 'auto' and is 'on'"):
+        begin(config, graph="on")
+
+
+def test_an_output_that_was_begun_with_graphs_goes_on_with_them(config: RunConfig) -> None:
+    assert run_folder.as_begun(config).graph == "auto"
+    begin(config, graph="on")
+    assert run_folder.as_begun(config).graph == "on"
+    for asked, graph in (("off", "off"), ("on", "on"), ("auto", "on")):
+        assert run_folder.as_begun(config.model_copy(update={"graph": asked})).graph == graph
+
+
+def test_an_output_of_a_version_without_auto_goes_on_as_it_was_begun(config: RunConfig) -> None:
+    begin(config)
+    record = Path(config.output) / "_run" / "plan.json"
+    for before, now in ((True, "on"), (False, "off")):
+        written = json.loads(record.read_text())
+        written["settings"]["graph"] = before
+        record.write_text(json.dumps(written))
+        assert run_folder.as_begun(config).graph == now
 
 
 def test_a_changed_manifest_is_refused_with_its_counts(config: RunConfig, tmp_path: Path) -> None:

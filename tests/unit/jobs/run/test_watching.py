@@ -93,15 +93,32 @@ def test_elsewhere_a_job_lives_while_its_status_is_young(left_behind: str) -> No
     held_elsewhere(left_behind)
     assert Watcher(left_behind).look().state == "running"
     rewrite(left_behind, updated=minutes_ago(5))
-    state = Watcher(left_behind).look()
+    clock = Clock()
+    state = Watcher(left_behind, clock, clock.sleep).look()
     assert state.state == "died"
-    assert "no sign of life for 5m 0" in state.words
+    assert "no sign of life for 5m" in state.words
+    assert clock.now - 100 < 60, "nobody waits for long"
+
+
+@pytest.mark.parametrize("behind", [60, -60])
+def test_a_job_whose_clock_is_an_hour_off_lives_at_the_first_look(left_behind: str, behind: int) -> None:
+    held_elsewhere(left_behind)
+    rewrite(left_behind, updated=minutes_ago(behind), beat=7)
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now - 100 > 4:
+            rewrite(left_behind, updated=minutes_ago(behind), beat=8)
+
+    state = Watcher(left_behind, clock, sleep).look()
+    assert (state.state, state.words) == ("running", "running: making images")
 
 
 def test_who_watches_trusts_a_beat_that_moves_more_than_clocks(left_behind: str) -> None:
     held_elsewhere(left_behind)
     clock = Clock()
-    watcher = Watcher(left_behind, clock)
+    watcher = Watcher(left_behind, clock, clock.sleep)
     rewrite(left_behind, updated=minutes_ago(60), beat=7)
     assert watcher.look().state == "died"
     rewrite(left_behind, updated=minutes_ago(60), beat=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,18 @@ def test_a_piece_is_long_enough_for_its_loads_and_soon_decoded(config: RunConfig
     assert pieces.rows <= PIECE_ROWS
     assert seconds * share <= 1801, "half an hour until the first images at most"
     assert 2 * LOADING_S / seconds <= 0.02
+
+
+def test_loading_as_it_was_measured_decides_in_place_of_a_minute(config: RunConfig, planned: Plan) -> None:
+    short = work(0.1, 0.02, 8)
+    assert chosen(config, planned, short).name == "pools"
+    assert chosen(config, planned, replace(short, loading={"prior": 4.0, "decoder": 6.0})).name == "phases"
+    assert phases_seconds(replace(short, loading={"prior": 4.0, "decoder": 6.0}), 8, 3) == pytest.approx(
+        360 + 3 * 6 + 2 * 4
+    )
+    long = work(10, 0.02, 8)
+    slow = replace(long, loading={"prior": 6000.0, "decoder": 6000.0})
+    assert (chosen(config, planned, long).name, chosen(config, planned, slow).name) == ("phases", "pools")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from manifests.config import RunConfig
 from tests.unit import finished_run
 
 
-@pytest.fixture(params=["none", "all"], ids=["no scores", "scores"])
+@pytest.fixture(params=[False, True], ids=["images", "scores and embeddings"])
 def config(tmp_path: Path, request: pytest.FixtureRequest) -> RunConfig:
-    made = finished_run.make_config(tmp_path, scores=request.param)
+    made = finished_run.make_config(tmp_path, scores="all" if request.param else "none", keep_clip=request.param)
     finished_run.run(made)
     return made

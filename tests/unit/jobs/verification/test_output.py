@@ -8,9 +8,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from jobs.run import run_folder
 from jobs.verification.output import verify
-from manifests.commit import staged_parts
+from manifests.commit import describe_file, read_stats, staged_parts, write_stats
 from manifests.config import RunConfig
+from manifests.embeddings import kept_clip
 from manifests.errors import UsageError
 from manifests.planning.plan import batches_of, plan
 from tests.unit import finished_run
@@ -58,6 +60,38 @@ def test_wrong_counts_in_the_stats_are_found(config: RunConfig) -> None:
     assert {("stats", "shard 00000"), ("stats", "00000.tar")} <= found(config)
     path.write_text("{")
     assert ("stats", "shard 00000") in found(config)
+
+
+def test_embeddings_are_held_to_the_stats_and_to_the_images(tmp_path: Path) -> None:
+    config = finished_run.make_config(tmp_path, keep_clip=True)
+    finished_run.run(config)
+    assert verify(config).right
+    vectors, metadata = (Path(config.output, name) for name in kept_clip.names(0))
+    right = vectors.read_bytes(), metadata.read_bytes()
+    vectors.write_bytes(right[0][:-2])
+    assert ("stats", kept_clip.names(0)[0]) in found(config)
+    vectors.unlink()
+    assert found(config) == {("embeddings", kept_clip.names(0)[0]), ("_SUCCESS", "_SUCCESS")}
+    # The other shard's files under this one's name, with a record to match.
+    for path, name in zip((vectors, metadata), kept_clip.names(1), strict=True):
+        path.write_bytes(Path(config.output, name).read_bytes())
+    stats = read_stats(config.output, 0)
+    files = tuple(describe_file(str(Path(config.output, file.name)), file.name) for file in stats.clip or ())
+    write_stats(config.output, stats.model_copy(update={"clip": files}))
+    assert found(config) == {("embeddings", kept_clip.names(0)[0]), ("_SUCCESS", "_SUCCESS")}
+    assert "is not of the image in the index" in words(config)
+    for path, data in zip((vectors, metadata), right, strict=True):
+        path.write_bytes(data)
+    write_stats(config.output, stats)
+    (vectors.parent / "img_emb_00007.npy").write_bytes(b"")
+    assert found(config) == {("embeddings", "_run/clip/img_emb/img_emb_00007.npy")}
+
+
+def test_a_shard_without_the_embeddings_that_the_output_keeps_is_named(tmp_path: Path) -> None:
+    config = finished_run.make_config(tmp_path)
+    finished_run.run(config)
+    run_folder.set_scores(config.model_copy(update={"keep_clip": True}))
+    assert found(config) == {("embeddings", f"shard {shard:05d}") for shard in range(3)} | {("_SUCCESS", "_SUCCESS")}
 
 
 def test_leftovers_and_a_missing_marker_are_found(config: RunConfig) -> None:

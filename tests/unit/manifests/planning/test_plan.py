@@ -109,7 +109,7 @@ def check_batch(batch: Batch, job: RunConfig) -> None:
     if batch.bucket is None:
         assert {sample["status"] for sample in samples} == {"failed_to_validate"}
         return
-    assert len(samples) <= job.batch_size
+    assert len(samples) <= job.call_limit.of(batch.bucket.height, batch.bucket.width)
     for sample in samples:
         assert sample["status"] == SUCCESS
         for name, value in batch.bucket.model_dump().items():
@@ -133,11 +133,26 @@ def check_shard(batches: list[Batch], expected: Any, job: RunConfig) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 50])
+@pytest.mark.parametrize("batch_pixels", [None, 4096, 2 * 512 * 576])
 @pytest.mark.parametrize("shard_size", [1, 7, 1000])
-def test_every_sample_has_one_place_whatever_the_sizes(tmp_path: Path, batch_size: int, shard_size: int) -> None:
+def test_every_sample_has_one_place_whatever_the_sizes(
+    tmp_path: Path, batch_size: int, batch_pixels: int | None, shard_size: int
+) -> None:
     path = write(tmp_path / "m.parquet", mixed(100), row_group_size=30)
-    job = config(path, batch_size=batch_size, shard_size=shard_size)
+    job = config(path, batch_size=batch_size, batch_pixels=batch_pixels, shard_size=shard_size)
     check_invariants(job, plan(job))
+
+
+def test_two_sizes_of_one_manifest_have_full_calls_each(tmp_path: Path) -> None:
+    sides = [512 if n % 3 else 1024 for n in range(96)]
+    columns = {"task": ["text2img"] * 96, "prompt": ["x"] * 96, "height": sides, "width": sides}
+    job = config(write(tmp_path / "m.parquet", columns), batch_size=16, batch_pixels=4 * 1024 * 1024)
+    batches = all_batches(job, plan(job))
+    found = Counter((b.bucket.height if b.bucket else 0, b.samples.num_rows) for b in batches)
+    assert found == {(512, 16): 4, (1024, 4): 8}
+    alone = all_batches(config(tmp_path / "m.parquet", batch_size=16), plan(config(tmp_path / "m.parquet")))
+    keys = list(records(batches))
+    assert keys == list(records(alone)), "the order of images is that of the buckets in any case"
 
 
 def test_windows_files_and_row_groups_change_nothing_but_places(
@@ -321,6 +336,7 @@ class TestFingerprint:
         for setting in (
             {"seed": 1},
             {"batch_size": 5},
+            {"batch_pixels": 512 * 512},
             {"shard_size": 5},
             {"checkpoint": "x"},
             {"image_format": "jpg"},

@@ -132,6 +132,10 @@ def test_a_fault_that_stays_ends_after_its_time_and_says_so(
     ("error", "told"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
+        (
+            PermissionError("The difference between the request time and the current time is too large."),
+            "set the clock of this machine",
+        ),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "raise the quota"),
         (OSError(errno.EROFS, "Read-only file system"), "mounted read-only"),
         (PermissionError(errno.EACCES, "Permission denied"), "check the access rights and the credentials"),

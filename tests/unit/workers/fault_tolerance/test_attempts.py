@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
 from manifests.errors import IncompleteRunError, UsageError
-from workers.fault_tolerance.attempts import Attempts, Broken, Worker
+from workers.fault_tolerance.attempts import START_FAILURES, Attempts, Broken, Worker
+from workers.fault_tolerance.memory import DEATHS, Request
 
 PLACE = ("decoder", 3, 7)
 
@@ -83,13 +85,61 @@ def test_what_a_process_said_before_it_ended_itself_is_the_reason(line: Line) ->
     assert line.books.begin(PLACE, line.next(), can_probe=False).killed == {0: "did not finish within 5 s"}
 
 
+def starve(line: Line) -> None:
+    """Whatever the process is at, Ray ends it for want of memory."""
+    line.words[line.worker.id] = "out of memory"
+
+
 def test_what_the_engine_knows_of_the_end_is_in_the_reason(line: Line) -> None:
     die_whole(line)
-    line.books.begin(PLACE, line.next(), can_probe=False)
-    line.books.trying(PLACE, 0)
-    line.words[line.worker.id] = "out of memory"
+    for _ in range(DEATHS + 1):
+        assert line.books.begin(PLACE, line.next(), can_probe=False).killed == {}
+        line.books.trying(PLACE, 0)
+        starve(line)
+    line.books.relieve(None, None)
     killed = line.books.begin(PLACE, line.next(), can_probe=False).killed
     assert killed == {0: "killed its worker (out of memory)"}
+
+
+@pytest.mark.parametrize("trial", [None, 0, "probe"])
+def test_want_of_memory_is_nobodys_fault_while_the_run_can_do_with_less(
+    line: Line, trial: int | Literal["probe"] | None
+) -> None:
+    for _ in range(10):
+        orders = line.books.begin(PLACE, line.next(), can_probe=True)
+        assert (orders.alone, orders.killed, orders.taken_out) == (False, {}, None)
+        if trial is not None:
+            line.books.trying(PLACE, trial)
+        starve(line)
+    words = "out of memory: the process of shard 3, batch 7 of decoder was ended 2 times"
+    assert line.books.news().shortage == Request(words, by_pools=True)
+    assert line.books.news().broken == []
+    assert line.books.news().lost_by_cause == {"out of memory": 9}
+
+
+def test_calls_are_halved_where_pools_stay_as_they_are(line: Line) -> None:
+    for at_most in (None, None, 4, 4, 2, 2, 1):
+        orders = line.books.begin(PLACE, line.next(), can_probe=True)
+        if line.books.news().shortage:
+            line.books.relieve(None, 8)
+            orders = line.books.begin(PLACE, line.worker, can_probe=True)
+        assert orders.at_most == at_most
+        starve(line)
+
+
+def test_an_actor_that_is_ended_for_memory_while_it_loads_asks_for_relief_and_ends_no_run(line: Line) -> None:
+    for _ in range(2 * START_FAILURES):
+        assert line.books.starting("decoder", line.next()) is None
+        starve(line)
+    assert line.books.news().trouble is None
+    shortage = line.books.news().shortage
+    assert shortage is not None
+    assert "an actor of the decoder pool that loads its model was ended 2 times" in shortage.words
+    line.books.relieve(None, 8)
+    for _ in range(START_FAILURES):
+        line.books.starting("decoder", line.next())
+        starve(line)
+    assert "the decoder pool cannot start" in str(line.books.news().trouble)
 
 
 def test_a_lost_node_is_nobodys_fault(line: Line) -> None:
@@ -309,6 +359,14 @@ def test_what_was_compiled_is_kept_with_stage_and_device(line: Line) -> None:
     assert second["part"] == "movq decode"
 
 
+def test_a_graph_that_is_not_used_is_told(line: Line) -> None:
+    refused = {"part": "unet", "shape": (4, 4, 8, 8), "seconds": 2.0, "why": "it does not compile (RuntimeError: no)"}
+    line.books.compiled("decoder", line.worker, [refused, {**refused, "part": "movq decode", "why": None}])
+    assert line.books.news().fallbacks == [
+        "NPU 0 of npu-0: unet of 4 x 4 x 8 x 8 runs without a graph: it does not compile (RuntimeError: no)"
+    ]
+
+
 def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     books = Attempts(set, lambda worker: "", source=("/ours", "1"))
     same = Worker("1", "actor", "node", "npu-0", "NPU 0 of a", source=("/elsewhere", "1"))
@@ -323,6 +381,15 @@ def test_a_process_with_another_source_makes_nothing_and_ends_the_run() -> None:
     trouble = books.news().trouble
     assert isinstance(trouble, UsageError)
     assert str(trouble) == orders.taken_out
+
+
+def test_loading_counts_all_models_of_an_actor_and_those_of_its_successor_anew(line: Line) -> None:
+    actor = line.next()
+    line.books.ready("decoder", actor, {"loading_seconds": 40.0})
+    line.books.ready("decoder", actor, {"loading_seconds": 25.5})
+    assert [device["loading_seconds"] for device in line.books.devices()] == [65.5]
+    line.books.ready("decoder", replace(line.next(), actor="another"), {"loading_seconds": 30.0})
+    assert [device["loading_seconds"] for device in line.books.devices()] == [30.0]
 
 
 def test_a_switch_that_fell_back_is_told_once_however_often_its_actor_starts(line: Line) -> None:

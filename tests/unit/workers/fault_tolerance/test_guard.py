@@ -22,12 +22,12 @@ from workers.fault_tolerance.guard import GivenUpError, Guard
 
 
 class Died(BaseException):
-    """What a test raises where a process would be gone; nothing catches it."""
+    """What a test raises where a process would be gone, as Python does in one that is told to end."""
 
 
 @pytest.fixture
 def books(monkeypatch: pytest.MonkeyPatch) -> Attempts:
-    """Books that the guard reaches without Ray; every `run` is a new process, and a dead one tells them nothing."""
+    """Books that the guard reaches without Ray; every `run` is a new process."""
     found = Attempts(set, lambda worker: "")
     numbers = itertools.count()
 
@@ -35,8 +35,7 @@ def books(monkeypatch: pytest.MonkeyPatch) -> Attempts:
         return Worker(str(next(numbers)), "", "node", "node/decoder", "the CPU of here", npu=False)
 
     def ask(self: Guard, method: str, *arguments: Any) -> Any:
-        dead = isinstance(sys.exc_info()[1], Died)
-        return None if dead else getattr(found, method)(*arguments)
+        return getattr(found, method)(*arguments)
 
     monkeypatch.setattr(guard_module, "this_worker", this_worker)
     monkeypatch.setattr(Guard, "_ask", ask)
@@ -100,6 +99,25 @@ def test_a_stage_without_a_device_tries_rows_as_they_are(books: Attempts) -> Non
     batch, _ = until_it_lives(batch_of("a", "kill", "b"), deadly(sizes), None)
     assert batch.pending == [0, 2]
     assert sizes == [3, 3, 1, 1, 1, 1]
+
+
+def test_where_memory_is_short_a_batch_is_made_in_calls_of_fewer_samples(books: Attempts) -> None:
+    books._shortage._at_most["decoder"] = 2
+    sizes: list[int] = []
+    before = batch_of("a", "b", "c", "d", "e", "f", "g").fail(
+        {row: RowError("failed_to_embed", "earlier") for row in (2, 3, 4)}
+    )
+    batch, _ = until_it_lives(before, deadly(sizes), lambda: None)
+    assert batch.samples.column("made").to_pylist() == ["a", "b", None, None, None, "f", "g"]
+    assert sizes == [2, 2, 1]
+
+
+def test_rows_alone_fill_no_more_than_such_a_call(books: Attempts) -> None:
+    books._shortage._at_most["decoder"] = 2
+    sizes: list[int] = []
+    batch, _ = until_it_lives(batch_of("a", "kill", "c", "d"), deadly(sizes), lambda: None)
+    assert batch.samples.column("made").to_pylist() == ["a", None, "c", "d"]
+    assert set(sizes) == {2}
 
 
 def test_a_device_that_dies_on_the_probe_leaves_the_batch_without_blame(books: Attempts) -> None:

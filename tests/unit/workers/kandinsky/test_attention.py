@@ -207,17 +207,14 @@ def test_a_device_without_the_operator_falls_back_under_auto_and_refuses_fused(
         decoder_of(kandinsky, folder, ms.float32, attention.AttentionSwitch("fused", "ascend"))
 
 
-def test_on_the_cpu_and_in_graphs_auto_is_plain_without_a_trial(
+def test_on_the_cpu_auto_is_plain_without_a_trial(
     kandinsky: ModuleType, attention: ModuleType, folder: Path, operator: Any
 ) -> None:
     import mindspore as ms
 
     switch = attention.AttentionSwitch("auto", "cpu")
     model = decoder_of(kandinsky, folder, ms.float32, switch)
-    compiled = attention.AttentionSwitch("auto", "ascend", graph=True)
-    compiled.apply(model._pipelines["text2img"].movq, "movq")
     assert not operator.calls
-    assert [(each["chosen"], each["fell_back"]) for each in compiled.record] == [("plain", False)]
     assert [(each["of"], each["chosen"], each["fell_back"]) for each in switch.record] == [
         ("unet", "plain", False),
         ("movq", "plain", False),
@@ -242,3 +239,42 @@ def test_the_trials_cover_heads_up_to_the_operators_largest(attention: ModuleTyp
     assert [attention.padded_size(size) for size in (8, 64, 65, 128, 129, 512)] == [64, 64, 80, 128, 256, 512]
     with pytest.raises(ValueError, match="heads of 513"):
         attention.padded_size(513)
+
+
+def test_in_compiled_graphs_the_operator_is_tried_as_one_and_the_models_compute_the_same(
+    kandinsky: ModuleType, attention: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mindspore as ms
+
+    from tests.unit.workers.kandinsky import composed_operator
+    from tests.unit.workers.kandinsky.test_pipelines import _bucket
+    from workers.kandinsky.graph import Graphs
+
+    monkeypatch.setattr(attention.ops, "flash_attention_score", composed_operator.composed_operator)
+    switch, graphs = attention.AttentionSwitch("auto", "ascend", graph=True), Graphs()
+    decoder = kandinsky.DecoderModel(folder, ms.float32, graphs=graphs, attention=switch)
+    decoder.load("text2img")
+    prior = kandinsky.PriorModel(folder, ms.float32, graphs=graphs, attention=switch)
+    assert [each["why"] for each in switch.record] == [None] * 3
+    assert relative(unet_step(decoder_of(kandinsky, folder, ms.float32)), unet_step(decoder)) < 1e-4
+    plain, fused = (
+        model.embed(["a", "a red cat"], None, [prior_generator(1, 0), prior_generator(2, 0)], _bucket())[0]
+        for model in (kandinsky.PriorModel(folder, ms.float32), prior)
+    )
+    assert relative(plain, fused) < 1e-4
+    assert [(one.part, one.why) for one in graphs.compilations] == [("unet", None), ("prior", None)]
+
+
+def test_in_compiled_graphs_a_wrong_operator_is_found_as_well(
+    kandinsky: ModuleType, attention: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mindspore as ms
+
+    from tests.unit.workers.kandinsky import composed_operator
+
+    monkeypatch.setattr(attention.ops, "flash_attention_score", composed_operator.without_scale)
+    switch = attention.AttentionSwitch("auto", "ascend", graph=True)
+    switch.apply(decoder_of(kandinsky, folder, ms.float32)._pipelines["text2img"].unet, "unet")
+    (found,) = switch.record
+    assert (found["chosen"], found["fell_back"]) == ("plain", True)
+    assert "its result differs by" in found["why"]

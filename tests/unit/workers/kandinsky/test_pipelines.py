@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from PIL import Image
 
 from manifests.batch import Bucket
+from manifests.call_limit import CallLimit
+from workers.kandinsky.batch_shape import FullCalls
 from workers.kandinsky.noise import decoder_generator, prior_generator
 
 pytestmark = pytest.mark.models
@@ -148,13 +152,19 @@ def test_a_tail_is_filled_up_to_the_one_shape_and_its_images_stay_the_same(
             return call(self, *given, **named)
 
         monkeypatch.setattr(type(model), "construct", construct)
-    monkeypatch.setattr(prior, "_rows", 4)
-    monkeypatch.setattr(decoder, "_rows", 4)
+    # Of images as small as these the pixels let four rows through.
+    for model in (prior, decoder):
+        monkeypatch.setattr(model, "_calls", FullCalls(CallLimit(8, 4 * 64 * 64), always=True))
     _assert_same(_make(kandinsky, prior, decoder, bucket, rows), as_they_are)
     _assert_same(_make(kandinsky, prior, decoder, bucket, rows[:1]), as_they_are[:1])
     channels = 9 if task == "inpaint" else 4
     # Guidance doubles the rows, and a negative prompt those of the prior once more.
     assert calls == {"prior": {(16 if bucket.has_negative else 8, 64)}, "unet": {(8, channels, 8, 8)}}
+    calls["prior"].clear()
+    calls["unet"].clear()
+    wide = bucket.model_copy(update={"width": 128})
+    _make(kandinsky, prior, decoder, wide, [_row(wide, 0)])
+    assert calls == {"prior": {(8 if bucket.has_negative else 4, 64)}, "unet": {(4, channels, 8, 16)}}
 
 
 def test_img2img_starts_from_its_image_also_when_the_batch_is_as_large_as_the_latents_are_wide(
@@ -166,6 +176,25 @@ def test_img2img_starts_from_its_image_also_when_the_batch_is_as_large_as_the_la
     together = _make(kandinsky, prior, decoder, bucket, rows)
     for index in range(8):
         _assert_same(together[index], _make(kandinsky, prior, decoder, bucket, [rows[index]])[0])
+
+
+def test_both_decoders_hold_text_encoder_and_movq_once_where_their_files_are_the_same(
+    kandinsky: ModuleType, checkpoint: Path, tmp_path: Path
+) -> None:
+    import mindspore as ms
+
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "kandinsky-2-1-inpaint" / "movq" / "config.json"
+    config.write_text(config.read_text() + " ")
+    for folder, shared in ((checkpoint, True), (tmp_path, False)):
+        model = kandinsky.DecoderModel(folder, ms.float32)
+        model.load("inpaint")
+        model.load("text2img")
+        one, other = model._pipelines["text2img"], model._pipelines["inpaint"]
+        assert one.text_encoder is other.text_encoder
+        assert (one.movq is other.movq) is shared
+        assert one.unet is not other.unet
+        assert model._pipelines["img2img"].movq is one.movq
 
 
 def test_images_of_one_request_differ(kandinsky: ModuleType, prior: Any, decoder: Any) -> None:

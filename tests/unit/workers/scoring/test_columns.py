@@ -37,6 +37,12 @@ def test_scores_are_named_in_any_order_and_kept_in_one(words: str, names: tuple[
     assert scores.parse(scores.spelled(names)) == names
 
 
+def test_all_of_them_has_the_aesthetic_one_where_its_weights_are_named() -> None:
+    config = RunConfig(manifest=("m",), output="o", scores="all", aesthetic_weights="w.pth")
+    assert config.score_names == scores.NAMES
+    assert scores.parse(scores.spelled(scores.NAMES)) == scores.NAMES
+
+
 def test_the_similarity_is_named_after_the_encoder(tmp_path: Path) -> None:
     real = checkpoint(
         tmp_path / "real", hidden_size=1024, num_hidden_layers=24, patch_size=14, projection_dim=768, image_size=224
@@ -46,6 +52,7 @@ def test_the_similarity_is_named_after_the_encoder(tmp_path: Path) -> None:
         "clip_similarity_vitl14",
         *scores.SCORES[1:],
     ]
+    assert columns_of([scores.AESTHETIC], real)[scores.AESTHETIC].name == "aesthetic_score_laion_v2"
     for other in ("demo", "random", large):
         assert [field.name for field in columns_of(scores.SCORES, other).values()] == list(scores.SCORES)
 

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from manifests.batch import CONDITION_INPUT_TYPE, Batch
-from manifests.scores import BY_CLIP
+from manifests.embeddings import kept_clip
+from manifests.scores import AESTHETIC, SCORES
 from tests.unit.workers.sample_batches import make_batch
 from workers.fault_tolerance.guard import Guard
+from workers.scoring.aesthetic import Predictor
 from workers.scoring.scorer import Scorer
 
 #: Of this model: texts are colours, and so are images.
@@ -38,15 +40,15 @@ def painted(colour: str, edge: int = 64) -> bytes:
     return Image.new("RGB", (edge, edge), COLOURS[colour]).tobytes()
 
 
-def scored(batch: Batch, model: Any, names: Sequence[str] = BY_CLIP) -> dict[str, list[Any]]:
+def scored(batch: Batch, model: Any, names: Sequence[str] = SCORES) -> dict[str, list[Any]]:
     guard = Guard("scores", "failed_to_generate", 60.0)
     done = Scorer(names, model, guard, 8)(batch)
     assert done.seconds["scores"] >= 0
     return {name: done.samples.column(name).to_pylist() for name in done.samples.column_names}
 
 
-def near(value: float) -> Any:
-    return pytest.approx(value, abs=1e-6)
+def near(value: float, far: float = 1e-6) -> Any:
+    return pytest.approx(value, abs=far)
 
 
 def test_an_image_is_held_against_its_prompt_and_what_the_prior_meant() -> None:
@@ -91,6 +93,26 @@ def test_only_what_is_asked_for_is_computed() -> None:
     found = scored(batch, model, ["clip_similarity"])
     assert model.calls == 1
     assert not {"prior_fidelity", "clip_similarity_source"} & found.keys()
+
+
+def test_embeddings_are_kept_with_length_1_where_they_have_a_direction() -> None:
+    batch = make_batch("text2img", [{"prompt": "red"}, {"prompt": "red"}, {"status": "failed_to_embed"}])
+    black = bytes(3 * 64 * 64)
+    batch = batch.add("pixels", pa.large_binary(), {0: painted("yellow"), 1: black})
+    guard = Guard("scores", "failed_to_generate", 60.0)
+    column = Scorer((), Colours(), guard, 8, keep=True)(batch).samples[kept_clip.COLUMN]
+    assert column.type == pa.list_(pa.float16(), 3)
+    assert column.to_pylist() == [[near(0.5**0.5, 1e-3), near(0.5**0.5, 1e-3), 0], None, None]
+    nothing = batch.add("pixels", pa.large_binary(), {0: black, 1: black})
+    assert kept_clip.COLUMN not in Scorer((), Colours(), guard, 8, keep=True)(nothing).samples.column_names
+
+
+def test_the_predictor_sees_the_direction_of_the_embedding() -> None:
+    batch = make_batch("text2img", [{"prompt": "red"}, {"prompt": "red"}])
+    batch = batch.add("pixels", pa.large_binary(), {0: painted("green"), 1: bytes(3 * 64 * 64)})
+    guard, likes_green = Guard("scores", "failed_to_generate", 60.0), Predictor(np.array([0.0, 2.0, 0.0]), 3.5)
+    done = Scorer([AESTHETIC], Colours(), guard, 8, predictor=likes_green)(batch)
+    assert done.samples[AESTHETIC].to_pylist() == [near(5.5), None]
 
 
 def test_a_row_that_raises_keeps_its_image_and_its_batch_mates_their_scores() -> None:

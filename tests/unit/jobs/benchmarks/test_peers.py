@@ -1,0 +1,49 @@
+"""`jobs/benchmark.py peers`: its arithmetic, its requests, and one small run of the sides that need no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs import benchmark
+from jobs.benchmarks import peer_requests
+from jobs.benchmarks.peers import peer
+from manifests.errors import UsageError
+
+
+def test_what_the_long_run_takes_more_is_the_rate_and_the_rest_of_the_short_one_the_start() -> None:
+    found = peer((8, 40), (12.0, 28.0))
+    assert found.rate == pytest.approx(2.0)
+    assert found.start == pytest.approx(8.0)
+
+
+def test_mixed_requests_are_of_all_tasks_in_turns_and_batches_of_one(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.parquet"
+    peer_requests.write_manifest(manifest, peer_requests.MIXED, 10, edge=64, steps=2)
+    rows = peer_requests.read(manifest)
+    assert [row["task"] for row in rows[:5]] == [*peer_requests.TASKS, "text2img"]
+    batches = list(peer_requests.batches(rows, 2))
+    assert sorted(row["id"] for batch in batches for row in batch) == sorted(row["id"] for row in rows)
+    assert all(len({row["task"] for row in batch}) == 1 and len(batch) <= 2 for batch in batches)
+    assert [kind for kind, _ in rows[3]["conditions"]] == [rows[3]["prompt"], rows[3]["conditions"][1][0]]
+    assert rows[2]["mask"].mode == "L"
+
+
+@pytest.mark.parametrize("options", [["--requests", "8", "8"], ["--edge", "100"], ["--torch-python", "/bin/false"]])
+def test_numbers_that_measure_nothing_are_refused(options: list[str]) -> None:
+    with pytest.raises(UsageError, match="option"):
+        benchmark.main(["peers", *options])
+
+
+# Six commands, each of which loads all models.
+@pytest.mark.timeout(1800)
+@pytest.mark.models
+@pytest.mark.ray
+def test_every_side_makes_every_image_and_is_one_cell_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--requests", "4", "5", "--edge", "64", "--steps", "2", "--tasks", "mixed"]
+    assert benchmark.main(["peers", *options]) == 0
+    head, _, row = capsys.readouterr().out.splitlines()[-3:]
+    assert head.startswith("| requests | documents' loop | plain Ray Data | this job |")
+    assert row.startswith("| mixed | ")
+    assert len(row.split("|")) == len(head.split("|"))
