@@ -16,7 +16,7 @@ from infra.demo_checkpoint.configs import BUDGETS
 #: time, in page faults.
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 #: In the order in which they need each other's results; `movq` and `clip` may run side by side.
-STAGES = ("movq", "clip", "prior", "unet", "pairs", "export")
+STAGES = ("movq", "clip", "prior", "unet", "export")
 
 
 def launch(stage: str, folder: Path, budget: str, processes: int) -> None:

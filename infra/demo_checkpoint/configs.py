@@ -127,21 +127,17 @@ class Budget:
         prior: steps of 2 x 96 captions.
         prior_pictures: whose embeddings each process makes once.
         unet: steps of 2 x 16 latents.
-        pairs: further steps of the same, on examples that mostly hold two objects.
         square, wide, repaint: examples that each process encodes once for the UNet.
-        pairs_square: square ones for the further steps.
         measured: pictures that a measure of the whole looks at.
         told: steps between measures.
     """
 
     movq: int = 5_500
-    clip: int = 700
+    clip: int = 2_500
     prior: int = 1_500
     prior_pictures: int = 6_000
-    unet: int = 5_000
-    pairs: int = 6_000
-    square: int = 10_000
-    pairs_square: int = 16_000
+    unet: int = 6_000
+    square: int = 14_000
     wide: int = 1_000
     repaint: int = 3_000
     measured: int = 48
@@ -151,5 +147,5 @@ class Budget:
 #: The recipe, and one that shows in minutes that every stage runs.
 BUDGETS = {
     "full": Budget(),
-    "smoke": Budget(4, 4, 4, 96, 8, 8, 32, 32, 16, 16, 8, 4),
+    "smoke": Budget(4, 4, 4, 96, 8, 32, 16, 16, 8, 4),
 }

@@ -92,7 +92,6 @@ def encode(
     *,
     width: int = 128,
     height: int = 128,
-    pairs: float = scenes.PAIRS,
     repaint: bool = False,
 ) -> Examples:
     """Make examples.
@@ -102,7 +101,6 @@ def encode(
         rng: draws them.
         parts: the trained stages.
         width, height: of the pictures in pixels.
-        pairs: share of pictures with two objects.
         repaint: a part shall be repainted, and caption and picture embedding tell that part alone.
     """
     columns: list[list[torch.Tensor]] = []
@@ -111,7 +109,7 @@ def encode(
         pictures, told, texts, boxes = [], [], [], []
         for _ in range(min(CHUNK, count - start)):
             box = np.zeros(4)
-            scene = alone = scenes.sample(rng, pairs)
+            scene = alone = scenes.sample(rng)
             if repaint:
                 scene, alone, place = repainting(rng)
                 box = np.round(np.array(place) * edges + rng.integers(-1, 2, 4)).clip(0, edges)

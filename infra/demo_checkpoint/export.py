@@ -1,4 +1,4 @@
-"""Stage 6, export: three folders as on the Hugging Face Hub, in half precision, under `checkpoint` in the folder."""
+"""Stage 5, export: three folders as on the Hugging Face Hub, in half precision, under `checkpoint` in the folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST_LAYER = "conv_in.weight"
 
 def _inpaint_unet(folder: Path) -> UNet2DConditionModel:
     model = UNet2DConditionModel(**configs.UNET)
-    model.load_state_dict(torch.load(folder / "pairs.result"))
+    model.load_state_dict(torch.load(folder / "unet.result"))
     return model.eval()
 
 
@@ -51,7 +51,6 @@ def train(folder: Path, _budget: configs.Budget) -> None:
         shared = {"text_encoder": parts.encoders.mclip, "tokenizer": parts.tokens.xlmr, "movq": parts.movq}
         decoder = kind(**shared, unet=model, scheduler=unet.schedule())
         decoder.to(torch.float16).save_pretrained(target / name)
-    stages = ("movq", "clip", "prior", "unet", "pairs")
-    record = {stage: json.loads((folder / f"{stage}.json").read_text()) for stage in stages}
+    record = {stage: json.loads((folder / f"{stage}.json").read_text()) for stage in ("movq", "clip", "prior", "unet")}
     (target / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / "export.result").touch()

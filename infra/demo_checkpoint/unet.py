@@ -18,8 +18,6 @@ from infra.demo_checkpoint.training import Losses, Stage, quicken, random_number
 from infra.demo_checkpoint.world import captions, judge, scenes
 
 BATCH, REPAINT = 16, 3
-#: Of the random numbers.
-SEEDS = {"unet": 6, "pairs": 7}
 #: Every so many steps a batch is of wide pictures.
 WIDE_EVERY = 8
 #: Shares of samples without both conditions, without the picture's embedding alone and without the text alone.
@@ -100,41 +98,13 @@ def schedule() -> DDIMScheduler:
 
 def train(folder: Path, budget: configs.Budget) -> None:
     """Train; the result is `unet.result` in the folder, samples are in `unet.png`."""
-    learn("unet", folder, budget, steps=budget.unet, square=budget.square, rate=1e-3)
-
-
-def learn(
-    name: str,
-    folder: Path,
-    budget: configs.Budget,
-    *,
-    steps: int,
-    square: int,
-    rate: float,
-    pairs: float = scenes.PAIRS,
-    first: str = "",
-) -> None:
-    """Train the UNet.
-
-    Args:
-        name: of the stage: of its checkpoint, its result and its sheet of samples.
-        folder: where they go.
-        budget: how many examples besides `square` ones.
-        steps: of the optimiser.
-        square: square examples.
-        rate: highest learning rate.
-        pairs: share of pictures with two objects.
-        first: the stage whose result it begins with; "" for random weights.
-    """
-    parts, rng = examples.load(folder), random_numbers(SEEDS[name])
-    squares = examples.encode(square, rng, parts, pairs=pairs)
-    wide = examples.encode(budget.wide, rng, parts, width=192, pairs=pairs)
+    parts, rng = examples.load(folder), random_numbers(6)
+    square = examples.encode(budget.square, rng, parts)
+    wide = examples.encode(budget.wide, rng, parts, width=192)
     repaint = examples.encode(budget.repaint, rng, parts, repaint=True)
     nothing, prior_model = Nothing(parts, rng), prior.load(folder, parts.encoders)
-    model = UNet2DConditionModel(**configs.UNET)
-    if first:
-        model.load_state_dict(torch.load(folder / f"{first}.result"))
-    stage = Stage(name, folder, quicken(model), steps=steps, rate=rate, decay=0.998)
+    model = quicken(UNet2DConditionModel(**configs.UNET))
+    stage = Stage("unet", folder, model, steps=budget.unet, rate=1e-3, decay=0.998)
     kept = schedule().alphas_cumprod
 
     def loss(step: int) -> Losses:
@@ -142,7 +112,7 @@ def learn(
         if step % WIDE_EVERY == WIDE_EVERY - 1:
             batch = wide.pick(BATCH * 2 // 3, rng)
         else:
-            both = zip(squares.pick(BATCH - REPAINT, rng), repaint.pick(REPAINT, rng), strict=True)
+            both = zip(square.pick(BATCH - REPAINT, rng), repaint.pick(REPAINT, rng), strict=True)
             batch = [torch.cat(columns) for columns in both]
         x0, *told, boxes = batch
         n, _, height, width = x0.shape
@@ -159,7 +129,7 @@ def learn(
         return {"mse": (ratio.clamp(max=5) / ratio * (made[:, :4].float() - noise).square()).mean()}
 
     def measure() -> dict[str, float]:
-        return _measure(folder / f"{name}.png", parts, prior_model, model, nothing, budget.measured)
+        return _measure(folder / "unet.png", parts, prior_model, model, nothing, budget.measured)
 
     stage.run(loss, measure, every=budget.told)
 
