@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from manifests.errors import KandinskyBatchError, UsageError
 from workers.device.device import PROCESS_ENVIRONMENT
@@ -78,7 +79,7 @@ def script(name: str, *options: str) -> list[str]:
     return [sys.executable, str(ROOT / "jobs" / name), *options]
 
 
-def has_pytorch(python: str | None) -> bool:
+def has_pytorch(python: str | None) -> TypeGuard[str]:
     """Whether PyTorch's side can be measured; where no interpreter is given, it says that it is left out.
 
     Raises:
@@ -97,9 +98,9 @@ def has_pytorch(python: str | None) -> bool:
 
 
 def plain_environment() -> dict[str, str]:
-    """For a side that finds this source tree, and starts a Ray of its own whatever cluster was started here before.
+    """For a process that finds this source tree, and starts a Ray of its own whatever cluster was started here before.
 
-    What MindSpore needs each side sets itself, and PyTorch's must not have.
+    What MindSpore needs each sets itself, and PyTorch's must not have.
     """
     environment = {name: value for name, value in os.environ.items() if name not in PROCESS_ENVIRONMENT}
     return {**environment, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}

@@ -109,7 +109,6 @@ def _sides(torch_python: str | None, batch: int) -> Mapping[str, _Side]:
         "plain Ray Data": module(sys.executable, "peer_ray_data", str(batch)),
     }
     if child.has_pytorch(torch_python):
-        assert torch_python is not None
         sides["PyTorch loop"] = module(torch_python, "peer_pytorch", "1")
         sides[f"PyTorch in batches of {batch}"] = module(torch_python, "peer_pytorch", str(batch))
     return {**sides, OURS: ours}

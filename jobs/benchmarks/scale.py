@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
 import tempfile
 import time
@@ -139,9 +138,7 @@ def measure(load: Load) -> Scale:
         ]
         _tell_times(load, options, folder / "before")
         environment = {
-            **os.environ,
-            "PYTHONPATH": str(child.ROOT),
-            "RAY_ADDRESS": "local",
+            **child.plain_environment(),
             "RAY_OVERRIDE_RESOURCES": json.dumps({"NPU": load.cards, "CPU": _CPUS}),
             "SLEEP_LOG": str(folder / "log"),
             "SLEEP_FASTER": str(load.faster),

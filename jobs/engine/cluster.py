@@ -26,7 +26,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from jobs.engine.affinity import ShapeAffinity
 from jobs.engine.connection import check_source, connect, is_own
-from jobs.engine.elastic import BACKPRESSURE, GrowDecoder
+from jobs.engine.elastic import BACKPRESSURE, GrowDecoder, end_pools
 from jobs.engine.pools import Node, total
 from manifests import storage
 from manifests.errors import KandinskyBatchError, StorageError
@@ -187,8 +187,8 @@ def reason(text: str) -> str:
 class LookUp(ExecutionCallback):
     """Lets the driver look up now and then while it waits in Ray Data's iterator, in that engine's own loop.
 
-    What `ask` raises ends the pipeline and is raised by its iterator. Ray Data makes the object itself and sends its
-    class along to workers, so what it does is kept here and stays here.
+    What `ask` raises ends the pipeline with its actors and is raised by its iterator. Ray Data makes the object itself
+    and sends its class along to workers, so what it does is kept here and stays here.
     """
 
     ask: ClassVar[Callable[[Any], None] | None] = None
@@ -200,7 +200,11 @@ class LookUp(ExecutionCallback):
         """Called many times a second."""
         if LookUp.ask is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + LOOK_UP_S
-            LookUp.ask(executor._topology)
+            try:
+                LookUp.ask(executor._topology)
+            except Exception:
+                end_pools(executor._topology)
+                raise
 
 
 def nodes() -> list[Node]:

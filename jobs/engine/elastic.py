@@ -8,6 +8,7 @@ run of a pipeline; a pool is an operator that has actors, and the first of two i
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -101,7 +102,9 @@ def end_pools(topology: Any) -> None:
     Nobody would take what they make, and Ray Data would leave them their devices until it is made.
     """
     for _, pool in actor_pools(topology):
-        pool.shutdown(force=True)
+        # What has ended the pipeline is what counts.
+        with contextlib.suppress(Exception):
+            pool.shutdown(force=True)
 
 
 def actor_pools(topology: Any) -> Iterator[tuple[Any, Any]]:

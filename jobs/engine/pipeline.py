@@ -27,7 +27,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from jobs.engine.broken_devices import TakenOut
 from jobs.engine.cluster import ACTOR_FAULT_OPTIONS, ClusterShrankError, Watch, full_words, reason, set_up_ray_data
-from jobs.engine.elastic import end_pools, engine_state
+from jobs.engine.elastic import engine_state
 from jobs.engine.ledger import Ledger, Wanted, unfenced
 from jobs.engine.placement import Places, card_places
 from jobs.engine.pools import Pools, PoolSize, shrink, with_less_memory, without_prior
@@ -376,13 +376,6 @@ def _look_up(setup: Setup) -> Callable[[Any], None]:
     watch = Watch(setup.pools.needs, setup.taken_out.nodes)
 
     def look_up(topology: Any) -> None:
-        try:
-            look(topology)
-        except Exception:
-            end_pools(topology)
-            raise
-
-    def look(topology: Any) -> None:
         news = _news(setup)
         # First, because what ends the run below may be what came of it.
         setup.notify_state(engine_state(setup.pools, topology, news))

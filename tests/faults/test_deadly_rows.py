@@ -205,8 +205,9 @@ def test_killed_actors_and_a_lost_node_change_no_byte(
     _, said = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 3, said
     assert shard_bytes(output) == shard_bytes(undisturbed)
-    # The node's workers are told though no process took their places there, and whatever else went with them.
-    assert "(its node is gone); its batch" in said, said
+    # The node's workers are told though no process took their places there, and whatever else went with them. The
+    # batch that was seen in one of them may have been done just before.
+    assert "(its node is gone)" in said, said
     lost = json.loads((output / "_run" / "run.json").read_text())["lost_workers"]
     assert lost["node lost"] == said.count("(its node is gone)") >= 1
     assert said.count(" was lost on the CPU of ") == sum(lost.values())

@@ -42,7 +42,7 @@ def test_a_link_that_is_pointed_elsewhere_ends_the_run_and_each_place_goes_on_by
     point(link, here)
     go_on = tmp_path / "go_on"
     process = quick_job.with_environment(QUICK_GO_ON=str(go_on)).start(link)
-    wait_for(lambda: any(here.glob("_run/parts/*/*")), process)
+    wait_for(lambda: any(here.glob("_run/parts/*/*.arrow")), process)
     point(link, there)
     go_on.touch()
     _, said = process.communicate(timeout=RUN_LIMIT_S)
@@ -72,7 +72,7 @@ def test_a_folder_for_temporary_files_that_fills_up_is_named_and_with_room_the_r
     with subprocess.Popen(
         [*confined, *job.command(output)], env=job.environment, cwd=job.folder, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_for(lambda: any(output.glob("_run/parts/*/*")), process)
+        wait_for(lambda: any(output.glob("_run/parts/*/*.arrow")), process)
         (tmp_path / "full").touch()
         wait_for((tmp_path / "full.now").exists, process)
         go_on.touch()

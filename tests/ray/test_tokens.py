@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from ray.util import get_node_ip_address
+
+from tests.cluster.test_submission import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -41,9 +42,7 @@ def cluster(environment: dict[str, str], token: str) -> Iterator[str]:
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
     shell = {**environment, **own, "PYTHONPATH": str(ROOT)}
     del shell["RAY_ADDRESS"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     size = ["--num-cpus=1", f"--object-store-memory={100 << 20}", "--include-dashboard=false", "--disable-usage-stats"]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *size]
     # It writes its address into its folder, where whoever has none would find it: not into everybody's.
