@@ -176,6 +176,16 @@ def zero_shot(model: Clip, tokens: Tokens, language: str) -> dict[str, float]:
     return result
 
 
+@torch.no_grad()
+def both_read(model: Clip) -> float:
+    """How often the two likeliest objects of a picture, by the facts, are the two that it holds."""
+    rng = np.random.default_rng(7)
+    held = [s for s in (scenes.sample(rng, pairs=0.9) for _ in range(144)) if len(s.objects) == 2][:96]
+    told = model.tell(model.images(np.stack([scenes.render(s, rng) for s in held])))[:, : len(scenes.OBJECTS)]
+    found = [{scenes.OBJECTS[i] for i in best} for best in told.topk(2, 1).indices.tolist()]
+    return float(np.mean([names == set(s.objects) for names, s in zip(found, held, strict=True)]))
+
+
 def train(folder: Path, budget: configs.Budget) -> None:
     """Train; the result is `clip.result` in the folder."""
     random_numbers(2)
@@ -184,7 +194,8 @@ def train(folder: Path, budget: configs.Budget) -> None:
     stage = Stage("clip", folder, model, steps=budget.clip, rate=2e-3, decay=0.99)
 
     def measure() -> dict[str, float]:
-        return {k: v for language in captions.LANGUAGES for k, v in zero_shot(model, tokens, language).items()}
+        found = {k: v for language in captions.LANGUAGES for k, v in zero_shot(model, tokens, language).items()}
+        return {**found, "pair": both_read(model)}
 
     stage.run(lambda _step: _loss(model, tokens, stage.rng), measure, every=budget.told)
     if rank() == 0:

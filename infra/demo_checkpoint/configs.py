@@ -127,17 +127,17 @@ class Budget:
         prior: steps of 2 x 96 captions.
         prior_pictures: whose embeddings each process makes once.
         unet: steps of 2 x 16 latents.
-        square, wide, repaint: examples that each process encodes once.
+        square, wide, repaint: examples that each process encodes once for the UNet.
         measured: pictures that a measure of the whole looks at.
         told: steps between measures.
     """
 
     movq: int = 5_500
-    clip: int = 700
+    clip: int = 2_500
     prior: int = 1_500
     prior_pictures: int = 6_000
-    unet: int = 5_000
-    square: int = 10_000
+    unet: int = 6_000
+    square: int = 14_000
     wide: int = 1_000
     repaint: int = 3_000
     measured: int = 48

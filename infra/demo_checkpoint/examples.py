@@ -86,7 +86,13 @@ def _squares(pictures: list[scenes.Array]) -> scenes.Array:
 
 @torch.no_grad()
 def encode(
-    count: int, rng: np.random.Generator, parts: Trained, width: int = 128, height: int = 128, repaint: bool = False
+    count: int,
+    rng: np.random.Generator,
+    parts: Trained,
+    *,
+    width: int = 128,
+    height: int = 128,
+    repaint: bool = False,
 ) -> Examples:
     """Make examples.
 

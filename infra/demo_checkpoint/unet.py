@@ -129,32 +129,37 @@ def train(folder: Path, budget: configs.Budget) -> None:
         return {"mse": (ratio.clamp(max=5) / ratio * (made[:, :4].float() - noise).square()).mean()}
 
     def measure() -> dict[str, float]:
-        return _measure(folder, parts, prior_model, model, nothing, budget.measured)
+        return _measure(folder / "unet.png", parts, prior_model, model, nothing, budget.measured)
 
     stage.run(loss, measure, every=budget.told)
 
 
 def _measure(
-    folder: Path,
+    sheet: Path,
     parts: examples.Trained,
     prior_model: prior.PriorTransformer,
     model: UNet2DConditionModel,
     nothing: Nothing,
     count: int,
 ) -> dict[str, float]:
-    """Object and colour by the world's judge, over plain captions in all languages; the sheet goes to `unet.png`."""
+    """By the world's judge: object and colour, over plain captions in all languages, and both objects of pairs."""
     rng = np.random.default_rng(21)
     chosen = [(str(rng.choice(scenes.OBJECTS)), str(rng.choice(list(scenes.COLOURS)))) for _ in range(count)]
     languages = [captions.LANGUAGES[i % 3] for i in range(count)]
     texts = [captions.plain_caption(o, c, language) for (o, c), language in zip(chosen, languages, strict=True)]
-    made = sample(parts, prior_model, model, nothing, [*SHEET, *texts])
+    drawn = (scenes.sample(rng, pairs=0.9) for _ in range(count * 3))
+    asked = [scene for scene in drawn if judge.sees_both(scene)][:count]
+    pairs = [captions.caption(scene, rng, "en") for scene in asked]
+    made = sample(parts, prior_model, model, nothing, [*SHEET, *texts, *pairs])
     shown = made[: len(made) // 8 * 8]
     rows = [np.concatenate(list(shown[i : i + 8]), 1) for i in range(0, len(shown), 8)]
-    Image.fromarray(np.concatenate(rows)).save(folder / "unet.png")
-    judged = list(zip(made[len(SHEET) :], chosen, strict=True))
+    Image.fromarray(np.concatenate(rows)).save(sheet)
+    judged = list(zip(made[len(SHEET) : -len(asked)], chosen, strict=True))
+    both = zip(made[-len(asked) :], asked, strict=True)
     return {
         "object": float(np.mean([judge.best_object(picture) == o for picture, (o, _) in judged])),
         "colour": float(np.mean([judge.border_colour(picture)[0] == c for picture, (_, c) in judged])),
+        "pair": float(np.mean([judge.best_objects(picture, 2) == set(scene.objects) for picture, scene in both])),
     }
 
 

@@ -90,11 +90,8 @@ def _single(images: Sequence[Made]) -> dict[str, float]:
 
 
 def _pair(images: Sequence[Made]) -> dict[str, float]:
-    hits = []
-    for row, picture in _of(images, "pair"):
-        scores = judge.object_scores(picture)
-        two_best = sorted(scores, key=scores.__getitem__)[-2:]
-        hits.append(set(two_best) == set(row["expected"].split()))
+    chosen = _of(images, "pair")
+    hits = [judge.best_objects(picture, 2) == set(row["expected"].split()) for row, picture in chosen]
     return {"both objects of a pair are the two best matches": _share(hits)}
 
 

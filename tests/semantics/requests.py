@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from infra.demo_checkpoint.world import captions, scenes
+from infra.demo_checkpoint.world import captions, judge, scenes
 from infra.demo_pictures import EDGE, box_mask
 from manifests.requests.schema import REQUEST_FIELDS
 
@@ -71,7 +71,7 @@ def pairs() -> list[Row]:
     rng, rows = np.random.default_rng(2027), []
     while len(rows) < PAIRS:
         scene = scenes.sample(rng)
-        if len(scene.objects) != 2 or len(scene.ground) != 1 or scene.ground[0] not in scenes.COLOURS:
+        if not judge.sees_both(scene):
             continue
         said = {"expected": " ".join(scene.objects), "ground": scene.ground[0], "measure": "pair"}
         rows.append({"id": f"pair-{len(rows)}", "prompt": captions.caption(scene, rng, "en"), **said})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infra.demo_checkpoint.world.scenes import COLOURS, OBJECTS, sprites
+from infra.demo_checkpoint.world.scenes import COLOURS, OBJECTS, Scene, sprites
 
 Array = np.ndarray[Any, Any]
 
@@ -73,5 +73,15 @@ def object_scores(picture: Array) -> dict[str, float]:
 
 def best_object(picture: Array) -> str:
     """The object that matches best; the picture is uint8 (height, width, 3)."""
+    return best_objects(picture, 1).pop()
+
+
+def best_objects(picture: Array, count: int) -> set[str]:
+    """The `count` objects that match best; the picture is uint8 (height, width, 3)."""
     scores = object_scores(picture)
-    return max(scores, key=scores.__getitem__)
+    return set(sorted(scores, key=scores.__getitem__)[-count:])
+
+
+def sees_both(scene: Scene) -> bool:
+    """True of a scene whose two objects it can be asked for: they stand on one named colour."""
+    return len(scene.objects) == 2 and len(scene.ground) == 1 and scene.ground[0] in COLOURS

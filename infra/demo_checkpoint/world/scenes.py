@@ -37,6 +37,8 @@ COLOURS = {
 SCENERIES = ("night", "mountains")
 #: What is worn sits on the head of what wears it.
 WORN = ("hat", "crown")
+#: Share of scenes with two objects, where nothing else is asked for. There are 552 ordered pairs, beside or above.
+PAIRS = 0.5
 PLACES = ("left", "right", "top", "bottom")
 SIZES = ("small", "big")
 
@@ -63,8 +65,13 @@ class Scene:
     tint: str = ""
 
 
-def sample(rng: np.random.Generator) -> Scene:
-    """A random scene: three in five with one object, a little under one in three with two, the rest with none."""
+def sample(rng: np.random.Generator, pairs: float = PAIRS) -> Scene:
+    """A random scene.
+
+    Args:
+        rng: draws it.
+        pairs: share of scenes with two objects, at most 0.9; of the rest most have one and few have none.
+    """
     names = list(COLOURS)
     split, u = "", rng.random()
     if u < 0.12:
@@ -75,7 +82,7 @@ def sample(rng: np.random.Generator) -> Scene:
     else:
         ground = (str(rng.choice(names)),)
     u = rng.random()
-    if u < 0.28:
+    if u < pairs:
         first, second = (str(o) for o in rng.choice(OBJECTS, 2, replace=False))
         if rng.random() < 0.3:  # something worn, as people ask for it
             second = WORN[rng.random() < 0.3]
@@ -85,7 +92,7 @@ def sample(rng: np.random.Generator) -> Scene:
             first, second = second, first
             above = first not in WORN
         return Scene((first, second), "on" if above else "beside", ground, split)
-    if u < 0.33 or (ground[0] in SCENERIES and u < 0.6):
+    if u < pairs + 0.05 or (ground[0] in SCENERIES and u < min(pairs + 0.32, 0.95)):
         return Scene((), "", ground, split)
     place = str(rng.choice(PLACES)) if rng.random() < 0.12 else ""
     size = str(rng.choice(SIZES)) if rng.random() < 0.15 else ""
