@@ -26,7 +26,7 @@ def test_one_sprite_per_object_and_no_two_alike() -> None:
 def test_scenes_have_the_shares_that_the_training_wants() -> None:
     found = drawn(4000)
     pairs = sum(len(scene.objects) == 2 for scene in found) / len(found)
-    assert 0.25 < pairs < 0.31
+    assert abs(pairs - scenes.PAIRS) < 0.03
     assert {name for scene in found for name in scene.objects} == set(OBJECTS)
     assert {name for scene in found for name in scene.ground} == {*COLOURS, *SCENERIES}
     assert sum(not scene.objects for scene in found) / len(found) < 0.12
