@@ -13,12 +13,14 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import ray
 from ray.data import DataContext
 from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.operators import actor_pool_map_operator
 from ray.data._internal.stats import _StatsManager
 from ray.util.annotations import RayDeprecationWarning
 
@@ -95,22 +97,28 @@ def _engine_of_one_job(alone: bool) -> Iterator[None]:
     holds who asks for more than there is.
 
     Args:
-        alone: nobody else can be there. Then the job does without two actors that Ray Data starts beside the pools,
-            each a process that imports all of it first: that coordinator, which also asks an autoscaler for nodes, and
-            one for metrics that nobody can find on a cluster without a dashboard.
+        alone: nobody else can be there, and there is one node. Then the job does without three actors that Ray Data
+            starts beside the pools, each a process that imports all of it first: that coordinator, which also asks an
+            autoscaler for nodes, one for metrics that nobody can find on a cluster without a dashboard, and one that
+            knows on which node an actor of a pool is.
     """
-    methods: list[tuple[type[Any], str, Any]] = [(Coordinator, "get_reserved_resources", lambda self: _usable())]
+    replaced: list[tuple[Any, str, Any]] = [(Coordinator, "get_reserved_resources", lambda self: _usable())]
     if alone:
-        methods += [(Coordinator, name, _nothing) for name in COORDINATOR_CALLS]
-        methods += [(_StatsManager, name, staticmethod(_nothing)) for name in STATS_CALLS]
-    kept = [(owner, name, vars(owner)[name]) for owner, name, _ in methods]
-    for owner, name, method in methods:
-        setattr(owner, name, method)
+        replaced += [(Coordinator, name, _nothing) for name in COORDINATOR_CALLS]
+        replaced += [(_StatsManager, name, staticmethod(_nothing)) for name in STATS_CALLS]
+        # Every actor of a pool gets the handle, and tells its node.
+        handle = SimpleNamespace(update_actor_location=SimpleNamespace(remote=_nothing))
+        replaced += [(actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: handle)]
+        # Where nobody knows better, an actor is where it was.
+        replaced += [(actor_pool_map_operator, "get_actor_locations", lambda logical_ids: {})]
+    kept = [(owner, name, vars(owner)[name]) for owner, name, _ in replaced]
+    for owner, name, value in replaced:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        for owner, name, method in kept:
-            setattr(owner, name, method)
+        for owner, name, value in kept:
+            setattr(owner, name, value)
 
 
 def _usable() -> dict[str, Node]:

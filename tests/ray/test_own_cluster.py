@@ -14,6 +14,7 @@ HELPERS = """
 import ray
 from ray._private import worker
 from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
+from ray.data._internal.execution.operators import actor_pool_map_operator as pool
 from ray.data._internal.stats import _StatsManager
 from jobs.engine.cluster import cluster
 
@@ -24,14 +25,14 @@ class Add:
     def __call__(self, batch):
         return {"id": batch["id"] + self.number}
 
-before = dict(vars(Coordinator)), dict(vars(_StatsManager))
+before = dict(vars(Coordinator)), dict(vars(_StatsManager)), dict(vars(pool))
 with cluster():
     rows = ray.data.range(6).map_batches(Add, fn_constructor_args=[1], concurrency=1).take_all()
     assert sorted(row["id"] for row in rows) == [1, 2, 3, 4, 5, 6], rows
     helpers = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
-    print("actors", *sorted(helpers & {"AutoscalingCoordinator", "datasets_stats_actor"}))
+    print("actors", *sorted(helpers & {"ActorLocationTracker", "AutoscalingCoordinator", "datasets_stats_actor"}))
     print("processes", *sorted(worker._global_node.all_processes))
-assert before == (dict(vars(Coordinator)), dict(vars(_StatsManager)))
+assert before == (dict(vars(Coordinator)), dict(vars(_StatsManager)), dict(vars(pool)))
 """
 
 
@@ -56,7 +57,7 @@ def test_a_cluster_of_the_jobs_own_has_no_process_that_serves_others(clean_envir
 def test_on_a_cluster_that_others_use_too_the_engine_has_its_actors(shared_environment: dict[str, str]) -> None:
     found = _helpers(shared_environment)
     assert found["processes"] == []
-    assert found["actors"] == ["AutoscalingCoordinator", "datasets_stats_actor"]
+    assert found["actors"] == ["ActorLocationTracker", "AutoscalingCoordinator", "datasets_stats_actor"]
 
 
 ASKED_BY_OTHERS = """
