@@ -22,8 +22,8 @@ BATCH, REPAINT = 16, 3
 WIDE_EVERY = 8
 #: Shares of samples without both conditions, without the picture's embedding alone and without the text alone.
 NO_BOTH, NO_PICTURE, NO_TEXT = 0.10, 0.05, 0.10
-#: From this part of the way on what is decided in much noise counts more: which object stands where. In place of Min-SNR 5
-#: (Hang et al., 2023) the loss is weighted by 1 / (signal to noise + STRUCTURE), as in P2 (Choi et al., 2022).
+#: From this part of the way on, what is decided in much noise counts more: which object stands where. In place of
+#: Min-SNR 5 (Hang et al., 2023) the weight is 1 / (signal to noise + STRUCTURE), as in P2 (Choi et al., 2022).
 STRUCTURE_FROM, STRUCTURE = 0.6, 0.5
 #: Prompts of the sample sheet: what the documents ask for, then pairs, sceneries and wordings of all kinds.
 SHEET = (
