@@ -136,7 +136,7 @@ class Budget:
     clip: int = 2_500
     prior: int = 1_500
     prior_pictures: int = 6_000
-    unet: int = 8_000
+    unet: int = 9_000
     square: int = 14_000
     wide: int = 1_000
     repaint: int = 3_000
