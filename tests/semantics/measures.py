@@ -26,13 +26,15 @@ Array = np.ndarray[Any, Any]
 Made = tuple[Mapping[str, Any], Array]
 
 
+#: Mean levels of 255 that two pictures may differ by chance in their distance from a third one.
+LEVELS = 4
 #: What each measure must reach: below what was measured by a margin for other hardware's rounding.
 LIMITS = {
     **{f"object asked for is the best match, {language}": 0.9 for language in captions.LANGUAGES},
     **{f"colour asked for is the border's, {language}": 0.95 for language in captions.LANGUAGES},
-    "both objects of a pair are the two best matches": 0.4,
-    "img2img at 0.3 is nearest to its own source": 0.8,
-    "img2img moves away from its source with 0.3, 0.6, 1.0": 0.8,
+    "both objects of a pair are the two best matches": 0.6,
+    "img2img at 0.3 is nearest to its own source": 0.65,
+    "img2img moves away from its source with 0.3, 0.6, 1.0": 0.65,
     "inpaint: object asked for is the best match inside": 0.8,
     "inpaint: levels outside as MoVQ's own coding leaves them": -16.0,
     "inpaint: black polarity and inverted mask give the same image": 1.0,
@@ -97,18 +99,19 @@ def _pair(images: Sequence[Made]) -> dict[str, float]:
 
 def _img2img(images: Sequence[Made]) -> dict[str, float]:
     sources = [source.astype(float) for source in requests.sources()]
-    distance: dict[tuple[int, float], float] = {}
-    nearest = []
-    for row, picture in _of(images, "img2img"):
-        distances = [float(np.abs(picture - source).mean()) for source in sources]
-        number = int(row["expected"])
-        distance[number, row["strength"]] = distances[number]
-        if row["strength"] == min(requests.STRENGTHS):
-            nearest.append(int(np.argmin(distances)) == number)
-    low, middle, high = requests.STRENGTHS
-    grows = [distance[n, low] < distance[n, middle] < distance[n, high] for n in range(len(sources))]
+
+    def distances(picture: Array) -> list[float]:
+        return [float(np.abs(picture - source).mean()) for source in sources]
+
+    near = [int(np.argmin(distances(p))) == int(row["expected"]) for row, p in _of(images, "img2img near")]
+    away = {(int(row["expected"]), row["strength"]): distances(p) for row, p in _of(images, "img2img")}
+    grows = []
+    for number in range(len(sources)):
+        low, middle, high = (away[number, strength][number] for strength in requests.STRENGTHS)
+        # Where nothing of the source is left, a picture is as far from it as any other.
+        grows.append(low < middle < high + LEVELS)
     return {
-        "img2img at 0.3 is nearest to its own source": _share(nearest),
+        "img2img at 0.3 is nearest to its own source": _share(near),
         "img2img moves away from its source with 0.3, 0.6, 1.0": _share(grows),
     }
 
