@@ -24,7 +24,7 @@ WIDE_EVERY = 8
 NO_BOTH, NO_PICTURE, NO_TEXT = 0.10, 0.05, 0.10
 #: Between these parts of the way what is decided in much noise counts more: which object stands where. In place of
 #: Min-SNR 5 (Hang et al., 2023) the weight is 1 / (signal to noise + STRUCTURE), as in P2 (Choi et al., 2022). Before
-#: and after it details are learned, by which a picture stays what it was where little noise is put in.
+#: and after it details are learned.
 STRUCTURE_FROM, STRUCTURE_TO, STRUCTURE = 8 / 15, 8 / 9, 0.5
 #: Prompts of the sample sheet: what the documents ask for, then pairs, sceneries and wordings of all kinds.
 SHEET = (
