@@ -22,7 +22,9 @@ from manifests.requests.schema import REQUEST_FIELDS
 Row = dict[str, Any]
 
 COMMON: Row = {"height": 128, "width": 128, "steps": 8, "prior_steps": 5}
-SINGLES, PAIRS, SOURCES, REPAINTED, GUIDED = 50, 20, 6, 20, 9
+SINGLES, PAIRS, SOURCES, REPAINTED, GUIDED = 50, 100, 6, 20, 9
+#: As many stand among the first requests, and are enough for a test.
+FIRST_PAIRS = 20
 STRENGTHS = (0.3, 0.6, 1.0)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: What is repainted: the upper middle, left, top, right and bottom in pixels.
@@ -180,20 +182,24 @@ def documents() -> list[Row]:
     ]
 
 
-def rows(singles_each: int = SINGLES) -> list[Row]:
-    """All requests.
+def rows(singles_each: int = SINGLES, pairs_asked: int = PAIRS) -> list[Row]:
+    """All requests, each with the same seed however many there are.
 
     Args:
         singles_each: requests of one object in each language.
+        pairs_asked: requests of two objects, at least `FIRST_PAIRS`.
     """
-    asked = [*singles(), *pairs(), *image_to_image(), *inpainting(), *interpolations(), *guided(), *documents()]
+    both = pairs()
+    asked = [*singles(), *both[:FIRST_PAIRS], *image_to_image(), *inpainting(), *interpolations(), *guided()]
+    asked += [*documents(), *both[FIRST_PAIRS:]]
     left_out = {f"single-{language}-{i}" for language in captions.LANGUAGES for i in range(singles_each, SINGLES)}
+    left_out |= {f"pair-{i}" for i in range(pairs_asked, PAIRS)}
     found = [{"task": "text2img", "seed": number, **COMMON, **row} for number, row in enumerate(asked)]
     return [row for row in found if row["id"] not in left_out]
 
 
-def write(path: Path, singles_each: int = SINGLES) -> Path:
+def write(path: Path, singles_each: int = SINGLES, pairs_asked: int = PAIRS) -> Path:
     """The manifest as a Parquet file; arguments as of `rows`."""
     schema = pa.schema([*REQUEST_FIELDS, *TRAVELLING])
-    pq.write_table(pa.Table.from_pylist(rows(singles_each), schema), path)
+    pq.write_table(pa.Table.from_pylist(rows(singles_each, pairs_asked), schema), path)
     return path
