@@ -39,9 +39,6 @@ def weights_of(checkpoint: str, tasks: Iterable[str]) -> Weights | None:
     return Weights(sum(prior.values()), sum(held))
 
 
-def are_small(checkpoint: str, tasks: Iterable[str]) -> bool:
+def are_small(checkpoint: str, weights: Weights | None) -> bool:
     """Whether all of a run's models are, our own checkpoints' too; not where nobody says."""
-    if checkpoint in OWN:
-        return True
-    found = weights_of(checkpoint, tasks)
-    return found is not None and found.prior + found.decoder <= SMALL
+    return checkpoint in OWN or (weights is not None and weights.prior + weights.decoder <= SMALL)

@@ -104,31 +104,23 @@ def plan_graphs(
         words = f"nobody has measured what graphs save on {kind}: a run with --graph on does, and --times-of takes it"
         found = GraphPlan(NOTHING, words)
     else:
-        found = _weigh(config, planned, pools, figures)
+        found = _weigh(config, planned, pools, *figures)
     # The prior alone makes no image yet, and its pools say nothing of the decoder's.
     return found if config.stage == "prior" else _keep(config.output, kind, found)
 
 
-@dataclass(frozen=True)
-class _Figures:
-    """What graphs save and take, by the part of the models, and who says so."""
-
-    by_part: Mapping[str, Sequence[GraphTimes]]
-    source: str
-
-
-def _figures(kind: DeviceKind, known: tuple[str, StepTimes] | None, small: Callable[[], bool]) -> _Figures | None:
-    """Those of an earlier run on such a device, else those that are stated, if they hold; None where nobody knows."""
-
-    def sorted_out(found: Sequence[GraphTimes], source: str) -> _Figures:
-        return _Figures({part: [one for one in found if one.part == part] for part in (PRIOR, UNET, MOVQ)}, source)
-
+def _figures(
+    kind: DeviceKind, known: tuple[str, StepTimes] | None, small: Callable[[], bool]
+) -> tuple[str, Sequence[GraphTimes]] | None:
+    """Those of an earlier run on such a device, else those that are stated, and who says so; None where nobody does."""
     if known is not None and known[1].device == kind and any(times.part == UNET for times in known[1].graphs):
-        return sorted_out(known[1].graphs, known[0])
-    return sorted_out(STATED, "what small models need on a CPU") if kind == "cpu" and small() else None
+        return known[0], known[1].graphs
+    return ("what small models need on a CPU", STATED) if kind == "cpu" and small() else None
 
 
-def _weigh(config: RunConfig, planned: Mapping[Bucket, BucketTally], pools: Pools, figures: _Figures) -> GraphPlan:
+def _weigh(
+    config: RunConfig, planned: Mapping[Bucket, BucketTally], pools: Pools, source: str, figures: Sequence[GraphTimes]
+) -> GraphPlan:
     decoders, priors = (max(1, pool.most) * config.share[1] for pool in (pools.decoder, pools.prior))
     steps: Counter[str] = Counter()
     batches: Counter[str] = Counter()
@@ -139,21 +131,17 @@ def _weigh(config: RunConfig, planned: Mapping[Bucket, BucketTally], pools: Pool
         batches[bucket.shape] += tally.batches
         latents[bucket.shape] = config.call_limit.of(bucket.height, bucket.width) * bucket.height * bucket.width / 64
         prior_steps += tally.batches * bucket.prior_steps * (1 + bucket.has_negative)
-
-    def gain(part: str, pixels: float, calls: float) -> _Gain:
-        return _gain(figures.by_part[part], pixels, calls)
-
     # Guidance doubles the rows of the UNet's calls, and those of all measured ones.
-    unet = {shape: gain(UNET, 2 * latents[shape], count / decoders) for shape, count in steps.items()}
+    unet = {shape: _gain(figures, UNET, 2 * latents[shape], count / decoders) for shape, count in steps.items()}
     shapes = frozenset(shape for shape, found in unet.items() if found.net >= 0)
-    movq = sum(gain(MOVQ, latents[shape], batches[shape] / decoders).net for shape in shapes)
-    prior = gain(PRIOR, 1.0, prior_steps / priors)
+    movq = sum(_gain(figures, MOVQ, latents[shape], batches[shape] / decoders).net for shape in shapes)
+    prior = _gain(figures, PRIOR, 1.0, prior_steps / priors)
     shape = max(unet, key=lambda one: unet[one].net)
     best = unet[shape]
     return GraphPlan(
         GraphChoice(prior=prior.net >= 0, decoder=shapes, movq=movq > 0),
         f"{best.calls:,.0f} steps of {shape} an actor save {duration(best.saves)}, and compiling takes "
-        f"{duration(best.costs)}, by {figures.source}",
+        f"{duration(best.costs)}, by {source}",
     )
 
 
@@ -162,16 +150,17 @@ def _unet_calls(bucket: Bucket) -> int:
     return bucket.steps if bucket.strength is None else int(bucket.steps * bucket.strength)
 
 
-def _gain(figures: Sequence[GraphTimes], pixels: float, calls: float) -> _Gain:
+def _gain(figures: Sequence[GraphTimes], part: str, pixels: float, calls: float) -> _Gain:
     """By the shape whose latents have about as many pixels, rows and all."""
 
     def distance(times: GraphTimes) -> float:
         ratio = times.shape[0] * times.shape[-2] * times.shape[-1] / pixels if len(times.shape) == 4 else 1.0
         return max(ratio, 1 / ratio)
 
-    if not figures:
+    of_part = [times for times in figures if times.part == part]
+    if not of_part:
         return _Gain(calls, 0.0, float("inf"))
-    like = min(figures, key=distance)
+    like = min(of_part, key=distance)
     return _Gain(calls, calls * like.saved, like.compiling)
 
 

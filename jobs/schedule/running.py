@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
@@ -122,12 +122,16 @@ def start(
         device = choose_device(config, npus(nodes))
         times = known()
         time = device_time(config, planned, device.kind, times)
-        weights = partial(weights_of, config.checkpoint, planned.tasks)
+        # Two ask, and the checkpoint may lie on storage.
+        weights = cache(partial(weights_of, config.checkpoint, planned.tasks))
         schedule = arrange(config, planned, device.kind, nodes, time, progress.note, weights)
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":
             progress.note(schedule.in_words)
-        small = partial(are_small, config.checkpoint, planned.tasks)
+
+        def small() -> bool:
+            return are_small(config.checkpoint, weights())
+
         graphs = plan_graphs(config, planned.buckets, device.kind, schedule.pools, times, small)
         if planned.buckets:
             progress.note(graphs.in_words)

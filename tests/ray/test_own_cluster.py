@@ -36,13 +36,18 @@ assert before == (dict(vars(Coordinator)), dict(vars(_StatsManager)), dict(vars(
 """
 
 
-def _helpers(environment: dict[str, str]) -> dict[str, list[str]]:
-    """Processes and actors that a job's cluster has beside those that work."""
+def _said(script: str, environment: dict[str, str]) -> str:
     ended = subprocess.run(
-        [sys.executable, "-c", HELPERS], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
     )
     assert ended.returncode == 0, ended.stderr
-    return {words[0]: words[1:] for words in (line.split() for line in ended.stdout.splitlines()) if words}
+    return ended.stdout
+
+
+def _helpers(environment: dict[str, str]) -> dict[str, list[str]]:
+    """Processes and actors that a job's cluster has beside those that work."""
+    lines = _said(HELPERS, environment).splitlines()
+    return {words[0]: words[1:] for words in map(str.split, lines) if words}
 
 
 @pytest.mark.ray
@@ -89,12 +94,4 @@ with cluster() as nodes:
 @pytest.mark.ray
 def test_who_else_has_asked_for_a_part_of_a_cluster_takes_nothing_away(shared_environment: dict[str, str]) -> None:
     # As jobs do that are killed: Ray Data keeps a part for each of them, for three minutes.
-    ended = subprocess.run(
-        [sys.executable, "-c", ASKED_BY_OTHERS],
-        cwd=ROOT,
-        env=shared_environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert ended.returncode == 0, ended.stderr
+    _said(ASKED_BY_OTHERS, shared_environment)

@@ -94,13 +94,12 @@ def image_to_image() -> list[Row]:
     where nobody asks for any, a picture at strength 1 has one by chance, and so may come near its source again.
     """
     rows = []
+    near = {"measure": "img2img near", "prompt": "a house, oil painting"}
+    away = {"measure": "img2img", "prompt": "a house on a white background, oil painting"}
     for number, picture in enumerate(sources()):
-        given = {"task": "img2img", "image": png(picture), "expected": str(number), "prompt": "a house, oil painting"}
-        low = min(STRENGTHS)
-        rows.append({"id": f"near-{number}", "measure": "img2img near", "strength": low, **given})
-        given["prompt"] = "a house on a white background, oil painting"
-        for strength in STRENGTHS:
-            rows.append({"id": f"from-{number}-{strength}", "measure": "img2img", "strength": strength, **given})
+        given = {"task": "img2img", "image": png(picture), "expected": str(number)}
+        rows.append({"id": f"near-{number}", "strength": min(STRENGTHS), **near, **given})
+        rows += [{"id": f"from-{number}-{strength}", "strength": strength, **away, **given} for strength in STRENGTHS]
     return rows
 
 
