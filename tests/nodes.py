@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,6 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 #: Seconds until all nodes of a cluster know of one that has come, or gone.
 START_S = 300.0
-
-#: No machine gives these ports to somebody who asks for any, as Ray's processes do all the time (on Linux those are
-#: from 32768 on). Each process of a test run (pytest-xdist) has a part of them to itself.
-PORTS, PORTS_EACH = 20_000, 1000
 
 
 @contextmanager
@@ -86,26 +81,3 @@ def lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-_ports: Iterator[int] | None = None
-
-
-def free_port() -> int:
-    """A port that nobody listens at and that nobody is given by chance, another one with each call."""
-    global _ports
-    if _ports is None:
-        mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
-        # Two runs of the tests beside each other seldom begin at the same one.
-        first = os.getpid() % PORTS_EACH
-        _ports = iter([PORTS + mine * PORTS_EACH + (first + i) % PORTS_EACH for i in range(PORTS_EACH)])
-    for port in _ports:
-        with socket.socket() as free:
-            # A connection that somebody has just closed holds a port for a minute, and nobody listens there.
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                free.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("all ports are taken")

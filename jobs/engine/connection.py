@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import secrets
 import socket
 import sys
@@ -30,7 +31,13 @@ from ray._private.authentication.authentication_token_setup import AUTH_MODE_ENV
 from ray._private.node import Node
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT, PROCESS_TYPE_RAYLET
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    AuthenticationTokenLoader,
+    Config,
+    GcsClient,
+    persist_port,
+)
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -47,6 +54,16 @@ ANSWER_S, BUSY_S = 8.0, 60.0
 #: Seconds that a node of ours may take to start.
 START_S = 300.0
 
+#: Ray's own settings, which its processes inherit. A raylet gives its agent 30 s and a worker 60 s to come up, and then
+#: ends itself, or the worker, which it starts again: on a machine with other work a start would never succeed.
+PATIENCE = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300"}
+
+#: What Ray's parameters call the ports of a raylet's agents.
+AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+
+#: Above those of Ray's workers (10002 to 19999), below those that Linux gives to who asks for any (from 32768 on).
+PORTS = range(20_000, 32_768)
+
 #: How a client of HTTP/2 begins (RFC 9113, section 3.4): the preface, and a frame of settings, which has none.
 HTTP2_SETTINGS = b"\x04"
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0\0\0\0\0"
@@ -62,14 +79,47 @@ SOCKET_BELOW = "session_2000-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 ROOT = str(Path(__file__).resolve().parents[2])
 
 
+#: Names of ports that this process has taken for its clusters, while it lives.
+_taken: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """A port that nobody listens at, another one with each call in any process of ours that shares the network.
+
+    On Linux no process that asks for any port is given it by chance, as Ray's processes do all the time.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        # Sockets without a file, which Linux has, are gone with their process.
+        name = socket.socket(socket.AF_UNIX)
+        with socket.socket() as free:
+            # A connection that somebody has just closed holds a port for a minute, and nobody listens there.
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                name.bind(f"\0kandinsky-batch-port-{port}")
+                free.bind(("", port))
+            except OSError:
+                name.close()
+                continue
+        _taken.append(name)
+        return port
+    raise KandinskyBatchError(f"Ray does not start on this machine: all ports from {PORTS[0]} to {PORTS[-1]} are taken")
+
+
 class PatientNode(Node):
     """A node that may take its time to start, and takes no port that a cluster beside it has or wants."""
 
     def start_raylet(self, *given: Any, **named: Any) -> None:
-        """Start it and wait until it is there; right afterwards Ray waits for that as well, but thirty seconds only."""
-        if self._ray_params.dashboard_agent_listen_port == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT:
-            # Where another cluster has it, the agent would ask for it again for three seconds, and all wait for that.
-            self._ray_params.dashboard_agent_listen_port = 0
+        """Start it and wait until it is there; right afterwards Ray waits for that as well, but thirty seconds only.
+
+        The raylet ends itself where an agent does not tell its ports within fifteen seconds, which no setting changes;
+        for ports that it is given it does not wait at all.
+        """
+        for name in AGENT_PORTS:
+            if getattr(self._ray_params, name) in (None, 0, DEFAULT_DASHBOARD_AGENT_LISTEN_PORT):
+                setattr(self._ray_params, name, free_port())
+        # The one that no argument of the raylet names; it looks for it where the agent would tell it.
+        listens = self._ray_params.dashboard_agent_listen_port
+        persist_port(self._session_dir, self._node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, listens)
         super().start_raylet(*given, **named)
         (raylet,) = self.all_processes[PROCESS_TYPE_RAYLET]
         deadline = time.monotonic() + START_S
@@ -351,6 +401,9 @@ def _init(address: str | None) -> None:
     if RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ:
         # Under `ray job submit` the job's own config has the folder that was shipped, and another one would lose it.
         options["job_config"] = ScriptsCode()
+    if address is None:
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
     with _held_back_stderr() as said, _own_head():
         try:
             # An address that is given is not the same to Ray as one that it finds, so it finds that again.

@@ -6,6 +6,7 @@ staged batches, of any other nothing.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from workers.stages.shards import seal
 
 #: Seals that run at the same time; each builds one tar on its node's disk.
 MAX_SEALS = 4
+
+#: Seconds that all running seals have been at work before another starts beside them. Each that runs beside others
+#: needs a process of its own, which takes longer to start than a small shard to seal.
+BESIDE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class Ledger:
 
 
 class Sealer:
-    """Seals whole shards, or seals them anew, in Ray tasks beside the run, a few at a time.
+    """Seals whole shards, or seals them anew, in Ray tasks beside the run, a few at a time where they take long.
 
     A seal that fails takes nothing with it: its parts stay, and `poll` or `finish` tells.
 
@@ -137,6 +142,7 @@ class Sealer:
         task: `seal`, or another with its arguments.
         tell: hears of each shard that is sealed.
         fence: asked by the task before it replaces or removes a file of the output.
+        now: a clock, in seconds.
     """
 
     def __init__(
@@ -146,16 +152,24 @@ class Sealer:
         task: Callable[..., object] | None = None,
         tell: Callable[[int], None] = lambda shard: None,
         fence: Callable[[], None] = unfenced,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._batches = batches
         self._tell = tell
+        self._now = now
         self._waiting: deque[int] = deque()
-        self._running: dict[Any, int] = {}
+        # Shard, and when its seal was started.
+        self._running: dict[Any, tuple[int, float]] = {}
         self._errors: list[KandinskyBatchError] = []
         self._given = (fence, task or seal)
         # No CPU share: it must run although pools and tasks hold all of them. A task that dies is run again.
         self._task = ray.remote(num_cpus=0, max_retries=3)(_behind)
+
+    @property
+    def running(self) -> list[int]:
+        """Shards whose seals are under way, the first that was started first."""
+        return [shard for shard, _ in self._running.values()]
 
     def add(self, shard: int) -> None:
         """Seal this shard as soon as there is room."""
@@ -171,15 +185,15 @@ class Sealer:
         if self._running:
             ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout)
             for reference in ended:
-                self._collect(reference, self._running.pop(reference))
+                self._collect(reference, self._running.pop(reference)[0])
             refused = next((error for error in self._errors if isinstance(error, StorageError)), None)
             if refused is not None:
                 raise refused
-        while self._waiting and len(self._running) < MAX_SEALS:
+        if self._waiting and self._has_room():
             shard = self._waiting.popleft()
             place = (shard, self._batches[shard], self._config.output, self._config)
             reference = self._task.remote(*self._given, *place)
-            self._running[reference] = shard
+            self._running[reference] = (shard, self._now())
 
     def finish(self, tell: Callable[[int], None] = lambda left: None) -> None:
         """Wait for every seal; `tell` hears how many are left.
@@ -192,6 +206,10 @@ class Sealer:
             self.poll(timeout=0.2)
         if self._errors:
             raise self._errors[0]
+
+    def _has_room(self) -> bool:
+        long_ago = self._now() - BESIDE_S
+        return len(self._running) < MAX_SEALS and all(started <= long_ago for _, started in self._running.values())
 
     def _collect(self, reference: Any, shard: int) -> None:
         try:

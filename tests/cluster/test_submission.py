@@ -29,7 +29,8 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray._private.utils import write_ray_address
 
-from tests.nodes import free_port, ray_nodes
+from jobs.engine.connection import free_port
+from tests.nodes import ray_nodes
 from tests.unit.finished_run import write_manifest
 
 if sys.version_info >= (3, 11):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from jobs.engine.connection import free_port
 from tests.environments.conftest import POWERLESS, ROWS, RUN_LIMIT_S, OddJob, is_root
-from tests.nodes import free_port, ray_nodes
+from tests.nodes import ray_nodes
 
 pytestmark = pytest.mark.ray
 

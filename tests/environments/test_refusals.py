@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.engine.connection import free_port
 from tests.environments.conftest import POWERLESS, RUN_LIMIT_S, OddJob, is_root
-from tests.nodes import free_port
 
 #: Seconds from the words "starting Ray" to the refusal. Before them Python imports what it needs, however busy it is.
 #: Some ten at most, where nothing else runs; Ray by itself takes two minutes to give up a cluster that is gone.

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from jobs.engine.connection import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HELPERS = """
+from pathlib import Path
+
 import ray
 from ray._private import worker
 from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
@@ -32,6 +36,9 @@ with cluster():
     helpers = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
     print("actors", *sorted(helpers & {"ActorLocationTracker", "AutoscalingCoordinator", "datasets_stats_actor"}))
     print("processes", *sorted(worker._global_node.all_processes))
+    for (raylet,) in map(worker._global_node.all_processes.get, {"raylet"} & set(worker._global_node.all_processes)):
+        given = Path(f"/proc/{raylet.process.pid}/environ").read_text().split("\\0")
+        print("settings", *sorted(each for each in given if "register_timeout" in each))
 assert before == (dict(vars(Coordinator)), dict(vars(_StatsManager)), dict(vars(pool)))
 """
 
@@ -51,11 +58,46 @@ def _helpers(environment: dict[str, str]) -> dict[str, list[str]]:
 
 
 @pytest.mark.ray
-def test_a_cluster_of_the_jobs_own_has_no_process_that_serves_others(clean_environment: dict[str, str]) -> None:
-    found = _helpers(clean_environment)
+def test_a_cluster_of_the_jobs_own_has_no_process_that_serves_others_and_waits_for_its_own(
+    clean_environment: dict[str, str],
+) -> None:
+    # The tests' own nodes are as patient by these.
+    found = _helpers({name: value for name, value in clean_environment.items() if name not in PATIENCE})
     assert not {"monitor", "log_monitor", "dashboard"} & set(found["processes"])
     assert "raylet" in found["processes"]
     assert found["actors"] == []
+    assert found["settings"] == [f"{name}={value}" for name, value in PATIENCE.items()]
+
+
+SLOW_AGENTS = """
+import os, sys, time
+
+while "/agent" in " ".join(sys.orig_argv) and not os.path.exists(os.environ["AGENTS_GO_ON"]):
+    time.sleep(0.1)
+"""
+
+BESIDE_SLOW_AGENTS = """
+import os
+from pathlib import Path
+
+import ray
+from jobs.engine.cluster import cluster
+
+with cluster() as nodes:
+    assert len(nodes) == 1
+    Path(os.environ["AGENTS_GO_ON"]).touch()
+    assert ray.get(ray.remote(lambda: 1).remote()) == 1
+"""
+
+
+@pytest.mark.ray
+def test_a_cluster_of_the_jobs_own_is_there_before_its_agents(
+    clean_environment: dict[str, str], tmp_path: Path
+) -> None:
+    # On a busy machine they take longer than the fifteen seconds after which a raylet that waits for them ends itself.
+    (tmp_path / "sitecustomize.py").write_text(SLOW_AGENTS)
+    slow = {"PYTHONPATH": str(tmp_path), "AGENTS_GO_ON": str(tmp_path / "go_on")}
+    _said(BESIDE_SLOW_AGENTS, {**clean_environment, **slow})
 
 
 @pytest.mark.ray

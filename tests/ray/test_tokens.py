@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodes import free_port
+from jobs.engine.connection import free_port
 
 pytestmark = pytest.mark.ray
 

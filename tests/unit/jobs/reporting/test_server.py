@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
 import json
@@ -114,11 +115,17 @@ def test_a_port_that_is_taken_is_one_sentence(output: Path) -> None:
 def test_the_script_says_where_and_ends_well_with_ctrl_c(output: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     script = [sys.executable, str(ROOT / "jobs" / "report.py"), "--output", str(output), "--serve", "--port", "0"]
-    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert get(int(address.rstrip("/").rsplit(":", 1)[1]), "/")[0] == 200
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell without a terminal has what it starts in the background ignore Ctrl-C, these tests as well.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(script, **pipes, preexec_fn=heard) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert get(int(address.rstrip("/").rsplit(":", 1)[1]), "/")[0] == 200
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=300)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
