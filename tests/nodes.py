@@ -20,27 +20,34 @@ _ROOT = Path(__file__).resolve().parent.parent
 START_S = 300.0
 
 
+#: What nobody looks at: statistics of the processes of a node, made every five seconds of each.
+NO_STATISTICS = {"REPORTER_UPDATE_INTERVAL_MS": "3600000"}
+
+
 @contextmanager
-def nodes_environment(environment: Mapping[str, str], path: Path | None = None) -> Iterator[None]:
+def nodes_environment(
+    environment: Mapping[str, str], path: Path | None = None, dashboard: bool = False
+) -> Iterator[None]:
     """This process has this environment meanwhile, joins no Ray by it, and its workers find the source tree.
 
     Nodes that are started meanwhile may take their time, and leave Ray's own ports to those that are started beside.
 
     Args:
         path: where workers look for modules instead.
+        dashboard: with all processes of a cluster that people share, where else there are those that a job needs.
     """
     # Here: not every test needs Ray.
     from ray._private import node
 
-    from jobs.engine.connection import PatientNode
+    from jobs.engine.connection import OwnHead, PatientNode
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
+        for name, value in {**({} if dashboard else NO_STATISTICS), **environment}.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
         places = [str(_ROOT), environment.get("PYTHONPATH")] if path is None else [str(path)]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
-        patch.setattr(node, "Node", PatientNode)
+        patch.setattr(node, "Node", PatientNode if dashboard else OwnHead)
         yield
 
 
@@ -56,7 +63,7 @@ def ray_nodes(environment: Mapping[str, str], *nodes: Mapping[str, Any], path: P
 
     head, *others = nodes
     # Its processes have inherited it by then; this one shall be as it was for what comes after.
-    with nodes_environment(environment, path):
+    with nodes_environment(environment, path, dashboard=head.get("include_dashboard", False)):
         cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
     try:
         for node in others:

@@ -18,7 +18,7 @@ from tests.faults.conftest import QuickJob, shard_files, wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
 #: Each costs a start of the job, some ten seconds; `KILLS=1000` for a night (tests/faults/__main__.py).
-KILLS = int(os.environ.get("KILLS", "12"))
+KILLS = int(os.environ.get("KILLS", "8"))
 
 #: Another one each time it is set; printed, so that a failure can be repeated.
 SEED = int(os.environ.get("KILLS_SEED", "1"))
