@@ -98,7 +98,7 @@ class Decoder(Sleeper):
     def _wait_until_allowed(self) -> None:
         allowed = Path(LOG) / "allowed"
         while allowed.exists() and len(decoded()) >= int(allowed.read_text()):
-            time.sleep(0.05)
+            time.sleep(0.25)
 
 
 def decoded() -> set[tuple[int, int]]:
