@@ -19,7 +19,6 @@ _ROOT = Path(__file__).resolve().parent.parent
 #: Seconds until all nodes of a cluster know of one that has come, or gone.
 START_S = 300.0
 
-
 #: What nobody looks at: statistics of the processes of a node, made every five seconds of each.
 NO_STATISTICS = {"REPORTER_UPDATE_INTERVAL_MS": "3600000"}
 

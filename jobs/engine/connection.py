@@ -54,8 +54,8 @@ ANSWER_S, BUSY_S = 8.0, 60.0
 #: Seconds that a node of ours may take to start.
 START_S = 300.0
 
-#: Ray's own settings, which its processes inherit. A raylet gives its agent 30 s and a worker 60 s to come up, and then
-#: ends itself, or the worker, which it starts again: on a machine with other work a start would never succeed.
+#: Ray's own settings, which its processes inherit. A raylet that asks its agents something waits 30 s, and ends itself
+#: then; a worker it gives 60 s to come up, and starts another one then: beside other work that might never succeed.
 PATIENCE = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_timeout_seconds": "300"}
 
 #: What Ray's parameters call the ports of a raylet's agents.
@@ -89,13 +89,14 @@ def free_port() -> int:
     On Linux no process that asks for any port is given it by chance, as Ray's processes do all the time.
     """
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        # Sockets without a file, which Linux has, are gone with their process.
         name = socket.socket(socket.AF_UNIX)
         with socket.socket() as free:
             # A connection that somebody has just closed holds a port for a minute, and nobody listens there.
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                name.bind(f"\0kandinsky-batch-port-{port}")
+                if sys.platform == "linux":
+                    # A socket without a file, which is gone with its process.
+                    name.bind(f"\0kandinsky-batch-port-{port}")
                 free.bind(("", port))
             except OSError:
                 name.close()

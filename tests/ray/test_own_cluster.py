@@ -36,7 +36,7 @@ with cluster():
     helpers = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
     print("actors", *sorted(helpers & {"ActorLocationTracker", "AutoscalingCoordinator", "datasets_stats_actor"}))
     print("processes", *sorted(worker._global_node.all_processes))
-    for (raylet,) in map(worker._global_node.all_processes.get, {"raylet"} & set(worker._global_node.all_processes)):
+    for raylet in worker._global_node.all_processes.get("raylet", []):
         given = Path(f"/proc/{raylet.process.pid}/environ").read_text().split("\\0")
         print("settings", *sorted(each for each in given if "register_timeout" in each))
 assert before == (dict(vars(Coordinator)), dict(vars(_StatsManager)), dict(vars(pool)))
