@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import ray
@@ -161,24 +161,29 @@ class Start:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, ready_at: float, dies_at: float | None = None) -> None:
         self.now = 0.0
-        self.port: int | None = None
+        # What the raylet's arguments say, and what it finds where the agent would tell.
+        self.given: dict[str, int] = {}
+        self.told: dict[str, int] = {}
         self._ready_at, self._dies_at = ready_at, dies_at
-        monkeypatch.setattr(Node, "start_raylet", lambda node: setattr(self, "port", self.listens(node)))
+        monkeypatch.setattr(Node, "start_raylet", lambda node: self.given.update(vars(node._ray_params)))
+        monkeypatch.setattr(connection, "persist_port", self._tell)
         monkeypatch.setattr(Node, "gcs_address", "head:1")
         monkeypatch.setattr(services, "get_node", self._get_node)
         monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep))
 
-    def run(self, port: int) -> None:
+    def run(self, **asked: int) -> None:
         node = object.__new__(connection.PatientNode)
         process = SimpleNamespace(poll=lambda: 1 if self._dies_at is not None and self.now > self._dies_at else None)
-        node.__dict__.update(_node_id="n", all_processes={"raylet": [SimpleNamespace(process=process)]})
-        node._ray_params = SimpleNamespace(dashboard_agent_listen_port=port)
+        processes = {"raylet": [SimpleNamespace(process=process)]}
+        node.__dict__.update(_node_id="n", _session_dir="/session", all_processes=processes)
+        # As Ray has them where nobody asks for any.
+        unasked = dict.fromkeys(connection.AGENT_PORTS, 0) | {"dashboard_agent_listen_port": 52365}
+        node._ray_params = SimpleNamespace(**(unasked | asked))
         node.start_raylet()
 
-    @staticmethod
-    def listens(node: Any) -> int:
-        port: int = node._ray_params.dashboard_agent_listen_port
-        return port
+    def _tell(self, session: str, node_id: str, name: str, port: int) -> None:
+        assert (session, node_id) == ("/session", "n")
+        self.told[name] = port
 
     def _get_node(self, address: str, node_id: str) -> dict[str, str]:
         if self.now < self._ready_at:
@@ -191,23 +196,43 @@ class Start:
 
 def test_a_node_may_take_minutes_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Start(monkeypatch, ready_at=200)
-    start.run(port=0)
+    start.run()
     assert start.now == pytest.approx(200, abs=1)
 
 
 def test_a_node_that_dies_or_never_comes_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = Start(monkeypatch, ready_at=1e9, dies_at=7)
-    dead.run(port=0)
+    dead.run()
     assert dead.now == pytest.approx(7, abs=1)
     never = Start(monkeypatch, ready_at=1e9)
-    never.run(port=0)
+    never.run()
     assert never.now == pytest.approx(connection.START_S, abs=1)
 
 
-@pytest.mark.parametrize(("asked", "taken"), [(52365, 0), (1234, 1234)])
-def test_a_node_has_a_port_for_its_agent_that_no_other_one_wants(
-    asked: int, taken: int, monkeypatch: pytest.MonkeyPatch
+def test_agents_have_ports_that_are_known_before_they_come_up_and_that_no_other_one_wants(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    ports = []
+    for _ in range(20):
+        start = Start(monkeypatch, ready_at=0)
+        start.run()
+        assert start.given.keys() == set(connection.AGENT_PORTS)
+        assert start.told == {"dashboard_agent_listen_port": start.given["dashboard_agent_listen_port"]}
+        ports += start.given.values()
+    assert len(set(ports)) == len(ports)
+    assert set(ports) <= set(connection.PORTS)
+
+
+def test_ports_that_somebody_has_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Start(monkeypatch, ready_at=0)
-    start.run(port=asked)
-    assert start.port == taken
+    start.run(dashboard_agent_listen_port=1234, metrics_export_port=1235)
+    assert (start.given["dashboard_agent_listen_port"], start.given["metrics_export_port"]) == (1234, 1235)
+    assert start.told == {"dashboard_agent_listen_port": 1234}
+
+
+def test_a_port_that_somebody_listens_at_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", connection.free_port())) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(connection, "PORTS", range(port, port + 1))
+        with pytest.raises(KandinskyBatchError, match=f"all ports from {port} to {port} are taken"):
+            connection.free_port()
