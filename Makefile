@@ -1,8 +1,9 @@
 # What a person types here:
 #   make demo    images for all four tasks from a small example manifest, on this machine's CPU
-#   make test    every test (real Ray, real pipelines; minutes)
+#   make test    the tests (real Ray, real pipelines; half an hour on two cores)
+#   make nightly those that take longest too, fifty kills, ten thousand stories of faults, every loss of power (hours)
 #   make check   formatting, lint, types and the unit tests without models (minutes)
-#   make lint    the first three of them
+#   make lint    the first three of those
 #   make clean   remove what the above made, except .venv
 # Each sets up .venv itself; a second call finds it ready. PYTHON=… picks another interpreter (3.10 to 3.12).
 
@@ -19,10 +20,10 @@ define install
 		|| $(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '$(1)'
 endef
 
-.PHONY: demo test check lint clean help
+.PHONY: demo test nightly check lint clean help
 
 help:
-	@sed -n '2,7s/^# \{0,3\}//p' Makefile
+	@sed -n '2,8s/^# \{0,3\}//p' Makefile
 
 demo: $(VENV)/.base
 	$(BIN)/python jobs/generate.py --manifest manifests/examples/demo.parquet --output $(DEMO_OUTPUT)
@@ -30,7 +31,12 @@ demo: $(VENV)/.base
 	@$(BIN)/python jobs/report.py --output $(DEMO_OUTPUT) --contact-sheet $(DEMO_OUTPUT).png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests -m "not nightly" -n 2 --dist loadfile --no-loadscope-reorder
+
+nightly: $(VENV)/.dev
+	KILLS=$${KILLS:-50} $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m tests.faults seeds
+	$(BIN)/python -m tests.faults power
 
 check: lint
 	$(BIN)/python -m pytest tests/unit -m "not models and not ray" -n 2

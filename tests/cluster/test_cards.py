@@ -182,6 +182,7 @@ def test_shared_cards_hold_one_decoder_and_at_most_one_prior_each(run: Run) -> N
     assert memory == {"prior": 19.2, "decoder": 38.4}
 
 
+@pytest.mark.nightly
 def test_the_real_models_make_all_tasks_on_three_nodes_and_lose_one(
     run: Run, cluster: Cluster, clean_environment: dict[str, str], nodes_have: dict[str, str]
 ) -> None:

@@ -59,6 +59,7 @@ def test_the_other_devices_make_everything(
     assert shard_files(tmp_path / "out") == undisturbed
 
 
+@pytest.mark.nightly
 def test_when_too_few_devices_are_left_the_run_ends_with_the_reason(
     quick_job: QuickJob, clean_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_when_too_few_devices_are_left_the_run_ends_with_the_reason(
     assert "the same command goes on from here" in last
 
 
+@pytest.mark.nightly
 def test_rows_that_are_tried_again_leave_a_broken_device_too(
     quick_job: QuickJob, undisturbed: dict[str, bytes], three_npus: Cluster, tmp_path: Path
 ) -> None:

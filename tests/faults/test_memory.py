@@ -161,7 +161,7 @@ def run(
 @pytest.mark.parametrize(
     ("share", "too"),
     [
-        pytest.param(0.99, (), id="one"),
+        pytest.param(0.99, (), id="one", marks=pytest.mark.nightly),
         # More than all workers have: Ray ends every one of them, and none of them is left to say so.
         pytest.param(2.0, ("ray::KeptAttempts",), id="all, the one with the books as well"),
     ],

@@ -79,6 +79,7 @@ def test_rows_that_the_prior_fails_fail_alike_in_both_schedules(quick_job: Quick
     assert not (tmp_path / "phases" / "_run" / "between_phases").exists(), "what it was told not to keep is gone"
 
 
+@pytest.mark.nightly
 def test_failed_rows_are_tried_again_in_phases(
     quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def point(link: Path, folder: Path) -> None:
     new.rename(link)
 
 
+@pytest.mark.nightly
 def test_a_link_that_is_pointed_elsewhere_ends_the_run_and_each_place_goes_on_by_itself(
     quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -178,6 +178,7 @@ def test_a_row_that_kills_its_scorer_keeps_its_image_and_the_others_their_scores
     scoring.verify(tmp_path / "run")
 
 
+@pytest.mark.nightly
 def test_rows_tried_again_after_scoring_are_scored_too(scoring: Scoring, one: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(one, output)

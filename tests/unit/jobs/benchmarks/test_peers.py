@@ -48,6 +48,7 @@ def test_numbers_that_measure_nothing_are_refused(options: list[str]) -> None:
 
 
 # Six commands, each of which loads all models.
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.models
 @pytest.mark.ray

@@ -31,6 +31,7 @@ def test_cards_busy_counts_the_priors_card_and_the_time_that_cards_load() -> Non
     assert (found.start_seconds, found.first_seconds) == (3.0, 6.0)
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_a_run_is_one_line_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--cards", "2", "--seconds", "1", "--batches", "3", "--prior-share", "0.1", "--loading", "1"]
