@@ -7,10 +7,10 @@ import pickle
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ import pytest
 from PIL import Image
 
 from tests.once import Once
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,6 +96,18 @@ def write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     columns = {name: pa.array([row.get(name) for row in rows], kinds.get(name)) for name in names}
     pq.write_table(pa.table(columns), path)
     return path
+
+
+@pytest.fixture
+def driver(ray_cluster: Cluster) -> Iterator[None]:
+    """This process is connected to the shared cluster meanwhile, and leaves nothing of it to the next test."""
+    import ray
+    from ray.data import DataContext
+
+    ray.init(ray_cluster.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    DataContext._set_current(DataContext())
 
 
 @pytest.fixture(scope="session")

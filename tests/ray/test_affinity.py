@@ -17,7 +17,6 @@ import pyarrow as pa
 import pytest
 import ray
 from ray._private.state import actors
-from ray.cluster_utils import Cluster
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -107,14 +106,6 @@ def block(index: int) -> pa.Table:
     size = HEIGHTS[index]
     bucket = Bucket(**{**PROBE_BUCKET.model_dump(), "height": size, "width": size})
     return Batch(0, index, bucket, pa.table({"status": ["success"]})).to_block()
-
-
-@pytest.fixture
-def driver(ray_cluster: Cluster) -> Iterator[None]:
-    ray.init(ray_cluster.address, log_to_driver=False)
-    yield
-    ray.shutdown()
-    DataContext._set_current(DataContext())
 
 
 def line(callbacks: list[type[Any]], run_ahead: bool = True, **decoders: Any) -> Iterator[pa.Table]:

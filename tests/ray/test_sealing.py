@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from jobs.engine.ledger import BESIDE_S, Sealer
 from manifests.config import RunConfig
@@ -18,13 +16,6 @@ pytestmark = pytest.mark.ray
 
 #: A machine that does not do it in that time hangs.
 LIMIT_S = 300
-
-
-@pytest.fixture
-def driver(ray_cluster: Cluster) -> Iterator[None]:
-    ray.init(ray_cluster.address, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def seal_when_told(shard: int, batches: int, output: str, config: RunConfig) -> None:
