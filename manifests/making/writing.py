@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,7 +25,7 @@ from manifests.planning.image_locations import resolve_locations, unwrap_texts
 from manifests.planning.lookalikes import meant
 from manifests.records import MANIFEST_MARK
 from manifests.requests import casting
-from manifests.requests.columns import cast_requests
+from manifests.requests.columns import cast_requests, fitting_tasks
 from manifests.requests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, RULES, complaint
 from manifests.requests.validation import resolve
 
@@ -202,7 +201,8 @@ def shape(source: Source, recipe: Recipe, folder: str) -> pa.Table:
     columns = {name: given.columns[name] for name in REQUEST_NAMES if name in raw}
     if "conditions" in columns:
         columns["conditions"] = _located_conditions(columns["conditions"], source.url, folder)
-    columns["task"] = _tasks(columns, table.num_rows)
+    guess = fitting_tasks(given)
+    columns["task"] = pc.coalesce(columns["task"], guess) if "task" in columns else guess
     ordered = {name: _narrow(name, columns[name], source) for name in REQUEST_NAMES if name in columns}
     extras = {name: table.column(name) for name in table.column_names if name not in REQUEST_NAMES}
     return pa.table({**ordered, **extras})
@@ -273,24 +273,6 @@ def _located_conditions(column: pa.ListArray, url: str, folder: str) -> pa.ListA
     fields["image"] = _located(fields["image"], url, folder)
     located = pa.StructArray.from_arrays(list(fields.values()), list(fields))
     return pa.ListArray.from_arrays(column.offsets, located, mask=column.is_null())
-
-
-def _tasks(columns: Mapping[str, pa.Array], rows: int) -> pa.Array:
-    """The task of each row: as given, else what its inputs are for."""
-
-    def has(name: str) -> np.ndarray[Any, Any]:
-        if name not in columns:
-            return np.zeros(rows, bool)
-        column = columns[name]
-        if name == "conditions":
-            return casting.present(column)
-        return casting.present(casting.field_of(column, "bytes")) | casting.present(casting.field_of(column, "path"))
-
-    inferred = np.select(
-        [has("conditions"), has("mask"), has("image")], ["interpolate", "inpaint", "img2img"], "text2img"
-    )
-    guess = pa.array(inferred.tolist(), pa.string())
-    return pc.coalesce(columns["task"], guess) if "task" in columns else guess
 
 
 def _narrow(name: str, column: pa.Array, source: Source) -> pa.Array:

@@ -96,7 +96,7 @@ def summarize_sources(manifest: Manifest, no_text: Mapping[str, int]) -> Sources
         lookalikes=tuple(Lookalike(column, name, files) for (column, name), files in sorted(likes.items())),
         left_out=left_out,
         markers=markers,
-        notes=(*_not_columns(manifest, names), *_not_text(no_text)),
+        notes=(*_no_tasks(manifest), *_not_columns(manifest, names), *_not_text(no_text)),
     )
 
 
@@ -112,6 +112,15 @@ def gather_left_out(listings: Iterable[Found], read: Collection[str]) -> tuple[t
             paths.setdefault(reason, {}).update(dict.fromkeys(path for path in left if path not in read))
     markers = len(paths.pop(MARKER, {}))
     return tuple(LeftOut(reason, len(left), tuple(left)[:_TOLD]) for reason, left in paths.items() if left), markers
+
+
+def _no_tasks(manifest: Manifest) -> list[str]:
+    """Said, because a picture that only travels along, or a caption's own picture, makes img2img of its row."""
+    without = sum("task" not in file.columns for file in manifest.files)
+    if not without:
+        return []
+    where = "no column 'task'" + ("" if without == len(manifest.files) else f" in {_count(without, 'file')}")
+    return [f"{where}: conditions make a row interpolate, a mask inpaint, an image img2img, and all else is text2img"]
 
 
 def _not_columns(manifest: Manifest, names: Mapping[str, None]) -> list[str]:

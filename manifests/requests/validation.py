@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.requests import casting
-from manifests.requests.columns import Given, cast_requests
+from manifests.requests.columns import Given, cast_requests, fitting_tasks
 from manifests.requests.schema import (
     MASK_POLARITIES,
     RULES,
@@ -144,7 +144,12 @@ def _check_ids(given: Given, found: _Findings) -> None:
 
 
 def _read_tasks(given: Given, found: _Findings) -> npt.NDArray[np.int8]:
-    index = pc.index_in(tidy(given.columns["task"]), value_set=pa.array(TASKS))
+    told = given.columns["task"]
+    # A null among tasks is a mistake; a table without the column is how people begin.
+    untold = np.concatenate([np.full(table.num_rows, "task" not in table.column_names) for table in given.raw])
+    if untold.any():
+        told = pc.if_else(pa.array(untold), fitting_tasks(given), told)
+    index = pc.index_in(tidy(told), value_set=pa.array(TASKS))
     tasks = index.fill_null(-1).to_numpy().astype(np.int8)
     found.say("task", np.flatnonzero(tasks < 0), f"is not a task; use one of {', '.join(TASKS)}")
     return tasks

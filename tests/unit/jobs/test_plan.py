@@ -88,6 +88,17 @@ def measured(output: str, decoder: Sequence[float], height: int = 64) -> None:
     run_folder.write_times(config, watch.record("cpu", CallLimit(2), POOLS))
 
 
+def test_a_manifest_without_tasks_is_planned_by_its_inputs_and_says_so(run_plan: Script, tmp_path: Path) -> None:
+    rows = [{"prompt": "a cat", "image": None}, {"prompt": "a dog", "image": {"bytes": b"png", "path": None}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    code, shown, _ = run_plan(tmp_path / "m.parquet", tmp_path / "out")
+    assert code == 0
+    assert "no column 'task': conditions make a row interpolate" in shown
+    assert re.search("1 text2img.*1 img2img.*2 images", shown, re.DOTALL), shown
+    pq.write_table(pa.table({"task": ["text2img"], "prompt": ["a bird"]}), tmp_path / "n.parquet")
+    assert "no column 'task' in 1 file: " in run_plan(tmp_path, tmp_path / "out")[1]
+
+
 def test_rows_images_and_shards_are_counted_and_nothing_is_written(tmp_path: Path, run_plan: Script) -> None:
     manifest = finished_run.write_manifest(tmp_path / "m.parquet")
     code, table, _ = run_plan(manifest, tmp_path / "out")

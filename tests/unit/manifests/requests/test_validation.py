@@ -134,10 +134,29 @@ def test_a_row_that_breaks_a_rule_says_which_and_what_to_do(row: dict[str, Any],
     assert message in error
 
 
-def test_a_manifest_without_a_task_column_fails_row_by_row() -> None:
-    resolved = check({"prompt": ["a", "b"]})
-    assert set(resolved.errors) == {0, 1}
-    assert "use one of text2img" in resolved.errors[0]
+def test_without_a_task_column_a_rows_task_is_what_its_inputs_are_for() -> None:
+    image, mask = {"bytes": None, "path": "a.png"}, {"bytes": b"", "path": None}
+    rows = [
+        {"prompt": "a cat", "image": None, "mask": None, "conditions": None},
+        {"prompt": "a cat", "image": image, "mask": None, "conditions": None},
+        {"prompt": "a cat", "image": image, "mask": mask, "conditions": None},
+        {"prompt": None, "image": None, "mask": None, "conditions": [{"text": "a"}, {"text": "b"}]},
+    ]
+    resolved = resolve([pa.Table.from_pylist(rows)], config())
+    assert resolved.errors == {}
+    assert [TASKS[task] for task in resolved.tasks] == ["text2img", "img2img", "inpaint", "interpolate"]
+
+
+def test_an_input_that_does_not_fit_is_told_and_not_left_out_where_there_is_no_task_column() -> None:
+    resolved = check({"prompt": ["a cat"], "image": [5]})
+    assert "image: 5 is neither a location nor an inline image" in resolved.errors[0]
+
+
+def test_a_null_among_tasks_stays_a_mistake_beside_a_file_without_the_column() -> None:
+    tables = [pa.table({"task": ["text2img", None], "prompt": ["a", "b"]}), pa.table({"prompt": ["c"]})]
+    resolved = resolve(tables, config())
+    assert set(resolved.errors) == {1}
+    assert "null is not a task" in resolved.errors[1]
 
 
 def test_only_the_rows_that_do_not_fit_fail() -> None:
