@@ -7,6 +7,7 @@ go, on the driver and again in a read task, so its size bounds the memory of bot
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ from manifests.requests.schema import REQUEST_NAMES
 from manifests.storage import Found
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
+
+#: Names of files that jobs/make_manifest.py makes manifests of.
+_TABLE = re.compile(r"\.(csv|tsv|jsonl|ndjson|txt)(\.gz|\.bz2|\.zst)?$")
 
 #: A window holds about so many uncompressed bytes at most (rows with inline images), and at least one row.
 WINDOW_BYTES = 256 << 20
@@ -144,10 +148,21 @@ def open_parquet(url: str, unit: str | None = None) -> pq.ParquetFile:
         return pq.ParquetFile(file, pre_buffer=storage.is_remote(url), coerce_int96_timestamp_unit=unit)
     except (pa.ArrowException, OSError) as error:
         file.close()
+        if (option := _source_option(url)) is not None:
+            raise ManifestError(
+                f"{url} is no Parquet file; make a manifest of it: "
+                f"python jobs/make_manifest.py {option} {url} --output NEW.parquet"
+            ) from error
         raise ManifestError(
             f"{url}: not a readable Parquet file ({first_line(error)}); "
             "write the manifest with pyarrow, pandas or datasets"
         ) from error
+
+
+def _source_option(url: str) -> str | None:
+    """The option of make_manifest.py that reads a file of this name; None where none does."""
+    found = _TABLE.search(url)
+    return None if found is None else {"txt": "--text", "ndjson": "--jsonl"}.get(found[1], f"--{found[1]}")
 
 
 def _read_footer(url: str, pairs: tuple[tuple[str, str | None], ...]) -> SourceFile:

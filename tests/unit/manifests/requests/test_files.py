@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=r"m\.parquet: not a readable Parquet file"):
         files.open_manifest([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("a.csv", "--csv"), ("a.tsv.gz", "--tsv"), ("a.ndjson", "--jsonl"), ("a.txt", "--text")]
+)
+def test_a_table_that_is_no_parquet_is_told_how_it_becomes_a_manifest(tmp_path: Path, name: str, option: str) -> None:
+    (tmp_path / name).write_text("prompt\na cat\n")
+    said = f"{name} is no Parquet file; make a manifest of it: python jobs/make_manifest.py {option} {tmp_path / name} "
+    with pytest.raises(ManifestError, match=re.escape(said)):
+        files.open_manifest([str(tmp_path / name)])
 
 
 def test_types_that_do_not_go_together_name_the_column_and_both_files(tmp_path: Path) -> None:
