@@ -26,6 +26,10 @@ NO_BOTH, NO_PICTURE, NO_TEXT = 0.10, 0.05, 0.10
 #: Min-SNR 5 (Hang et al., 2023) the weight is 1 / (signal to noise + STRUCTURE), as in P2 (Choi et al., 2022). Before
 #: and after it details are learned.
 STRUCTURE_FROM, STRUCTURE_TO, STRUCTURE = 8 / 15, 8 / 9, 0.5
+#: The share of samples without noise that are told of another picture, as image-to-image does at a low strength; it
+#: falls with the square of what is left of the picture in the noise. From them the UNet learns to believe what it sees,
+#: once it knows what it is told (from this part of the way on).
+TOLD_OF_ANOTHER, TOLD_FROM = 0.3, 4 / 15
 #: Prompts of the sample sheet: what the documents ask for, then pairs, sceneries and wordings of all kinds.
 SHEET = (
     "A alien cheeseburger creature eating itself, claymation, cinematic, moody lighting",
@@ -95,6 +99,11 @@ def keep_mask(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return (~inside & (bottom > top)).float()[:, None]
 
 
+def tell_of_another(told: list[torch.Tensor], which: torch.Tensor) -> list[torch.Tensor]:
+    """The conditions of a batch, those of samples where `which` (bool, (n,)) is true from the sample before them."""
+    return [torch.where(which.view(-1, *[1] * (column.dim() - 1)), column.roll(1, 0), column) for column in told]
+
+
 def schedule() -> DDIMScheduler:
     """The decoder's noise schedule."""
     return DDIMScheduler(**{key: value for key, value in configs.DDIM.items() if key != "_class_name"})
@@ -124,6 +133,9 @@ def train(folder: Path, budget: configs.Budget) -> None:
         keep = keep_mask(torch.where(elsewhere[:, None], random_boxes(n, height, width, rng), boxes), height, width)
         t = torch.from_numpy(rng.integers(0, len(kept), n))
         alpha = kept[t][:, None, None, None]
+        if step / budget.unet >= TOLD_FROM:
+            another = torch.from_numpy(rng.random(n)) < TOLD_OF_ANOTHER * kept[t] ** 2
+            told = tell_of_another(told, another & (boxes[:, 2] == 0))
         noise = torch.randn_like(x0)
         noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
         with torch.autocast("cpu", torch.bfloat16):

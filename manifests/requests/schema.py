@@ -23,7 +23,7 @@ def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
 #: Columns that a manifest may have. Every other column travels to the output index unchanged.
 REQUEST_FIELDS: tuple[pa.Field, ...] = (
     _field("id", pa.string(), "unique name of the request; null or absent: made from the row's content"),
-    _field("task", pa.string(), "text2img, img2img, inpaint or interpolate; no column: what a row's inputs are for"),
+    _field("task", pa.string(), "text2img, img2img, inpaint or interpolate"),
     _field("prompt", pa.string(), "required except for interpolate; may be empty"),
     _field("negative_prompt", pa.string(), "null: the zero-image embedding; '' is sampled like any prompt"),
     _field("image", IMAGE_TYPE, "img2img, inpaint: a location, or struct<bytes, path>"),

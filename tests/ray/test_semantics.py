@@ -16,9 +16,6 @@ from workers.checkpoints.locations import local_folder
 # One run makes all the images, and the first test waits for it.
 pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(3000)]
 
-#: Of one object in each language, and of two; `python -m tests.semantics` makes fifty and a hundred.
-FEW = (12, requests.FIRST_PAIRS)
-
 OPTIONS = ("--device", "cpu", "--checkpoint", "demo", "--batch-size", "8")
 
 
@@ -31,7 +28,7 @@ def _run(manifest: Path, folder: Path, environment: dict[str, str], *options: st
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> list[measures.Made]:
     folder = tmp_path_factory.mktemp("semantics")
-    return measures.made(_run(requests.write(folder / "requests.parquet", *FEW), folder, shared_environment))
+    return measures.made(_run(requests.write(folder / "requests.parquet", few=True), folder, shared_environment))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def test_the_measures_fall_where_requests_get_each_others_images(images: list[me
 def test_graphs_and_batches_of_one_show_the_same_objects(
     images: list[measures.Made], tmp_path: Path, shared_environment: dict[str, str]
 ) -> None:
-    few = pq.read_table(requests.write(tmp_path / "all.parquet", *FEW)).slice(0, 8)
+    few = pq.read_table(requests.write(tmp_path / "all.parquet", few=True)).slice(0, 8)
     pq.write_table(few, tmp_path / "few.parquet")
     output = _run(tmp_path / "few.parquet", tmp_path, shared_environment, "--batch-size", "1", "--graph")
     again = measures.best_objects(measures.made(output))

@@ -33,8 +33,8 @@ LIMITS = {
     **{f"object asked for is the best match, {language}": 0.9 for language in captions.LANGUAGES},
     **{f"colour asked for is the border's, {language}": 0.95 for language in captions.LANGUAGES},
     "both objects of a pair are the two best matches": 0.6,
-    "img2img at 0.3 is nearest to its own source": 0.65,
-    "img2img moves away from its source with 0.3, 0.6, 1.0": 0.65,
+    "img2img at 0.3 is nearest to its own source": 0.8,
+    "img2img moves away from its source with 0.3, 0.6, 1.0": 0.8,
     "inpaint: object asked for is the best match inside": 0.8,
     "inpaint: levels outside as MoVQ's own coding leaves them": -16.0,
     "inpaint: black polarity and inverted mask give the same image": 1.0,
@@ -106,7 +106,7 @@ def _img2img(images: Sequence[Made]) -> dict[str, float]:
     near = [int(np.argmin(distances(p))) == int(row["expected"]) for row, p in _of(images, "img2img near")]
     away = {(int(row["expected"]), row["strength"]): distances(p) for row, p in _of(images, "img2img")}
     grows = []
-    for number in range(len(sources)):
+    for number in sorted({number for number, _ in away}):
         low, middle, high = (away[number, strength][number] for strength in requests.STRENGTHS)
         # Where nothing of the source is left, a picture is as far from it as any other.
         grows.append(low < middle < high + LEVELS)

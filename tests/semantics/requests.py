@@ -7,6 +7,7 @@ the request schema's travel to the output, so the measures need the output alone
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from manifests.requests.schema import REQUEST_FIELDS
 Row = dict[str, Any]
 
 COMMON: Row = {"height": 128, "width": 128, "steps": 8, "prior_steps": 5}
-SINGLES, PAIRS, SOURCES, REPAINTED, GUIDED = 50, 100, 6, 20, 9
-#: As many stand among the first requests, and are enough for a test.
-FIRST_PAIRS = 20
+SINGLES, PAIRS, SOURCES, REPAINTED, GUIDED, BURGERS = 50, 100, 18, 20, 9, 20
+#: So many of them are enough for a test.
+FEW_SINGLES, FEW_PAIRS, FEW_SOURCES, FEW_BURGERS = 12, 20, 6, 4
 STRENGTHS = (0.3, 0.6, 1.0)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: What is repainted: the upper middle, left, top, right and bottom in pixels.
@@ -81,14 +82,15 @@ def pairs() -> list[Row]:
 
 
 def sources() -> list[scenes.Array]:
-    """Pictures of six objects on six colours, uint8 (128, 128, 3)."""
+    """Pictures of an object each on seven colours and black, uint8 (128, 128, 3)."""
     rng = np.random.default_rng(2028)
-    kinds = zip(scenes.OBJECTS[1::4], scenes.COLOURS, strict=False)
-    return [scenes.render(scenes.Scene((name,), "", (colour,)), rng) for name, colour in kinds][:SOURCES]
+    objects = [*scenes.OBJECTS[1::4], *scenes.OBJECTS[3::4], *scenes.OBJECTS[0::4]]
+    kinds = zip(objects, itertools.cycle(colour for colour in scenes.COLOURS if colour != "white"), strict=False)
+    return [scenes.render(scenes.Scene((name,), "", (colour,)), rng) for name, colour in kinds]
 
 
-def image_to_image() -> list[Row]:
-    """Each source with a prompt that asks for something else.
+def image_to_image(numbers: range) -> list[Row]:
+    """Each source of these numbers with a prompt that asks for something else.
 
     At the lowest strength the ground is left to the source. At three strengths one is asked for that no source has:
     where nobody asks for any, a picture at strength 1 has one by chance, and so may come near its source again.
@@ -96,8 +98,9 @@ def image_to_image() -> list[Row]:
     rows = []
     near = {"measure": "img2img near", "prompt": "a house, oil painting"}
     away = {"measure": "img2img", "prompt": "a house on a white background, oil painting"}
-    for number, picture in enumerate(sources()):
-        given = {"task": "img2img", "image": png(picture), "expected": str(number)}
+    pictures = sources()
+    for number in numbers:
+        given = {"task": "img2img", "image": png(pictures[number]), "expected": str(number)}
         rows.append({"id": f"near-{number}", "strength": min(STRENGTHS), **near, **given})
         rows += [{"id": f"from-{number}-{strength}", "strength": strength, **away, **given} for strength in STRENGTHS]
     return rows
@@ -171,34 +174,30 @@ def guided() -> list[Row]:
     return rows
 
 
-def documents() -> list[Row]:
-    """The documents' own words."""
+def documents(seeds: range) -> list[Row]:
+    """The documents' own words with each of these seeds."""
     words = "A alien cheeseburger creature eating itself, claymation, cinematic, moody lighting"
     common = {"measure": "documents", "negative_prompt": "low quality, bad quality", "prior_guidance_scale": 1.0}
     return [
         {"id": f"cheeseburger-{seed}", "prompt": words, "expected": "hamburger alien", "seed": seed, **common}
-        for seed in range(4)
+        for seed in seeds
     ]
 
 
-def rows(singles_each: int = SINGLES, pairs_asked: int = PAIRS) -> list[Row]:
-    """All requests, each with the same seed however many there are.
-
-    Args:
-        singles_each: requests of one object in each language.
-        pairs_asked: requests of two objects, at least `FIRST_PAIRS`.
-    """
-    both = pairs()
-    asked = [*singles(), *both[:FIRST_PAIRS], *image_to_image(), *inpainting(), *interpolations(), *guided()]
-    asked += [*documents(), *both[FIRST_PAIRS:]]
-    left_out = {f"single-{language}-{i}" for language in captions.LANGUAGES for i in range(singles_each, SINGLES)}
-    left_out |= {f"pair-{i}" for i in range(pairs_asked, PAIRS)}
-    found = [{"task": "text2img", "seed": number, **COMMON, **row} for number, row in enumerate(asked)]
-    return [row for row in found if row["id"] not in left_out]
+def rows(few: bool = False) -> list[Row]:
+    """All requests, or those that are enough for a test; each has the same seed in both."""
+    one, two = singles(), pairs()
+    asked = [*one, *two[:FEW_PAIRS], *image_to_image(range(FEW_SOURCES)), *inpainting(), *interpolations(), *guided()]
+    asked += documents(range(FEW_BURGERS))
+    more = [*two[FEW_PAIRS:], *image_to_image(range(FEW_SOURCES, SOURCES)), *documents(range(FEW_BURGERS, BURGERS))]
+    found = [{"task": "text2img", "seed": number, **COMMON, **row} for number, row in enumerate([*asked, *more])]
+    left_out = {f"single-{language}-{i}" for language in captions.LANGUAGES for i in range(FEW_SINGLES, SINGLES)}
+    left_out |= {row["id"] for row in more}
+    return [row for row in found if not few or row["id"] not in left_out]
 
 
-def write(path: Path, singles_each: int = SINGLES, pairs_asked: int = PAIRS) -> Path:
-    """The manifest as a Parquet file; arguments as of `rows`."""
+def write(path: Path, few: bool = False) -> Path:
+    """The manifest of `rows` as a Parquet file."""
     schema = pa.schema([*REQUEST_FIELDS, *TRAVELLING])
-    pq.write_table(pa.Table.from_pylist(rows(singles_each, pairs_asked), schema), path)
+    pq.write_table(pa.Table.from_pylist(rows(few), schema), path)
     return path
