@@ -25,9 +25,9 @@ from manifests.planning.image_locations import resolve_locations, unwrap_texts
 from manifests.planning.lookalikes import meant
 from manifests.records import MANIFEST_MARK
 from manifests.requests import casting
-from manifests.requests.columns import cast_requests, fitting_tasks
+from manifests.requests.columns import cast_requests
 from manifests.requests.schema import IMAGE_COLUMNS, REQUEST_FIELDS, REQUEST_NAMES, RULES, complaint
-from manifests.requests.validation import resolve
+from manifests.requests.validation import fitting_tasks, resolve
 
 _TYPES: Mapping[str, pa.DataType] = {one.name: one.type for one in REQUEST_FIELDS}
 

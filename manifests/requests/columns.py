@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,21 +66,3 @@ def cast_request(name: str, column: pa.Array) -> casting.Cast:
     if name == "conditions":
         return casting.to_conditions(column)
     return casting.to_text(column)
-
-
-def fitting_tasks(given: Given) -> pa.Array:
-    """The task that each row's inputs are for: conditions interpolate, else a mask inpaint, else an image img2img.
-
-    Without any of them it is text2img. What does not fit its column counts as given, so that it is told.
-    """
-
-    def has(name: str) -> np.ndarray[Any, Any]:
-        column = given.columns[name]
-        parts = (casting.field_of(column, "bytes"), casting.field_of(column, "path")) if name in IMAGE_COLUMNS else ()
-        found = np.any([casting.present(part) for part in parts or (column,)], axis=0)
-        found[given.misfits[name]] = True
-        return found
-
-    inputs = {"conditions": "interpolate", "mask": "inpaint", "image": "img2img"}
-    tasks = np.select([has(name) for name in inputs], [*inputs.values()], "text2img")
-    return pa.array(tasks.tolist(), pa.string())

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.requests import casting
-from manifests.requests.columns import Given, cast_requests, fitting_tasks
+from manifests.requests.columns import Given, cast_requests
 from manifests.requests.schema import (
     MASK_POLARITIES,
     RULES,
@@ -153,6 +153,19 @@ def _read_tasks(given: Given, found: _Findings) -> npt.NDArray[np.int8]:
     tasks = index.fill_null(-1).to_numpy().astype(np.int8)
     found.say("task", np.flatnonzero(tasks < 0), f"is not a task; use one of {', '.join(TASKS)}")
     return tasks
+
+
+def fitting_tasks(given: Given) -> pa.Array:
+    """The task that each row's inputs are for: conditions interpolate, else a mask inpaint, else an image img2img.
+
+    Without any of them it is text2img. What does not fit its column counts as given, so that it is told.
+    """
+    has = {"conditions": casting.present(given.columns["conditions"])}
+    has |= {name: has_image(given.columns[name]) for name in ("mask", "image")}
+    for name, rows in has.items():
+        rows[given.misfits[name]] = True
+    tasks = np.select([*has.values()], ["interpolate", "inpaint", "img2img"], "text2img")
+    return pa.array(tasks.tolist(), pa.string())
 
 
 def _check_texts(given: Given, tasks: npt.NDArray[np.int8], of_task: Mapping[str, Mask], found: _Findings) -> None:
