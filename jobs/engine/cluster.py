@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -59,6 +60,45 @@ _WRAPPER_LINE = re.compile(r"(ray\.exceptions\.|.*\b(UserCodeException|SystemExc
 ACTOR_FAULT_OPTIONS: Mapping[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
 
 
+#: What `connecting` has begun and no `cluster` has taken over.
+_begun: Future[None] | None = None
+
+
+@contextmanager
+def connecting(tell: Callable[[str], None] = lambda words: None) -> Iterator[None]:
+    """Begin to connect to Ray, while this thread does something else first: the next `cluster` waits for it.
+
+    Ray's start is a second or more of waiting for its processes. A connection that no `cluster` has taken over by the
+    end is ended.
+
+    Args:
+        tell: hears what a person should know about that.
+    """
+    global _begun
+    if ray.is_initialized():
+        yield
+        return
+    # The thread lasts as long as the connection may: Linux ends Ray's processes with the thread that has started them.
+    with ThreadPoolExecutor(1, "ray-start") as thread:
+        _begun = thread.submit(connect, tell)
+        try:
+            yield
+        finally:
+            unused, _begun = _begun, None
+            if unused is not None and unused.exception() is None:
+                ray.shutdown()
+
+
+def _connect(tell: Callable[[str], None]) -> None:
+    """Connect, or wait for what `connecting` has begun."""
+    global _begun
+    begun, _begun = _begun, None
+    if begun is None:
+        connect(tell)
+    else:
+        begun.result()
+
+
 @contextmanager
 def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[Node]]:
     """Be connected to Ray; yields what its nodes have.
@@ -72,10 +112,10 @@ def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[N
     Raises:
         KandinskyBatchError: as `jobs.engine.connection` says.
     """
-    ours = not ray.is_initialized()
+    ours = _begun is not None or not ray.is_initialized()
     try:
         if ours:
-            connect(tell)
+            _connect(tell)
         alone = is_own()
         if not alone:
             # Its nodes need not have this process's path.

@@ -38,7 +38,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
     GcsClient,
     persist_port,
 )
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -124,12 +124,13 @@ class PatientNode(Node):
         super().start_raylet(*given, **named)
         (raylet,) = self.all_processes[PROCESS_TYPE_RAYLET]
         deadline = time.monotonic() + START_S
+        # Asked by this client because the one that Ray asks with sleeps a second where the node is not there yet.
+        head = GcsClient(address=self.gcs_address)
         while raylet.process.poll() is None and time.monotonic() < deadline:
-            try:
-                services.get_node(self.gcs_address, self._node_id)
-                return
-            except RuntimeError:
-                time.sleep(0.1)
+            with contextlib.suppress(RpcError):
+                if any(known.hex() == self._node_id for known in head.get_all_node_info()):
+                    return
+            time.sleep(0.02)
 
 
 class OwnHead(PatientNode):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobs.cost.achieved import Achieved, StageRate
 from jobs.cost.price import models_of
 from jobs.cost.step_times import Measured, Stopwatch
-from jobs.engine.cluster import ClusterShrankError, EngineLog, reason
+from jobs.engine.cluster import ClusterShrankError, EngineLog, connecting, reason
 from jobs.engine.ledger import Ledger, Sealer
 from jobs.engine.pipeline import EngineStoppedError, compilations, devices, losses, timeline, windows_left
 from jobs.engine.store_lookup import check_known
@@ -179,7 +179,10 @@ def run_job(config: RunConfig, progress: RunProgress) -> RunReport | PriorReport
         locations.check(config.checkpoint, planned.samples_by_task if config.stage != "prior" else ())
         # Before the lease, which would be the first thing of ours in a folder that is somebody else's.
         run_folder.check(config, planned)
-        with Lease(config.output, config.share, progress.note) as lease:
+        # A lease is ours after a second only, in which Ray can start, where there is likely to be something to make.
+        finished = run_folder.is_finished(config.output)
+        ahead = contextlib.nullcontext() if finished else connecting(progress.note)
+        with ahead, Lease(config.output, config.share, progress.note) as lease:
             stop.also = lease.check
             run = run_prior_stage if config.stage == "prior" else _run_share
             fence = lease.fence

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 
 import pytest
+import ray
 
-from jobs.engine.cluster import FULL_BYTES, FULL_S, Room, engine_log, reason
+from jobs.engine import cluster as cluster_module
+from jobs.engine.cluster import FULL_BYTES, FULL_S, Room, cluster, connecting, engine_log, reason
 from manifests import storage
-from manifests.errors import StorageError
+from manifests.errors import StorageError, UsageError
 
 ACTOR_DIED = """The actor died because of an error raised in its creation task, \x1b[36mray::MapWorker()\x1b[39m
   File "workers/stages/prior.py", line 41, in __init__
@@ -66,3 +70,80 @@ def test_a_full_folder_of_rays_ends_the_run_when_it_stays_full(monkeypatch: pyte
 
 def test_where_there_is_no_ray_its_folder_is_not_looked_at() -> None:
     Room(None).check()
+
+
+class Connections:
+    """Ray as `cluster` sees it: what connects when it is let, and tells on which thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let = threading.Event()
+        self.refusal: Exception | None = None
+        self.made: list[threading.Thread] = []
+        self.ended = 0
+        self._open = False
+        monkeypatch.setattr(cluster_module, "connect", self._connect)
+        monkeypatch.setattr(cluster_module, "check_source", lambda: None)
+        monkeypatch.setattr(ray, "is_initialized", lambda: self._open)
+        monkeypatch.setattr(ray, "shutdown", self._shutdown)
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+
+    def _connect(self, tell: Callable[[str], None]) -> None:
+        assert self.let.wait(60)
+        self.made.append(threading.current_thread())
+        if self.refusal is not None:
+            raise self.refusal
+        self._open = True
+
+    def _shutdown(self) -> None:
+        self.ended += 1
+        self._open = False
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
+    return Connections(monkeypatch)
+
+
+def test_what_connects_in_the_background_is_waited_for_by_the_first_cluster_which_ends_it(
+    connections: Connections,
+) -> None:
+    with connecting():
+        assert not connections.made
+        connections.let.set()
+        with cluster() as nodes:
+            assert nodes == [{"CPU": 2.0}]
+        assert connections.ended == 1
+        # A second one has to connect by itself.
+        with cluster():
+            pass
+    background, own = connections.made
+    assert (background is threading.current_thread(), own is threading.current_thread()) == (False, True)
+    assert connections.ended == 2
+
+
+def test_a_connection_that_nobody_has_asked_for_is_ended_also_where_something_else_has_failed(
+    connections: Connections,
+) -> None:
+    connections.let.set()
+    with pytest.raises(UsageError, match="another job works there"), connecting():
+        raise UsageError("another job works there")
+    assert (len(connections.made), connections.ended) == (1, 1)
+
+
+def test_why_there_is_no_connection_is_told_to_who_asks_for_a_cluster_and_to_nobody_else(
+    connections: Connections,
+) -> None:
+    connections.let.set()
+    connections.refusal = UsageError("no such address")
+    with pytest.raises(UsageError, match="no such address"), connecting(), cluster():
+        pytest.fail("a cluster without a connection")
+    with connecting():
+        pass
+
+
+def test_who_is_connected_stays_so(connections: Connections) -> None:
+    connections.let.set()
+    with cluster():
+        with connecting(), cluster():
+            pass
+        assert (len(connections.made), connections.ended) == (1, 0)

@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import pytest
 import ray
-from ray._private import services
 from ray._private.node import Node
+from ray._raylet import NodeID
+from ray.exceptions import RpcError
 
 from jobs.engine import connection
 from manifests.errors import KandinskyBatchError, UsageError
@@ -156,6 +157,9 @@ def test_a_head_that_is_busy_is_waited_for_longer_than_one_that_is_not_there(mon
     assert not connection._answers("127.0.0.1:1")
 
 
+THIS_NODE, OTHER_NODE = NodeID.from_random(), NodeID.from_random()
+
+
 class Start:
     """A node of this process whose start is told, and takes as many seconds as it is told to."""
 
@@ -168,27 +172,28 @@ class Start:
         monkeypatch.setattr(Node, "start_raylet", lambda node: self.given.update(vars(node._ray_params)))
         monkeypatch.setattr(connection, "persist_port", self._tell)
         monkeypatch.setattr(Node, "gcs_address", "head:1")
-        monkeypatch.setattr(services, "get_node", self._get_node)
+        monkeypatch.setattr(connection, "GcsClient", lambda address: SimpleNamespace(get_all_node_info=self._nodes))
         monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep))
 
     def run(self, **asked: int) -> None:
         node = object.__new__(connection.PatientNode)
         process = SimpleNamespace(poll=lambda: 1 if self._dies_at is not None and self.now > self._dies_at else None)
         processes = {"raylet": [SimpleNamespace(process=process)]}
-        node.__dict__.update(_node_id="n", _session_dir="/session", all_processes=processes)
+        node.__dict__.update(_node_id=THIS_NODE.hex(), _session_dir="/session", all_processes=processes)
         # As Ray has them where nobody asks for any.
         unasked = dict.fromkeys(connection.AGENT_PORTS, 0) | {"dashboard_agent_listen_port": 52365}
         node._ray_params = SimpleNamespace(**(unasked | asked))
         node.start_raylet()
 
     def _tell(self, session: str, node_id: str, name: str, port: int) -> None:
-        assert (session, node_id) == ("/session", "n")
+        assert (session, node_id) == ("/session", THIS_NODE.hex())
         self.told[name] = port
 
-    def _get_node(self, address: str, node_id: str) -> dict[str, str]:
-        if self.now < self._ready_at:
-            raise RuntimeError(f"{address} knows no {node_id}")
-        return {}
+    def _nodes(self) -> dict[NodeID, None]:
+        """What the head says: nothing at first, then that it knows another node, then this one as well."""
+        if self.now < self._ready_at / 2:
+            raise RpcError("unavailable")
+        return dict.fromkeys([OTHER_NODE, THIS_NODE][: 1 + (self.now >= self._ready_at)])
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
