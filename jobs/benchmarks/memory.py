@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.benchmarks import child, tables
+from jobs.benchmarks.made_up_checkpoint import SIZES
 from jobs.benchmarks.peer_requests import TASKS, write_manifest
 from manifests.errors import KandinskyBatchError, UsageError
 
@@ -27,13 +28,10 @@ HELP = "the most memory that a run on CPUs holds at the published size, in pools
 #: Seconds between two looks at the memory.
 EVERY_S = 0.25
 
-#: Sizes of models that `jobs.benchmarks.memory_checkpoint` knows.
-SIZES = ("full", "random")
-
 
 def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    options.add_argument("--size", default="full", choices=SIZES, help="of the models; 'random' is a tiny one")
+    options.add_argument("--size", default="full", choices=list(SIZES), help="of the models; 'random' is a tiny one")
     options.add_argument("--schedules", nargs="+", default=["pools", "phases"], metavar="NAME", help="as generate.py's")
     options.add_argument(
         "--tasks", nargs="+", default=["text2img", "inpaint"], choices=TASKS, help="of the last run; the first has one"
@@ -70,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(tables.head(("tasks", "schedule", "peak GiB", "seconds", "lost workers"), text=("tasks", "schedule")))
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         checkpoint = Path(folder) / "checkpoint"
-        write = [sys.executable, "-m", "jobs.benchmarks.memory_checkpoint", arguments.size, str(checkpoint)]
+        write = [sys.executable, "-m", "jobs.benchmarks.made_up_checkpoint", arguments.size, str(checkpoint)]
         child.run_checked("writing the checkpoint", write, env=child.plain_environment())
         tasks: list[str] = []
         manifests: list[Path] = []

@@ -21,12 +21,16 @@ NAME = "peers"
 HELP = "images a second beside the documents' loop, plain Ray Data and PyTorch diffusers, by task and mixed"
 OURS = "this job"
 
+#: Sizes of models: what the demo has, and one where arithmetic outweighs the Python between the operators.
+SIZES = ("demo", "middle")
+
 
 def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
     options.add_argument("--torch-python", metavar="PYTHON", help="an interpreter with torch and diffusers")
     options.add_argument("--requests", type=int, nargs=2, default=[8, 40], metavar="N", help="of both manifests")
     options.add_argument("--tasks", nargs="+", default=[*TASKS, MIXED], choices=[*TASKS, MIXED], help="what is asked")
+    options.add_argument("--size", default="demo", choices=SIZES, help="of the models; those of 'middle' are random")
     options.add_argument("--edge", type=int, default=128, metavar="PIXELS", help="of the images")
     options.add_argument("--steps", type=int, default=20, metavar="N", help="of the decoder")
     options.add_argument("--batch-size", type=int, default=8, metavar="N", help="where batches are made")
@@ -62,17 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.requests[0] >= arguments.requests[1]:
         raise UsageError("option --requests: the second manifest must have more of them than the first")
     sides = _sides(arguments.torch_python, arguments.batch_size)
-    print(f"images/s once it runs (seconds of start); {arguments.edge} px, {arguments.steps} steps\n")
+    asked = f"the {arguments.size} size, {arguments.edge} px, {arguments.steps} steps"
+    print(f"images/s once it runs (seconds of start); {asked}\n")
     print(
         tables.head(("requests", *sides, *(f"{OURS} / {name}" for name in sides if name != OURS)), text=("requests",))
     )
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-        checkpoint = Path(folder) / "demo"
-        checkpoint.mkdir()
-        # Here: it takes MindSpore's time to import.
-        from workers.checkpoints import trained_weights
-
-        trained_weights.write(checkpoint)
+        checkpoint = Path(folder) / "checkpoint"
+        _write_checkpoint(arguments.size, checkpoint)
         for tasks in arguments.tasks:
             manifests = {}
             for count in arguments.requests:
@@ -87,6 +88,19 @@ def run(arguments: argparse.Namespace) -> None:
             cells = [f"{one.rate:.2f} ({one.start:.0f})" for one in found.values()]
             beside = [f"{ours / one.rate:.1f}" for name, one in found.items() if name != OURS]
             print(tables.row((tasks, *cells, *beside)), flush=True)
+
+
+def _write_checkpoint(size: str, folder: Path) -> None:
+    """Write it into a folder that is not there."""
+    if size != "demo":
+        write = [sys.executable, "-m", "jobs.benchmarks.made_up_checkpoint", size, str(folder)]
+        child.run_checked("writing the checkpoint", write, env=child.plain_environment())
+        return
+    # Here: it takes MindSpore's time to import.
+    from workers.checkpoints import trained_weights
+
+    folder.mkdir()
+    trained_weights.write(folder)
 
 
 #: A side's command, given checkpoint, manifest and the folder for its images.

@@ -3,8 +3,8 @@
 `import mindone.transformers` runs every model's module: 5 of the 6 seconds that Kandinsky's pipelines take to import,
 in every process of both pools. Its `__init__.py` files hold nothing but imports, so each is read instead of run, and a
 name is imported when somebody asks for it (PEP 562). What is found is the same object either way. The same goes for
-`mindone.diffusers.models.transformers`, for mindone's adapters (`peft`), and for the parts of SciPy that schedulers,
-losses and MindSpore's metrics import, none of which is used here.
+`transformers` and `unets` in `mindone.diffusers.models`, for mindone's adapters (`peft`), and for the parts of SciPy
+that schedulers, losses and MindSpore's metrics import, none of which is used here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PACKAGES = (
     "mindone.transformers",
     "mindone.transformers.models",
     "mindone.diffusers.models.transformers",
+    "mindone.diffusers.models.unets",
     "mindone.peft",
     "mindone.peft.tuners",
 )

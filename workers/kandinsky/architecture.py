@@ -78,6 +78,12 @@ FULL: dict[str, Config] = {
 #: The inpainting repository's UNet also sees the masked latents (4) and the mask (1).
 FULL_INPAINT_UNET: Config = {**_UNET, "in_channels": 9}
 
+_MIDDLE_TRANSFORMER = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+}
 #: Large enough that arithmetic and not dispatch is measured, small enough for two CPU cores.
 MIDDLE: dict[str, Config] = {
     "PriorTransformer": {**_PRIOR, "num_attention_heads": 8, "num_layers": 8, "embedding_dim": 512},
@@ -92,4 +98,7 @@ MIDDLE: dict[str, Config] = {
         "addition_embed_type_num_heads": 8,
     },
     "VQModel": {**_MOVQ, "block_out_channels": [64, 128, 128, 256], "num_vq_embeddings": 1024},
+    "CLIPTextModelWithProjection": {**_MIDDLE_TRANSFORMER, "projection_dim": 512},
+    "CLIPVisionModelWithProjection": {**_MIDDLE_TRANSFORMER, "projection_dim": 512, "patch_size": 14},
+    "MultilingualCLIP": {**_MIDDLE_TRANSFORMER, "transformerDimSize": 512, "imageDimSize": 512},
 }

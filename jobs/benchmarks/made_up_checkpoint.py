@@ -1,0 +1,42 @@
+"""Writes a checkpoint with random float16 weights: of the published size, a middle one or a tiny one.
+
+In a process of its own: it asks mindone for the names of all parameters, and holds the weights of the largest model.
+
+    python -m jobs.benchmarks.made_up_checkpoint full FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workers.checkpoints import random_weights
+from workers.kandinsky import architecture
+
+#: Size -> class name of a component -> what its config has that the tiny one's has not.
+SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "random": {},
+    "middle": architecture.MIDDLE,
+    "full": architecture.FULL,
+}
+
+
+def main() -> None:
+    """Write it into a folder that is not there."""
+    size, folder = sys.argv[1], Path(sys.argv[2])
+    from workers.device import device
+
+    device.take("cpu")
+    from workers.kandinsky.pipelines import parameter_shapes
+
+    folder.mkdir()
+    configs = {name: {**tiny, **SIZES[size].get(name, {})} for name, tiny in random_weights.CONFIGS.items()}
+    random_weights.write(folder, parameter_shapes, configs, np.float16)
+
+
+if __name__ == "__main__":
+    main()
