@@ -21,6 +21,14 @@ NAME = "peers"
 HELP = "images a second beside the documents' loop, plain Ray Data and PyTorch diffusers, by task and mixed"
 OURS = "this job"
 
+#: Other sides by their option, and as the table names them.
+BESIDE = {
+    "documents": "documents' loop",
+    "ray-data": "plain Ray Data",
+    "pytorch-loop": "PyTorch loop",
+    "pytorch-batches": "PyTorch in batches of {batch}",
+}
+
 #: Sizes of models: what the demo has, and one where arithmetic outweighs the Python between the operators.
 SIZES = ("demo", "middle")
 
@@ -30,6 +38,9 @@ def add_options(options: argparse._ArgumentGroup) -> None:
     options.add_argument("--torch-python", metavar="PYTHON", help="an interpreter with torch and diffusers")
     options.add_argument("--requests", type=int, nargs=2, default=[8, 40], metavar="N", help="of both manifests")
     options.add_argument("--tasks", nargs="+", default=[*TASKS, MIXED], choices=[*TASKS, MIXED], help="what is asked")
+    options.add_argument(
+        "--beside", nargs="+", default=list(BESIDE), choices=list(BESIDE), help="what it is held against"
+    )
     options.add_argument("--size", default="demo", choices=SIZES, help="of the models; those of 'middle' are random")
     options.add_argument("--edge", type=int, default=128, metavar="PIXELS", help="of the images")
     options.add_argument("--steps", type=int, default=20, metavar="N", help="of the decoder")
@@ -65,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("options: give numbers of 1 or more, and an --edge that 64 divides")
     if arguments.requests[0] >= arguments.requests[1]:
         raise UsageError("option --requests: the second manifest must have more of them than the first")
-    sides = _sides(arguments.torch_python, arguments.batch_size)
+    sides = _sides(arguments.beside, arguments.torch_python, arguments.batch_size)
     asked = f"the {arguments.size} size, {arguments.edge} px, {arguments.steps} steps"
     print(f"images/s once it runs (seconds of start); {asked}\n")
     print(
@@ -107,7 +118,7 @@ def _write_checkpoint(size: str, folder: Path) -> None:
 _Side = Callable[[Path, Path, Path], list[str]]
 
 
-def _sides(torch_python: str | None, batch: int) -> Mapping[str, _Side]:
+def _sides(beside: Sequence[str], torch_python: str | None, batch: int) -> Mapping[str, _Side]:
     def module(python: str, name: str, *more: str) -> _Side:
         return lambda checkpoint, manifest, folder: [
             *(python, "-m", f"jobs.benchmarks.{name}", str(checkpoint), str(manifest), str(folder)),
@@ -118,14 +129,15 @@ def _sides(torch_python: str | None, batch: int) -> Mapping[str, _Side]:
         places = ("--manifest", str(manifest), "--output", str(folder), "--checkpoint", str(checkpoint))
         return child.script("generate.py", *places, "--batch-size", str(batch))
 
-    sides: dict[str, _Side] = {
-        "documents' loop": module(sys.executable, "peer_loop"),
-        "plain Ray Data": module(sys.executable, "peer_ray_data", str(batch)),
+    others: dict[str, _Side] = {
+        "documents": module(sys.executable, "peer_loop"),
+        "ray-data": module(sys.executable, "peer_ray_data", str(batch)),
     }
-    if child.has_pytorch(torch_python):
-        sides["PyTorch loop"] = module(torch_python, "peer_pytorch", "1")
-        sides[f"PyTorch in batches of {batch}"] = module(torch_python, "peer_pytorch", str(batch))
-    return {**sides, OURS: ours}
+    if any(name.startswith("pytorch") for name in beside) and child.has_pytorch(torch_python):
+        others["pytorch-loop"] = module(torch_python, "peer_pytorch", "1")
+        others["pytorch-batches"] = module(torch_python, "peer_pytorch", str(batch))
+    wanted = {BESIDE[name].format(batch=batch): side for name, side in others.items() if name in beside}
+    return {**wanted, OURS: ours}
 
 
 def _seconds(what: str, side: _Side, checkpoint: Path, manifest: Path, count: int) -> float:
