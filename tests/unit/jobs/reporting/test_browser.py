@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from jobs.reporting.report import make_report
 from tests.unit.jobs.output.test_product import finished, product_rows
@@ -258,6 +258,29 @@ def test_a_page_by_its_number_and_words_over_all_images(visit: Open, large: str)
     assert figures(page) == ["000700123"]
     page.fill("#search", "no such words")
     expect(page.locator("#shown")).to_have_text("nothing found")
+
+
+def test_a_page_that_is_asked_for_before_the_first_one_has_come(visit: Open, large: str) -> None:
+    page = visit(large)
+    held: list[Route] = []
+    holding = True
+
+    def hold(route: Route) -> None:
+        held.append(route) if holding else route.continue_()
+
+    page.route("**/rows?*", hold)
+    page.reload()
+    for number in ("900.5", "1e300"):
+        page.fill("#number", number)
+        page.keyboard.press("Enter")
+    holding = False
+    # Answers to what nobody wants any more, then one that there is no such page, and then the last one.
+    for route in held:
+        route.continue_()
+    expect(page.locator("#shown")).to_have_text("99,781 to 99,800 of 99,800")
+    page.fill("#number", "900.5")
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown")).to_have_text("53,941 to 54,000 of 99,800")
 
 
 def test_pictures_are_asked_for_when_they_come_into_view(visit: Open, large: str) -> None:
