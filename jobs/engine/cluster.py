@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stdout
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from ray.data._internal.stats import _StatsManager
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs.engine.affinity import ShapeAffinity
-from jobs.engine.connection import check_source, connect, is_own
+from jobs.engine.connection import check_source, connect, is_own, starts_own
 from jobs.engine.elastic import BACKPRESSURE, GrowDecoder, end_pools
 from jobs.engine.pools import Node, total
 from manifests import storage
@@ -66,16 +66,19 @@ _begun: Future[None] | None = None
 
 @contextmanager
 def connecting(tell: Callable[[str], None] = lambda words: None) -> Iterator[None]:
-    """Begin to connect to Ray, while this thread does something else first: the next `cluster` waits for it.
+    """Begin to start Ray, where there is none, while this thread does something else first.
 
-    Ray's start is a second or more of waiting for its processes. A connection that no `cluster` has taken over by the
-    end is ended.
+    The next `cluster` waits for it. Ray's start is a second or more of waiting for its processes; to join a cluster is
+    quick, and left to `cluster`. What no `cluster` has taken over by the end is ended.
 
     Args:
         tell: hears what a person should know about that.
+
+    Raises:
+        KandinskyBatchError: as `jobs.engine.connection` says of RAY_ADDRESS.
     """
     global _begun
-    if ray.is_initialized():
+    if ray.is_initialized() or not starts_own():
         yield
         return
     # The thread lasts as long as the connection may: Linux ends Ray's processes with the thread that has started them.
@@ -95,8 +98,12 @@ def _connect(tell: Callable[[str], None]) -> None:
     begun, _begun = _begun, None
     if begun is None:
         connect(tell)
-    else:
+        return
+    try:
         begun.result()
+    finally:
+        # Where a signal has ended this wait there will be a connection all the same, for the caller to end.
+        wait([begun])
 
 
 @contextmanager

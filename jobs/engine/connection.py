@@ -212,6 +212,15 @@ def connect(tell: Callable[[str], None]) -> None:
     _init(address)
 
 
+def starts_own() -> bool:
+    """Whether `connect` would start a cluster here, and join none.
+
+    Raises:
+        UsageError, KandinskyBatchError: as `connect`.
+    """
+    return _address() is None
+
+
 def is_own() -> bool:
     """Whether the cluster that this process is connected to is one that it has started."""
     head = ray_worker._global_node

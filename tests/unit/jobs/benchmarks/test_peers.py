@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import benchmark
-from jobs.benchmarks import peer_requests
+from jobs.benchmarks import child, peer_requests, peers
 from jobs.benchmarks.peers import peer
 from manifests.config import RunConfig
 from manifests.errors import UsageError
@@ -45,6 +45,21 @@ def test_requests_of_several_tasks_fit_into_one_run(tmp_path: Path) -> None:
 def test_numbers_that_measure_nothing_are_refused(options: list[str]) -> None:
     with pytest.raises(UsageError, match="option"):
         benchmark.main(["peers", *options])
+
+
+@pytest.mark.parametrize(
+    ("beside", "sides"),
+    [
+        (["documents"], ["documents' loop", peers.OURS]),
+        (["pytorch-batches", "ray-data"], ["plain Ray Data", "PyTorch in batches of 4", peers.OURS]),
+        (list(peers.BESIDE), [words.format(batch=4) for words in peers.BESIDE.values()] + [peers.OURS]),
+    ],
+)
+def test_the_job_is_held_against_what_is_asked_for(
+    beside: list[str], sides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "has_pytorch", lambda python: True)
+    assert list(peers._sides(beside, "python-with-torch", 4)) == sides
 
 
 # Six commands, each of which loads all models.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable
 
@@ -77,12 +79,14 @@ class Connections:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.let = threading.Event()
+        self.starts_own = True
         self.refusal: Exception | None = None
         self.made: list[threading.Thread] = []
         self.ended = 0
         self._open = False
         monkeypatch.setattr(cluster_module, "connect", self._connect)
         monkeypatch.setattr(cluster_module, "check_source", lambda: None)
+        monkeypatch.setattr(cluster_module, "starts_own", lambda: self.starts_own)
         monkeypatch.setattr(ray, "is_initialized", lambda: self._open)
         monkeypatch.setattr(ray, "shutdown", self._shutdown)
         monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
@@ -147,3 +151,35 @@ def test_who_is_connected_stays_so(connections: Connections) -> None:
         with connecting(), cluster():
             pass
         assert (len(connections.made), connections.ended) == (1, 0)
+
+
+def test_a_cluster_that_is_there_is_joined_by_who_needs_it(connections: Connections) -> None:
+    connections.let.set()
+    connections.starts_own = False
+    with connecting():
+        pass
+    assert not connections.made
+    with connecting(), cluster():
+        pass
+    assert connections.made == [threading.current_thread()]
+
+
+def test_a_signal_while_it_connects_leaves_no_connection_behind(connections: Connections) -> None:
+    class Asked(KeyboardInterrupt):
+        """What a run's signal handler raises."""
+
+    def ask(number: int, frame: object) -> None:
+        # Ray's start goes on for a while.
+        threading.Timer(0.3, connections.let.set).start()
+        raise Asked
+
+    former = signal.signal(signal.SIGUSR1, ask)
+    sender = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGUSR1])
+    sender.start()
+    try:
+        with pytest.raises(Asked), connecting(), cluster():
+            pytest.fail("a cluster before there is a connection")
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, former)
+    assert (len(connections.made), connections.ended, ray.is_initialized()) == (1, 1, False)
