@@ -61,9 +61,6 @@ PATIENCE = {"RAY_agent_register_timeout_ms": "300000", "RAY_worker_register_time
 #: What Ray's parameters call the ports of a raylet's agents.
 AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
-#: The raylet's argument with the command of the agent for the dashboard.
-AGENT_COMMAND = "--dashboard_agent_command="
-
 #: Above those of Ray's workers (10002 to 19999), below those that Linux gives to who asks for any (from 32768 on).
 PORTS = range(20_000, 32_768)
 
@@ -141,24 +138,6 @@ class OwnHead(PatientNode):
 
     Each is a Python process of half a second of CPU or more, and Ray's start waits for one of them.
     """
-
-    def start_raylet(self, *given: Any, **named: Any) -> None:
-        """Start it without the agent that serves a dashboard and exports metrics at a port that nobody knows.
-
-        A raylet ends with that agent, so in its place there is a process that waits for the end of its input, which the
-        raylet holds.
-        """
-        start = services.start_ray_process
-
-        def without_agent(command: list[str], *more: Any, **options: Any) -> Any:
-            kept = [f"{AGENT_COMMAND}cat" if word.startswith(AGENT_COMMAND) else word for word in command]
-            return start(kept, *more, **options)
-
-        services.start_ray_process = without_agent
-        try:
-            super().start_raylet(*given, **named)
-        finally:
-            services.start_ray_process = start
 
     def start_monitor(self) -> None:
         """The autoscaler's monitor adds nodes where a cluster's file says how; this cluster has none."""
