@@ -17,7 +17,7 @@ import pytest
 from jobs.engine.connection import free_port
 from tests.environments.conftest import POWERLESS, RUN_LIMIT_S, OddJob, is_root
 
-#: Seconds from the words "starting Ray" to the refusal. Before them Python imports what it needs, however busy it is.
+#: Seconds from the word "planning" to the refusal. Before it Python imports what it needs, however busy it is.
 #: Some ten at most, where nothing else runs; Ray by itself takes two minutes to give up a cluster that is gone.
 SOON_S = 45
 
@@ -37,7 +37,7 @@ def refused(job: OddJob, folder: Path, before: tuple[str, ...] = (), **environme
     assert last.startswith("error: ")
     # Nothing but the run's own lines stands before it.
     assert [line for line in run if not re.match(r"\[[\dhms ]+\] ", line)] == []
-    assert times[-1] - next(at for at, line in zip(times, lines, strict=True) if "starting Ray" in line) < SOON_S
+    assert times[-1] - next(at for at, line in zip(times, lines, strict=True) if "planning" in line) < SOON_S
     assert not (folder / "out" / "_SUCCESS").exists()
     return process.returncode, last
 
