@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from jobs.benchmarks import child
 from workers.checkpoints import random_weights
+from workers.device import device
 from workers.kandinsky import architecture
 
 #: Size -> class name of a component -> what its config has that the tiny one's has not.
@@ -25,11 +27,19 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Write it into a folder that is not there."""
-    size, folder = sys.argv[1], Path(sys.argv[2])
-    from workers.device import device
+def write(size: str, folder: Path) -> None:
+    """Have one of `SIZES` written into a folder that is not there.
 
+    Raises:
+        KandinskyBatchError: the process failed.
+    """
+    command = [sys.executable, "-m", "jobs.benchmarks.made_up_checkpoint", size, str(folder)]
+    child.run_checked("writing the checkpoint", command, env=child.plain_environment())
+
+
+def main() -> None:
+    """What that process does."""
+    size, folder = sys.argv[1], Path(sys.argv[2])
     device.take("cpu")
     from workers.kandinsky.pipelines import parameter_shapes
 

@@ -10,15 +10,13 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.benchmarks import child, tables
-from jobs.benchmarks.made_up_checkpoint import SIZES
+from jobs.benchmarks import child, made_up_checkpoint, tables
 from jobs.benchmarks.peer_requests import TASKS, write_manifest
 from manifests.errors import KandinskyBatchError, UsageError
 
@@ -31,7 +29,9 @@ EVERY_S = 0.25
 
 def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
-    options.add_argument("--size", default="full", choices=list(SIZES), help="of the models; 'random' is a tiny one")
+    options.add_argument(
+        "--size", default="full", choices=list(made_up_checkpoint.SIZES), help="of the models; 'random' is a tiny one"
+    )
     options.add_argument("--schedules", nargs="+", default=["pools", "phases"], metavar="NAME", help="as generate.py's")
     options.add_argument(
         "--tasks", nargs="+", default=["text2img", "inpaint"], choices=TASKS, help="of the last run; the first has one"
@@ -68,8 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(tables.head(("tasks", "schedule", "peak GiB", "seconds", "lost workers"), text=("tasks", "schedule")))
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         checkpoint = Path(folder) / "checkpoint"
-        write = [sys.executable, "-m", "jobs.benchmarks.made_up_checkpoint", arguments.size, str(checkpoint)]
-        child.run_checked("writing the checkpoint", write, env=child.plain_environment())
+        made_up_checkpoint.write(arguments.size, checkpoint)
         tasks: list[str] = []
         manifests: list[Path] = []
         for task in arguments.tasks:

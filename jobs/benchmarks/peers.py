@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.benchmarks import child, tables
+from jobs.benchmarks import child, made_up_checkpoint, tables
 from jobs.benchmarks.peer_requests import MIXED, TASKS, write_manifest
 from manifests.errors import KandinskyBatchError, UsageError
 
@@ -104,8 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _write_checkpoint(size: str, folder: Path) -> None:
     """Write it into a folder that is not there."""
     if size != "demo":
-        write = [sys.executable, "-m", "jobs.benchmarks.made_up_checkpoint", size, str(folder)]
-        child.run_checked("writing the checkpoint", write, env=child.plain_environment())
+        made_up_checkpoint.write(size, folder)
         return
     # Here: it takes MindSpore's time to import.
     from workers.checkpoints import trained_weights

@@ -1,4 +1,4 @@
-"""What a person is told of an engine's failure: the one line that matters; and when its folder is full."""
+"""What a person is told of an engine's failure, and when its folder is full; and a start of Ray in the background."""
 
 from __future__ import annotations
 
