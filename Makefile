@@ -20,6 +20,9 @@ define install
 		|| $(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '$(1)'
 endef
 
+# What takes an hour by itself need not hang.
+PATIENT := -o timeout=7200 -o faulthandler_timeout=7500
+
 .PHONY: demo test nightly check lint clean help
 
 help:
@@ -34,7 +37,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests -m "not nightly" -n 2 --dist loadfile --no-loadscope-reorder
 
 nightly: $(VENV)/.dev
-	KILLS=$${KILLS:-50} $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	KILLS=$${KILLS:-50} $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(PATIENT)
 	$(BIN)/python -m tests.faults seeds
 	$(BIN)/python -m tests.faults power
 

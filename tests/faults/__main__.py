@@ -2,7 +2,8 @@
 
     python -m tests.faults seeds [--count 10000] [--first 0]
     python -m tests.faults power [--most 400] [--resumed 100000]
-    KILLS=1000 python -m pytest tests/faults/test_kills.py     the same with the real job, some ten seconds a kill
+    KILLS=1000 python -m pytest -o timeout=0 -o faulthandler_timeout=0 tests/faults/test_kills.py
+                                                               the same with the real job, some ten seconds a kill
 
 Prints a table of what was done; ends with the first story that goes wrong, naming its seed.
 """

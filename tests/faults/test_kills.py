@@ -48,7 +48,6 @@ def assert_never_half(output: Path) -> None:
                 assert part[-6:] == b"ARROW1"
 
 
-@pytest.mark.timeout(1800)
 def test_a_driver_killed_at_random_moments_makes_the_same_bytes(
     quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -32,8 +32,7 @@ from tests.goldens.weights import digests
 from tests.ray.conftest import Job
 from workers.checkpoints.locations import own_revision
 
-# One run makes all the images, and the first test waits for it.
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.ray, pytest.mark.models]
 
 DOCUMENTS = ROOT / "manifests" / "examples" / "documents.parquet"
 

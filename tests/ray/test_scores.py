@@ -20,7 +20,7 @@ from manifests.embeddings import kept_clip
 from manifests.embeddings.clip_retrieval import read_folder
 from tests.ray.conftest import ROOT, SMALL, Job, picture
 
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.ray, pytest.mark.models]
 
 KILLERS = ROOT / "tests" / "faults" / "killers"
 

@@ -13,8 +13,7 @@ from tests.ray.conftest import Job
 from tests.semantics import measures, requests
 from workers.checkpoints.locations import local_folder
 
-# One run makes all the images, and the first test waits for it.
-pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.ray, pytest.mark.models]
 
 OPTIONS = ("--device", "cpu", "--checkpoint", "demo", "--batch-size", "8")
 

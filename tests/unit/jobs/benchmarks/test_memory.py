@@ -45,7 +45,6 @@ def test_numbers_that_measure_nothing_are_refused(options: list[str]) -> None:
 
 # Two commands, one of which is a whole run.
 @pytest.mark.nightly
-@pytest.mark.timeout(900)
 @pytest.mark.models
 @pytest.mark.ray
 def test_a_run_is_one_line_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:

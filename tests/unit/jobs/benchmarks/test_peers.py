@@ -64,7 +64,6 @@ def test_the_job_is_held_against_what_is_asked_for(
 
 # Six commands, each of which loads all models.
 @pytest.mark.nightly
-@pytest.mark.timeout(1800)
 @pytest.mark.models
 @pytest.mark.ray
 def test_every_side_makes_every_image_and_is_one_cell_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
