@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -93,17 +93,17 @@ def connecting(tell: Callable[[str], None] = lambda words: None) -> Iterator[Non
 
 
 def _connect(tell: Callable[[str], None]) -> None:
-    """Connect, or wait for what `connecting` has begun."""
+    """Connect, or wait for what `connecting` has begun, which ends it where this wait is ended by a signal."""
     global _begun
-    begun, _begun = _begun, None
-    if begun is None:
-        connect(tell)
+    if _begun is not None:
+        _begun.result()
+        _begun = None
         return
     try:
-        begun.result()
-    finally:
-        # Where a signal has ended this wait there will be a connection all the same, for the caller to end.
-        wait([begun])
+        connect(tell)
+    except BaseException:
+        ray.shutdown()
+        raise
 
 
 @contextmanager
@@ -120,9 +120,9 @@ def cluster(tell: Callable[[str], None] = lambda words: None) -> Iterator[list[N
         KandinskyBatchError: as `jobs.engine.connection` says.
     """
     ours = _begun is not None or not ray.is_initialized()
+    if ours:
+        _connect(tell)
     try:
-        if ours:
-            _connect(tell)
         alone = is_own()
         if not alone:
             # Its nodes need not have this process's path.
