@@ -68,7 +68,7 @@ def _primitive(name: str, function: Callable[..., Any], probe: Callable[[Any], t
 
 def _faster_operators() -> tuple[Kernel, ...]:
     """Those whose function calls the original where NumPy cannot do it, or does it no faster."""
-    tensor, upsample = ms.Tensor, gen_ops_prim.UpsampleNearest2D
+    tensor, upsample, concat = ms.Tensor, gen_ops_prim.UpsampleNearest2D, pyboost_inner_prim._PyboostConcatPrim
     operators: dict[str, tuple[Any, bool]] = {
         "__add__": (np.add, False),
         "__radd__": (np.add, True),
@@ -85,6 +85,7 @@ def _faster_operators() -> tuple[Kernel, ...]:
         ),
         Kernel("Reshape", tensor, "reshape", numpy_kernels.reshape(tensor.reshape), None),
         Kernel("in", tensor, "__contains__", numpy_kernels.contains, None),
+        Kernel("Concat", concat, "__call__", numpy_kernels.concatenate(concat.__call__), None),
         Kernel("UpsampleNearest2D", upsample, "__call__", numpy_kernels.upsample_nearest(upsample.__call__), None),
     )
 
@@ -161,6 +162,8 @@ def _kernels() -> tuple[Kernel, ...]:
         Kernel("Dense", gen_ops_prim.Dense, "__call__", numpy_kernels.dense, None),
         Kernel("GroupNorm", gen_ops_prim.GroupNorm, "__call__", numpy_kernels.group_norm, None),
         Kernel("SiLU", gen_ops_prim.SiLU, "__call__", numpy_kernels.silu, None),
+        Kernel("BatchMatMulExt", gen_ops_prim.BatchMatMulExt, "__call__", numpy_kernels.bmm, None),
+        Kernel("Softmax", pyboost_inner_prim._PyboostSoftmaxPrim, "__call__", numpy_kernels.softmax, None),
         *_faster_operators(),
         _primitive(
             "FuncDropoutExt",

@@ -18,6 +18,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import ops
 
+from workers.device import winograd
+
 Array = np.ndarray[Any, Any]
 
 #: Element-wise work on more than this goes block by block, so that every pass but the first finds it in the cache.
@@ -264,18 +266,22 @@ def conv2d(
     dilation: Any = 1,
     groups: Any = 1,
 ) -> ms.Tensor:
-    """2-D cross-correlation, NCHW: 1x1 as a matrix product, others by the backend's older `Conv2D` (oneDNN)."""
+    """2-D cross-correlation, NCHW: 1x1 as a matrix product, most of 3x3 by Winograd, others by the backend's older
+    `Conv2D` (oneDNN)."""
     out, inner, *kernel = weight.shape
-    stride, padding, groups = _pair(stride), _pair(padding), int(_number(groups))
+    batch, _, height, width = tensor.shape
+    stride, padding, dilation, groups = _pair(stride), _pair(padding), _pair(dilation), int(_number(groups))
+    is_plain = (kernel, stride, padding, dilation, groups) == ([3, 3], (1, 1), (1, 1), (1, 1), 1)
+    if is_plain and tensor.dtype == ms.float32 and winograd.is_faster(inner, out, height, width):
+        return _tensor(winograd.conv3x3(_array(tensor), _array(weight), None if bias is None else _array(bias)))
     if (kernel, stride, padding, groups) == ([1, 1], (1, 1), (0, 0), 1):
-        batch, _, height, width = tensor.shape
         pixels = _array(tensor).reshape(batch, inner, height * width)
         array = np.matmul(_array(weight).reshape(out, inner), pixels).reshape(batch, out, height, width)
         result = _tensor(array)
     else:
         if not tensor.is_contiguous():
             tensor = _tensor(np.array(_array(tensor), order="C"))
-        result = _convolution(out, tuple(kernel), stride, padding, _pair(dilation), groups)(tensor, weight)
+        result = _convolution(out, tuple(kernel), stride, padding, dilation, groups)(tensor, weight)
         array = result.asnumpy()
     if bias is not None:
         array += _array(bias)[:, None, None]  # the result's own memory, which nobody else has seen yet
@@ -299,6 +305,32 @@ def avg_pool2d(
     array: Array = _array(tensor)
     windows = np.lib.stride_tricks.sliding_window_view(array, (kh, kw), (2, 3))  # type: ignore[call-overload]
     return _tensor(windows[:, :, ::sh, ::sw].mean(axis=(-2, -1), dtype=np.float32).astype(array.dtype))
+
+
+def bmm(_self: Any, a: ms.Tensor, b: ms.Tensor) -> ms.Tensor:
+    """Matrix products of a batch, (N, i, j) by (N, j, k)."""
+    return _tensor(np.matmul(_array(a), _array(b)))
+
+
+def softmax(_self: Any, tensor: ms.Tensor, axis: Any = -1) -> ms.Tensor:
+    """e^x / Σ e^x over one axis."""
+    array = _array(tensor)
+    result = array - array.max(axis, keepdims=True)
+    np.exp(result, out=result)
+    result /= result.sum(axis, keepdims=True)
+    return _tensor(result)
+
+
+def concatenate(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Tensors of one dtype joined along an axis; others by the original."""
+
+    def kernel(primitive: Any, tensors: Sequence[ms.Tensor], axis: Any) -> Any:
+        kinds = {tensor.dtype for tensor in tensors}
+        if len(kinds) > 1 or ms.bfloat16 in kinds:
+            return original(primitive, tensors, axis)
+        return _tensor(np.concatenate([_array(tensor) for tensor in tensors], axis))
+
+    return kernel
 
 
 def exp(_self: Any, tensor: ms.Tensor) -> ms.Tensor:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from workers.device import winograd
 
 Array = np.ndarray[Any, Any]
 
@@ -92,6 +95,42 @@ def test_conv2d(mint: ModuleType, batch: int, channels: Any, side: Any, kernel: 
     layer.bias.set_data(_tensor(bias))
     result = layer(_strided(x, [0, 2, 3, 1]) if strided else _tensor(x))
     _assert_close(result, _reference_conv(x, w, bias, stride, pad, dilation, groups))
+
+
+@given(
+    batch=st.integers(1, 7),
+    channels=st.tuples(st.integers(16, 40), st.integers(16, 40)),
+    side=st.tuples(SIDES, SIDES),
+    group_bytes=st.sampled_from([1, 60_000, 1 << 20]),
+    biased=st.booleans(),
+    strided=st.booleans(),
+    seed=SEEDS,
+)
+@quick
+def test_convolutions_of_more_channels(mint: ModuleType, batch: int, channels: Any, side: Any, group_bytes: int,
+                                       biased: bool, strided: bool, seed: int) -> None:  # fmt: skip
+    inner, out = channels
+    assert winograd.is_faster(inner, out, *side)
+    x, w = _values((batch, inner, *side), seed), _values((out, inner, 3, 3), seed + 1) / np.float32(3 * inner**0.5)
+    bias = _values((out,), seed + 2)
+    layer = mint.nn.Conv2d(inner, out, 3, padding=1, bias=biased)
+    layer.weight.set_data(_tensor(w))
+    if biased:
+        layer.bias.set_data(_tensor(bias))
+    with patch.object(winograd, "_GROUP_BYTES", group_bytes):
+        result = layer(_strided(x, [0, 2, 3, 1]) if strided else _tensor(x))
+    _assert_close(result, _reference_conv(x, w, bias if biased else np.zeros(out), 1, 1, 1, 1))
+
+
+def test_where_the_backends_own_convolution_is_faster_it_stays(
+    monkeypatch: pytest.MonkeyPatch, mint: ModuleType
+) -> None:
+    monkeypatch.setattr(winograd, "conv3x3", lambda *given: pytest.fail("made in NumPy"))
+    for inner, out, side in ((4, 64, 8), (64, 3, 8), (16, 16, 65), (512, 144, 2)):
+        x, w = _values((1, inner, side, side), 1), _values((out, inner, 3, 3), 2) / np.float32(3 * inner**0.5)
+        layer = mint.nn.Conv2d(inner, out, 3, padding=1, bias=False)
+        layer.weight.set_data(_tensor(w))
+        _assert_close(layer(_tensor(x)), _reference_conv(x, w, np.zeros(out), 1, 1, 1, 1))
 
 
 @given(
@@ -262,6 +301,30 @@ def test_gathering_and_joining(mint: ModuleType, shape: tuple[int, ...], repeats
     ids = np.random.default_rng(seed).integers(0, 7, shape)
     assert (_tensor(x).repeat_interleave(repeats, dim=axis).asnumpy() == x.repeat(repeats, axis)).all()
     assert (mint.stack([_tensor(x), _tensor(-x)], dim=axis).asnumpy() == np.stack([x, -x], axis)).all()
+    joined = mint.cat([_tensor(x), _strided(-x, list(range(len(shape)))[::-1])], dim=axis)
+    assert (joined.asnumpy() == np.concatenate([x, -x], axis)).all()
+    halves = [_tensor(x).bfloat16(), _tensor(-x).bfloat16()]
+    assert (
+        mint.cat(halves, dim=axis).float().asnumpy()
+        == np.concatenate([half.float().asnumpy() for half in halves], axis)
+    ).all()
     assert (mint.nn.functional.embedding(_tensor(ids), _tensor(table)).asnumpy() == table[ids]).all()
     assert np.allclose(mint.cumsum(_tensor(x), dim=axis).asnumpy(), x.cumsum(axis), atol=1e-5)
     assert (mint.cumsum(_tensor(ids.astype(np.int32)), dim=axis).asnumpy() == ids.cumsum(axis)).all()
+
+
+@given(shape=SHAPES, scale=st.floats(0.01, 100), data=st.data(), seed=SEEDS)
+@quick
+def test_softmax(mint: ModuleType, shape: tuple[int, ...], scale: float, data: Any, seed: int) -> None:
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    x = (_values(shape, seed) * scale).astype(np.float32)
+    powers = np.exp(x.astype(np.float64) - x.max(axis, keepdims=True))
+    _assert_close(mint.softmax(_tensor(x), dim=axis), powers / powers.sum(axis, keepdims=True))
+
+
+@given(batch=st.integers(1, 4), sizes=st.tuples(SIDES, SIDES, SIDES), seed=SEEDS)
+@quick
+def test_products_of_a_batch(mint: ModuleType, batch: int, sizes: tuple[int, int, int], seed: int) -> None:
+    rows, inner, columns = sizes
+    a, b = _values((batch, rows, inner), seed), _values((batch, inner, columns), seed + 1)
+    _assert_close(mint.bmm(_strided(a, [0, 2, 1]), _tensor(b)), a.astype(np.float64) @ b)
