@@ -21,7 +21,7 @@ class Weights:
 
 
 def weights_of(checkpoint: str, tasks: Iterable[str]) -> Weights | None:
-    """Weights that a run of these tasks loads; None where nobody says how large they are.
+    """Weights that a run of these tasks loads; None where nobody says how large they are. Our own count as nothing.
 
     An inpainting pipeline beside the other one brings its UNet alone: the rest is shared where it is the same
     (workers/kandinsky/pipelines.py), as it is in the published checkpoint.
@@ -34,7 +34,7 @@ def weights_of(checkpoint: str, tasks: Iterable[str]) -> Weights | None:
         return None
     first, *beside = decoders
     held = [*first.values(), *(sizes["unet"] for sizes in beside)]
-    if not all((*prior.values(), *held)):
+    if checkpoint not in OWN and not all((*prior.values(), *held)):
         return None
     return Weights(sum(prior.values()), sum(held))
 

@@ -12,6 +12,9 @@ from manifests.config import RunConfig
 from manifests.planning.plan import Plan
 from workers.device.device import DeviceKind
 
+#: What an actor with one CPU reaches in the decoder of the demo's size, in operators (`benchmark.py kernels`).
+CPU_TFLOPS = 0.04
+
 
 @dataclass(frozen=True)
 class DeviceTime:
@@ -56,10 +59,10 @@ def device_time(
         source, times = known
         cost = total(costs_of(planned.buckets, times, config.call_limit), planned.buckets, times, source)
         return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source, times.loading)
-    models = models_of(config.checkpoint, "inpaint" in planned.tasks) if kind == "ascend" else None
+    models = models_of(config.checkpoint, "inpaint" in planned.tasks)
     if models is None:
         return None
     work = plan_flops(planned.buckets, models, config.call_limit)
     # Which card it is, no actor has told yet. What counts is how the stages compare, and that it is not seconds.
-    usual = Rate()
+    usual = Rate() if kind == "ascend" else Rate(None, CPU_TFLOPS, 1.0)
     return DeviceTime(usual.seconds(work.prior), usual.seconds(work.decoder), "the FLOPs of its models")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from manifests.config import RunConfig
 from manifests.errors import IncompleteRunError, UsageError
@@ -38,6 +38,9 @@ TASK_PART = 1 / 24
 #: a second which tasks have ended, so one actor's part is 16 batches a second at most, if the CPUs are as fast.
 TASKS_PER_ACTOR = 2
 
+#: Actors on CPUs that need no more tasks than one on a card: their batches take seconds.
+CPUS_AS_ONE = 4
+
 #: Ray's share of a card for each of the two actors on it. Only their sum matters: a placement group holds the card.
 NPU_SHARE = 0.5
 
@@ -48,6 +51,16 @@ class PoolSize:
 
     least: int
     most: int
+
+
+class Actors(NamedTuple):
+    """How many each pool can have."""
+
+    prior: int
+    decoder: int
+
+
+ONE_EACH = Actors(1, 1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,8 @@ class Pools:
     @property
     def tasks_at_once(self) -> int:
         """CPU tasks that one stage may have under way: enough for the actors, and few processes on a small machine."""
-        return TASKS_PER_ACTOR * max(self.prior.most, self.decoder.most)
+        actors = max(self.prior.most, self.decoder.most)
+        return TASKS_PER_ACTOR * (math.ceil(actors / CPUS_AS_ONE) if self.kind == "cpu" else actors)
 
     @property
     def in_words(self) -> str:
@@ -131,6 +145,7 @@ def size_pools(
     nodes: Sequence[Node],
     prior_share: float | None = None,
     in_turn: bool = False,
+    on_cpus: Actors = ONE_EACH,
 ) -> Pools:
     """Sizes of both pools for this cluster.
 
@@ -140,6 +155,7 @@ def size_pools(
         nodes: of the cluster, those that are alive.
         prior_share: of the device time of this run, what the prior will take; None: nobody knows.
         in_turn: one pool is to run after the other.
+        on_cpus: what pools have there that nobody has given a size (jobs/schedule/cpu_actors.py).
 
     Raises:
         UsageError: the pools cannot run, or not at the same time, on what the cluster has.
@@ -147,15 +163,16 @@ def size_pools(
     prior = _asked("prior_actors", config.prior_actors)
     decoder = _asked("decoder_actors", config.decoder_actors)
     cards = npus(nodes) if kind == "ascend" else 0
+    devices = on_cpus if kind == "cpu" else Actors(cards, cards)
     if config.stage != "all":
-        return _with_cpus(_one_pool(config.stage, kind, cards, prior, decoder), nodes)
+        return _with_cpus(_one_pool(config.stage, kind, devices, prior, decoder), nodes)
     if in_turn:
-        prior, decoder = (
-            _on_all(kind, cards, stage, asked) for stage, asked in (("prior", prior), ("decoder", decoder))
-        )
+        prior = _on_all(kind, devices.prior, "prior", prior)
+        decoder = _on_all(kind, devices.decoder, "decoder", decoder)
         return _with_cpus(Pools(kind, prior, decoder, decoder.most, in_turn=True), nodes)
     if kind == "cpu":
-        prior, decoder = prior or PoolSize(1, 1), decoder or PoolSize(1, 1)
+        prior = _on_all(kind, devices.prior, "prior", prior)
+        decoder = _on_all(kind, devices.decoder, "decoder", decoder)
         return _with_cpus(Pools(kind, prior, decoder, decoder.most), nodes)
     share = PRIOR_SHARE if prior_share is None else prior_share
     if config.share_devices:
@@ -241,12 +258,12 @@ def _asked(name: str, value: str) -> PoolSize | None:
     return size
 
 
-def _one_pool(stage: str, kind: DeviceKind, cards: int, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:
+def _one_pool(stage: str, kind: DeviceKind, devices: Actors, prior: PoolSize | None, decoder: PoolSize | None) -> Pools:
     """The one pool of `--stage prior` or `--stage decode`, on all devices unless told otherwise."""
     none = PoolSize(0, 0)
     if stage == "prior":
-        return Pools(kind, _on_all(kind, cards, "prior", prior), none, 0)
-    size = _on_all(kind, cards, "decoder", decoder)
+        return Pools(kind, _on_all(kind, devices.prior, "prior", prior), none, 0)
+    size = _on_all(kind, devices.decoder, "decoder", decoder)
     return Pools(kind, none, size, size.most)
 
 

@@ -17,8 +17,9 @@ from typing import Literal, Protocol
 from jobs.cost.step_times import DECODER, PRIOR
 from jobs.cost.weights import Weights
 from jobs.cost.work import DeviceTime
-from jobs.engine.pools import Node, Pools, npus, size_pools, total
+from jobs.engine.pools import ONE_EACH, Node, Pools, npus, size_pools, total
 from jobs.monitoring.pace import duration
+from jobs.schedule.cpu_actors import actors_on_cpus
 from jobs.schedule.embedding import STORED_ROWS_PER_ACTOR
 from jobs.schedule.pieces import Pieces
 from manifests.config import RunConfig
@@ -101,14 +102,18 @@ def arrange(
     cards = max(1, npus(nodes)) if kind == "ascend" else 1
     rows = _piece_rows(planned, cards, time)
     name, reason = _choose(config, kind, cards, time, max(1, math.ceil(planned.samples / rows)))
-    if kind == "cpu" and (config.stage, config.schedule) == ("all", "auto") and (held := weights()) is not None:
-        too_much = _too_much(size_pools(config, kind, nodes), nodes, held)
-        name, reason = ("phases", too_much) if too_much else (name, reason)
+    on_cpus = ONE_EACH
+    if kind == "cpu" and (held := weights()) is not None:
+        if (config.stage, config.schedule) == ("all", "auto"):
+            too_much = _too_much(size_pools(config, kind, nodes), nodes, held)
+            name, reason = ("phases", too_much) if too_much else (name, reason)
+        if time is not None:
+            on_cpus = actors_on_cpus(config.stage, planned.batches, nodes, time, held, name == "phases")
     share = None
     if time is not None and kind == "ascend" and config.stage == "all" and config.prior_actors == "auto":
         share = time.prior_share
         notify(f"of the device time {share:.1%} is the prior's, by {time.source}")
-    pools = size_pools(config, kind, nodes, share, in_turn=name == "phases")
+    pools = size_pools(config, kind, nodes, share, in_turn=name == "phases", on_cpus=on_cpus)
     return Schedule(name, reason, pools, Pieces(rows, planned.shards, _together(config, planned, cards, time)))
 
 

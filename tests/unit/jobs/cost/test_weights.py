@@ -67,7 +67,7 @@ def test_where_a_size_is_not_known_nothing_is_told(folder: Path, component: str)
 
 
 def test_our_own_checkpoints_are_too_small_to_count() -> None:
-    assert weights_of("demo", ["text2img", "inpaint"]) is None
+    assert weights_of("demo", ["text2img", "inpaint"]) == Weights(0, 0)
 
 
 def test_a_plan_with_nothing_to_make_loads_nothing(folder: Path) -> None:

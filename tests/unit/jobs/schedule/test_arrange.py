@@ -15,6 +15,7 @@ from jobs.cost.weights import Weights
 from jobs.cost.work import DeviceTime, device_time
 from jobs.run import run_folder
 from jobs.schedule.arrange import LOADING_S, PIECE_ROWS, Schedule, Sized, arrange, phases_seconds, pools_seconds
+from jobs.schedule.cpu_actors import WORK_S
 from manifests.config import RunConfig
 from manifests.errors import UsageError
 from manifests.planning.layout import PlannedShard
@@ -114,6 +115,31 @@ def test_sizes_that_are_given_hold_in_phases_as_well(config: RunConfig, planned:
 def test_on_the_cpu_both_pools_share_what_there_is(config: RunConfig, planned: Plan) -> None:
     schedule = arrange(config, planned, "cpu", [{"CPU": 4}], None, lambda words: None)
     assert (schedule.name, schedule.reason) == ("pools", "both share the CPUs, so none is idle")
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({}, (1, 8)),
+        ({"schedule": "phases"}, (5, 8)),
+        ({"decoder_actors": "3"}, (1, 3)),
+        ({"prior_actors": "2"}, (2, 8)),
+        ({"stage": "decode", "embeddings": "e"}, (0, 8)),
+        ({"stage": "prior", "embeddings": "e"}, (5, 0)),
+    ],
+)
+def test_every_cpu_has_an_actor_where_there_is_work_for_it(
+    config: RunConfig, planned: Plan, given: dict[str, Any], sizes: tuple[int, int]
+) -> None:
+    time = DeviceTime(5 * WORK_S, 95 * WORK_S, "a test")
+    nodes = [{"CPU": 8, "memory": 64 << 30}]
+    load = PlanOf(samples=1000)
+    schedule = arrange(
+        config.model_copy(update=given), load, "cpu", nodes, time, lambda words: None, lambda: Weights(0, 0)
+    )
+    pools = schedule.pools
+    assert (pools.prior.most, pools.decoder.most) == sizes
+    assert pools.threads == 1 or given
 
 
 @pytest.mark.parametrize("share", [0.02, 0.085])
