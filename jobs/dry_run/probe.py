@@ -6,11 +6,16 @@ first one had to wait for. The parts are written beside the output's run files a
 
 from __future__ import annotations
 
+from functools import partial
+
 from jobs.cost.step_times import Measured, StepTimes, Stopwatch
+from jobs.cost.weights import weights_of
+from jobs.cost.work import device_time
 from jobs.engine.cluster import cluster, engine_log, reason
 from jobs.engine.pipeline import EngineStoppedError, Setup, compilations, devices, run_pipeline
 from jobs.engine.pools import npus, size_pools
 from jobs.monitoring.progress import RunProgress
+from jobs.schedule.arrange import arrange
 from manifests import storage
 from manifests.batch import Batch, Bucket
 from manifests.config import NO_EMBEDDINGS, RunConfig
@@ -80,9 +85,14 @@ def probe(config: RunConfig, planned: Plan, progress: RunProgress) -> StepTimes:
             raise IncompleteRunError(f"no batch could be timed: {error}") from error
         finally:
             storage.remove(url, recursive=True)
-        times = watch.record(
-            device.kind, config.call_limit, pools, Measured(graphs, compilations(setup), devices(setup))
-        )
+        measured = Measured(graphs, compilations(setup), devices(setup))
+        times = watch.record(device.kind, config.call_limit, pools, measured)
+        if device.kind == "cpu" and times.buckets:
+            # How many actors the run has there is decided by how long they take.
+            time = device_time(config, planned, device.kind, (url, times))
+            weights = partial(weights_of, config.checkpoint, planned.tasks)
+            pools = arrange(config, planned, device.kind, nodes, time, progress.note, weights).pools
+            times = watch.record(device.kind, config.call_limit, pools, measured)
     if not times.buckets:
         raise IncompleteRunError(f"no batch could be timed: {reason(said.text)}")
     return times

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -116,6 +117,9 @@ def open_manifest(locations: Sequence[str]) -> Manifest:
     places: dict[str, Found] = {}
     for location, listing in found.items():
         if not listing.files:
+            tables = [name for names in listing.left_out.values() for name in names if _source_option(name)]
+            if tables:
+                raise ManifestError(f"{location}: no Parquet file there; {_made_of(tables[0])}")
             left = sum(map(len, listing.left_out.values()))
             aside = f" (what is there is left out: {next(iter(listing.left_out))})" if left else ""
             raise ManifestError(
@@ -148,11 +152,8 @@ def open_parquet(url: str, unit: str | None = None) -> pq.ParquetFile:
         return pq.ParquetFile(file, pre_buffer=storage.is_remote(url), coerce_int96_timestamp_unit=unit)
     except (pa.ArrowException, OSError) as error:
         file.close()
-        if (option := _source_option(url)) is not None:
-            raise ManifestError(
-                f"{url} is no Parquet file; make a manifest of it: "
-                f"python jobs/make_manifest.py {option} {url} --output NEW.parquet"
-            ) from error
+        if _source_option(url) is not None:
+            raise ManifestError(f"{url} is no Parquet file; {_made_of(url)}") from error
         raise ManifestError(
             f"{url}: not a readable Parquet file ({first_line(error)}); "
             "write the manifest with pyarrow, pandas or datasets"
@@ -163,6 +164,12 @@ def _source_option(url: str) -> str | None:
     """The option of make_manifest.py that reads a file of this name; None where none does."""
     found = _TABLE.search(url)
     return None if found is None else {"txt": "--text", "ndjson": "--jsonl"}.get(found[1], f"--{found[1]}")
+
+
+def _made_of(url: str) -> str:
+    """How a table becomes a manifest, in words."""
+    option = _source_option(url)
+    return f"make a manifest of it: python jobs/make_manifest.py {option} {shlex.quote(url)} --output NEW.parquet"
 
 
 def _read_footer(url: str, pairs: tuple[tuple[str, str | None], ...]) -> SourceFile:

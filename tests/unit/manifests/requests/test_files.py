@@ -77,6 +77,16 @@ def test_a_table_that_is_no_parquet_is_told_how_it_becomes_a_manifest(tmp_path: 
         files.open_manifest([str(tmp_path / name)])
 
 
+def test_a_folder_of_tables_is_told_the_same_of_one_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    for name in ("notes.md", "b.csv", "c.csv"):
+        (folder / name).write_text("prompt\na cat\n")
+    said = f"no Parquet file there; make a manifest of it: python jobs/make_manifest.py --csv '{folder}/b.csv' --output"
+    with pytest.raises(ManifestError, match=re.escape(said)):
+        files.open_manifest([str(folder)])
+
+
 def test_types_that_do_not_go_together_name_the_column_and_both_files(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"tag": [1]})
     write(tmp_path / "b.parquet", {"tag": ["one"]})
