@@ -36,6 +36,8 @@ class QuickJob:
     environment: dict[str, str]
     options: tuple[str, ...] = (
         *("--batch-size", "2", "--shard-size", "10", "--height", "64", "--width", "64"),
+        # So few that a run on paper is as short as it is: more actors than one of each are for longer ones.
+        *("--steps", "2", "--prior-steps", "2"),
         *("--scores", "clip_similarity,image_phash", "--keep-clip"),
     )
 
