@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from manifests.errors import CheckpointError, StorageError
 from workers.checkpoints.locations import OWN, repositories, weight_bytes
 
-#: Bytes in float32 up to which models are small: middle size of `benchmark.py kernels` has 0.6 GB, the published 13.
-SMALL = 1 << 30
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -37,8 +34,3 @@ def weights_of(checkpoint: str, tasks: Iterable[str]) -> Weights | None:
     if checkpoint not in OWN and not all((*prior.values(), *held)):
         return None
     return Weights(sum(prior.values()), sum(held))
-
-
-def are_small(checkpoint: str, weights: Weights | None) -> bool:
-    """Whether all of a run's models are, our own checkpoints' too; not where nobody says."""
-    return checkpoint in OWN or (weights is not None and weights.prior + weights.decoder <= SMALL)

@@ -1,17 +1,17 @@
 """What a run compiles (`--graph auto`): a shape whose batches save more as graphs than compiling it takes.
 
 What a graph saves of a call, and what compiling takes, is measured by every actor that compiles something
-(workers/kandinsky/graph.py) and kept in a run's times. Where nothing was measured, small models on the CPU go by what
-is stated here, and of others nothing is compiled. The choice is made once for an output, by its whole plan, and kept
-there: graphs have other last digits than operators, and an image's bytes must not depend on which start, repair or
-`redo.py` has made it.
+(workers/kandinsky/graph.py) and kept in a run's times. Where nothing was measured, nothing is compiled: on CPUs the
+operators have kernels that a graph has not, and an actor with one CPU makes more with them. The choice is made once
+for an output, by its whole plan, and kept there: graphs have other last digits than operators, and an image's bytes
+must not depend on which start, repair or `redo.py` has made it.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.cost.step_times import GraphTimes, StepTimes
@@ -30,14 +30,6 @@ MARGIN = 2.0
 
 #: Parts of the models that a choice is made for, as a compilation names them.
 PRIOR, UNET, MOVQ = "prior", "unet", "movq decode"
-
-#: Of small models on the CPU, where nobody has measured it: a little less than graphs of the demo save on two threads,
-#: and a little more than compiling them takes (`benchmark.py kernels --graph`, workers/README.md). What they save is
-#: Python between the operators, of which larger models have more. MoVQ is not faster as a graph.
-STATED = (
-    GraphTimes(part=UNET, shape=(8, 4, 16, 16), compiling=11.0, graph=0.05, operators=0.11),
-    GraphTimes(part=PRIOR, shape=(8, 96), compiling=2.5, graph=0.012, operators=0.02),
-)
 
 #: Under the output, by the kind of device.
 _NAME = "_run/graphs-{}.json"
@@ -77,14 +69,12 @@ def plan_graphs(
     kind: DeviceKind,
     pools: Pools,
     known: tuple[str, StepTimes] | None,
-    small: Callable[[], bool] = lambda: False,
 ) -> GraphPlan:
     """Choose, or do as the first start of the output has chosen.
 
     Args:
         planned: the whole plan.
         known: step times of an earlier run, and where they stand.
-        small: tells whether the models are small; asked where nobody has measured any graphs.
 
     Raises:
         UsageError: the output was begun with graphs, and now is to go on without.
@@ -99,23 +89,13 @@ def plan_graphs(
         return GraphPlan(EVERYTHING if config.graph == "on" else NOTHING, f"--graph {config.graph}")
     if before is not None:
         return before
-    figures = _figures(kind, known, small) if planned else None
-    if figures is None:
+    if not planned or known is None or known[1].device != kind or all(times.part != UNET for times in known[1].graphs):
         words = f"nobody has measured what graphs save on {kind}: a run with --graph on does, and --times-of takes it"
         found = GraphPlan(NOTHING, words)
     else:
-        found = _weigh(config, planned, pools, *figures)
+        found = _weigh(config, planned, pools, known[0], known[1].graphs)
     # The prior alone makes no image yet, and its pools say nothing of the decoder's.
     return found if config.stage == "prior" else _keep(config.output, kind, found)
-
-
-def _figures(
-    kind: DeviceKind, known: tuple[str, StepTimes] | None, small: Callable[[], bool]
-) -> tuple[str, Sequence[GraphTimes]] | None:
-    """Those of an earlier run on such a device, else those that are stated, and who says so; None where nobody does."""
-    if known is not None and known[1].device == kind and any(times.part == UNET for times in known[1].graphs):
-        return known[0], known[1].graphs
-    return ("what small models need on a CPU", STATED) if kind == "cpu" and small() else None
 
 
 def _weigh(

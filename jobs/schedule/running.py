@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Protocol
 
 from jobs.cost.step_times import StepTimes
-from jobs.cost.weights import are_small, weights_of
+from jobs.cost.weights import weights_of
 from jobs.cost.work import device_time
 from jobs.engine.cluster import EngineLog, Room, cluster, engine_log
 from jobs.engine.ledger import unfenced
@@ -122,17 +122,13 @@ def start(
         device = choose_device(config, npus(nodes))
         times = known()
         time = device_time(config, planned, device.kind, times)
-        # Two ask, and the checkpoint may lie on storage.
-        weights = cache(partial(weights_of, config.checkpoint, planned.tasks))
+        weights = partial(weights_of, config.checkpoint, planned.tasks)
         schedule = arrange(config, planned, device.kind, nodes, time, progress.note, weights)
         progress.note(f"device: {device.kind} ({device.reason})")
         if config.stage == "all":
             progress.note(schedule.in_words)
 
-        def small() -> bool:
-            return are_small(config.checkpoint, weights())
-
-        graphs = plan_graphs(config, planned.buckets, device.kind, schedule.pools, times, small)
+        graphs = plan_graphs(config, planned.buckets, device.kind, schedule.pools, times)
         if planned.buckets:
             progress.note(graphs.in_words)
         setup = Setup(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import fsspec
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jobs.cost.weights import SMALL, Weights, are_small, weights_of
+from jobs.cost.weights import Weights, weights_of
 from workers.checkpoints import random_weights
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
 
@@ -72,18 +71,3 @@ def test_our_own_checkpoints_are_too_small_to_count() -> None:
 
 def test_a_plan_with_nothing_to_make_loads_nothing(folder: Path) -> None:
     assert weights_of(str(folder), []) is None
-
-
-def small_ones(checkpoint: str) -> bool:
-    return are_small(checkpoint, weights_of(checkpoint, ["text2img"]))
-
-
-def test_small_models_are_told_by_their_weights_and_our_own_are_small(folder: Path) -> None:
-    assert small_ones("demo")
-    assert small_ones(str(folder))
-    assert not small_ones(str(folder / "elsewhere"))
-    (folder / PRIOR / "prior" / "diffusion_pytorch_model.safetensors").unlink()
-    header = json.dumps({"weight": {"dtype": "F16", "shape": [SMALL // 4 + 1], "data_offsets": [0, 0]}}).encode()
-    weights = folder / PRIOR / "prior" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(len(header).to_bytes(8, "little") + header)
-    assert not small_ones(str(folder))

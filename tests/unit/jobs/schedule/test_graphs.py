@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -111,37 +110,11 @@ def test_nothing_is_compiled_before_anybody_has_measured_it_on_such_a_device(con
     found = chosen(config, {bucket(): batches(10**6)}, "ascend", measured("cpu", times(UNET, saved=1.0)))
     assert found.choice == NOTHING
     assert "nobody has measured what graphs save on ascend: a run with --graph on does" in found.in_words
+    unmeasured = config.model_copy(update={"output": config.output + "-on-cpus"})
+    assert chosen(unmeasured, {bucket(): batches(10**6)}, "cpu", measured("cpu")).choice == NOTHING
     # And stays so: what is there already was made so.
     now = measured("ascend", times(UNET, saved=1.0))
     assert chosen(config, {bucket(): batches(10**6)}, "ascend", now).choice == NOTHING
-
-
-def test_small_models_on_the_cpu_go_by_what_is_stated_until_somebody_has_measured(config: RunConfig) -> None:
-    # 0.06 s a step, and 11 s of compiling.
-    enough = math.ceil(MARGIN * 11.0 / 0.06 / STEPS)
-    asked = []
-
-    def small() -> bool:
-        asked.append(True)
-        return True
-
-    def found(name: str, count: int, kind: DeviceKind, known: tuple[str, StepTimes] | None) -> GraphPlan:
-        own = config.model_copy(update={"output": config.output + name})
-        pools = Pools(kind, PoolSize(1, 1), PoolSize(1, 1), 1)
-        return plan_graphs(own, {bucket(): batches(count)}, kind, pools, known, small)
-
-    stated = found("1", enough, "cpu", None)
-    assert stated.choice.decoder == {bucket().shape}
-    assert not stated.choice.movq
-    assert stated.reason.endswith("by what small models need on a CPU")
-    assert found("2", enough - 1, "cpu", None).choice.decoder == frozenset()
-    assert found("3", 10**6, "cpu", None).choice.prior
-    assert len(asked) == 3
-    assert found("4", 10**6, "ascend", None).choice == NOTHING
-    assert found("5", enough, "cpu", measured("cpu", times(UNET, saved=-1.0))).choice == NOTHING
-    assert len(asked) == 3
-    large = config.model_copy(update={"output": config.output + "6"})
-    assert chosen(large, {bucket(): batches(10**6)}, known=measured("ascend")).choice == NOTHING
 
 
 def test_graphs_of_an_output_are_not_taken_back(config: RunConfig) -> None:
