@@ -12,7 +12,7 @@ from manifests.config import RunConfig
 from manifests.planning.plan import Plan
 from workers.device.device import DeviceKind
 
-#: What an actor with one CPU reaches in the decoder of the demo's size, in operators (`benchmark.py kernels`).
+#: What an actor with one CPU reaches in the decoder of the demo's size (`achieved` in `_run/run.json`).
 CPU_TFLOPS = 0.04
 
 
