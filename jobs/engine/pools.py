@@ -166,14 +166,10 @@ def size_pools(
     devices = on_cpus if kind == "cpu" else Actors(cards, cards)
     if config.stage != "all":
         return _with_cpus(_one_pool(config.stage, kind, devices, prior, decoder), nodes)
-    if in_turn:
+    if in_turn or kind == "cpu":
         prior = _on_all(kind, devices.prior, "prior", prior)
         decoder = _on_all(kind, devices.decoder, "decoder", decoder)
-        return _with_cpus(Pools(kind, prior, decoder, decoder.most, in_turn=True), nodes)
-    if kind == "cpu":
-        prior = _on_all(kind, devices.prior, "prior", prior)
-        decoder = _on_all(kind, devices.decoder, "decoder", decoder)
-        return _with_cpus(Pools(kind, prior, decoder, decoder.most), nodes)
+        return _with_cpus(Pools(kind, prior, decoder, decoder.most, in_turn=in_turn), nodes)
     share = PRIOR_SHARE if prior_share is None else prior_share
     if config.share_devices:
         return _with_cpus(_on_shared_cards(cards, prior, decoder, share, config.device_memory), nodes)

@@ -129,7 +129,7 @@ def test_on_the_cpu_both_pools_share_what_there_is(config: RunConfig, planned: P
     ],
 )
 def test_every_cpu_has_an_actor_where_there_is_work_for_it(
-    config: RunConfig, planned: Plan, given: dict[str, Any], sizes: tuple[int, int]
+    config: RunConfig, given: dict[str, Any], sizes: tuple[int, int]
 ) -> None:
     time = DeviceTime(5 * WORK_S, 95 * WORK_S, "a test")
     nodes = [{"CPU": 8, "memory": 64 << 30}]
