@@ -1,7 +1,8 @@
 """This job beside what people would use instead: images a second at equal settings and weights, on this machine's CPU.
 
-Each side makes the same two manifests, a short and a long one, by a command in a process of its own. What the long one
-takes more is the rate; what remains of the short one's time is the start: interpreter, imports, models, Ray.
+Each side makes two manifests, a short and a long one, by a command in a process of its own. What the long one takes
+more is the rate; what remains of the short one's time is the start: interpreter, imports, models, Ray. Sides that make
+one image after the other (plain Ray Data but for text-to-image) reach their rate at once, so theirs are shorter.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ BESIDE = {
     "pytorch-batches": "PyTorch in batches of {batch}",
 }
 
+#: Sides that make one image after the other, and what part of the requests they are given.
+LOOPS = ("documents", "ray-data", "pytorch-loop")
+LOOPS_PART = 4
+
 #: Sizes of models: what the demo has, and one where arithmetic outweighs the Python between the operators.
 SIZES = ("demo", "middle")
 
@@ -36,7 +41,14 @@ SIZES = ("demo", "middle")
 def add_options(options: argparse._ArgumentGroup) -> None:
     """The options of this sub-command."""
     options.add_argument("--torch-python", metavar="PYTHON", help="an interpreter with torch and diffusers")
-    options.add_argument("--requests", type=int, nargs=2, default=[8, 40], metavar="N", help="of both manifests")
+    options.add_argument(
+        "--requests",
+        type=int,
+        nargs=2,
+        default=[8, 40],
+        metavar="N",
+        help="of both manifests; loops make a quarter of them",
+    )
     options.add_argument("--tasks", nargs="+", default=[*TASKS, MIXED], choices=[*TASKS, MIXED], help="what is asked")
     options.add_argument(
         "--beside", nargs="+", default=list(BESIDE), choices=list(BESIDE), help="what it is held against"
@@ -74,8 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if min(*arguments.requests, arguments.steps, arguments.batch_size) < 1 or arguments.edge % 64:
         raise UsageError("options: give numbers of 1 or more, and an --edge that 64 divides")
-    if arguments.requests[0] >= arguments.requests[1]:
-        raise UsageError("option --requests: the second manifest must have more of them than the first")
+    short, long = arguments.requests
+    if not 1 <= short // LOOPS_PART < long // LOOPS_PART:
+        raise UsageError(f"option --requests: give {LOOPS_PART} or more, and {LOOPS_PART} or more beyond them")
     sides = _sides(arguments.beside, arguments.torch_python, arguments.batch_size)
     asked = f"the {arguments.size} size, {arguments.edge} px, {arguments.steps} steps"
     print(f"images/s once it runs (seconds of start); {asked}\n")
@@ -86,18 +99,18 @@ def run(arguments: argparse.Namespace) -> None:
         checkpoint = Path(folder) / "checkpoint"
         _write_checkpoint(arguments.size, checkpoint)
         for tasks in arguments.tasks:
-            manifests = {}
-            for count in arguments.requests:
-                manifests[count] = Path(folder) / f"{tasks}-{count}.parquet"
-                write_manifest(manifests[count], tasks, count, arguments.edge, arguments.steps)
             found = {}
             for name, side in sides.items():
-                what = f"{name}, {tasks}"
-                seconds = [_seconds(what, side, checkpoint, manifests[count], count) for count in arguments.requests]
-                found[name] = peer(arguments.requests, seconds)
+                counts = [count // side.part for count in arguments.requests]
+                seconds = []
+                for count in counts:
+                    manifest = Path(folder) / f"{tasks}-{count}.parquet"
+                    write_manifest(manifest, tasks, count, arguments.edge, arguments.steps)
+                    seconds.append(_seconds(f"{name}, {tasks}", side, checkpoint, manifest, count))
+                found[name] = peer(counts, seconds)
             ours = found[OURS].rate
             cells = [f"{one.rate:.2f} ({one.start:.0f})" for one in found.values()]
-            beside = [f"{ours / one.rate:.1f}" for name, one in found.items() if name != OURS]
+            beside = [f"{ours / one.rate:.2f}" for name, one in found.items() if name != OURS]
             print(tables.row((tasks, *cells, *beside)), flush=True)
 
 
@@ -113,30 +126,37 @@ def _write_checkpoint(size: str, folder: Path) -> None:
     trained_weights.write(folder)
 
 
-#: A side's command, given checkpoint, manifest and the folder for its images.
-_Side = Callable[[Path, Path, Path], list[str]]
+@dataclass(frozen=True)
+class _Side:
+    """One that makes images.
+
+    Attributes:
+        command: its command, given checkpoint, manifest and the folder for its images.
+        part: it makes one of so many of the requests.
+    """
+
+    command: Callable[[Path, Path, Path], list[str]]
+    part: int = 1
 
 
 def _sides(beside: Sequence[str], torch_python: str | None, batch: int) -> Mapping[str, _Side]:
-    def module(python: str, name: str, *more: str) -> _Side:
-        return lambda checkpoint, manifest, folder: [
-            *(python, "-m", f"jobs.benchmarks.{name}", str(checkpoint), str(manifest), str(folder)),
-            *more,
-        ]
+    def module(option: str, python: str, name: str, *more: str) -> _Side:
+        def command(checkpoint: Path, manifest: Path, folder: Path) -> list[str]:
+            return [python, "-m", f"jobs.benchmarks.{name}", str(checkpoint), str(manifest), str(folder), *more]
+
+        return _Side(command, LOOPS_PART if option in LOOPS else 1)
 
     def ours(checkpoint: Path, manifest: Path, folder: Path) -> list[str]:
         places = ("--manifest", str(manifest), "--output", str(folder), "--checkpoint", str(checkpoint))
         return child.script("generate.py", *places, "--batch-size", str(batch))
 
-    others: dict[str, _Side] = {
-        "documents": module(sys.executable, "peer_loop"),
-        "ray-data": module(sys.executable, "peer_ray_data", str(batch)),
-    }
+    asked = [("documents", sys.executable, "peer_loop"), ("ray-data", sys.executable, "peer_ray_data", str(batch))]
     if any(name.startswith("pytorch") for name in beside) and child.has_pytorch(torch_python):
-        others["pytorch-loop"] = module(torch_python, "peer_pytorch", "1")
-        others["pytorch-batches"] = module(torch_python, "peer_pytorch", str(batch))
+        asked.append(("pytorch-loop", torch_python, "peer_pytorch", "1"))
+        asked.append(("pytorch-batches", torch_python, "peer_pytorch", str(batch)))
+    others = {option: module(option, *more) for option, *more in asked}
     wanted = {BESIDE[name].format(batch=batch): side for name, side in others.items() if name in beside}
-    return {**wanted, OURS: ours}
+    return {**wanted, OURS: _Side(ours)}
 
 
 def _seconds(what: str, side: _Side, checkpoint: Path, manifest: Path, count: int) -> float:
@@ -147,7 +167,7 @@ def _seconds(what: str, side: _Side, checkpoint: Path, manifest: Path, count: in
     """
     with tempfile.TemporaryDirectory(dir=manifest.parent) as output:
         images = Path(output)
-        command = side(checkpoint, manifest, images)
+        command = side.command(checkpoint, manifest, images)
         ended = child.run_checked(f"{what}, {count} requests", command, env=child.plain_environment())
         made = sum(1 for _ in images.glob("*.png")) or _rows(images)
         if made != count:

@@ -16,7 +16,7 @@ from jobs.engine.pools import ONE_EACH, Actors, Node, total
 #: Seconds of work that are worth one more actor, which takes some five seconds of a CPU to start.
 WORK_S = 12.0
 
-#: Bytes that an actor takes beside its weights: MindSpore, mindone and Ray, and what a small batch computes with.
+#: Bytes that an actor takes beside its weights and the call: MindSpore, mindone and Ray.
 PROCESS_BYTES = 1 << 30
 
 #: What an actor takes for its weights and what it computes of them, by its weights.
@@ -36,12 +36,13 @@ def actors_on_cpus(
     Args:
         stage: as the run's `--stage`.
         batches: of the plan.
-        time: what they take of one actor.
+        time: what they ask of one actor.
         weights: of one actor of each pool.
         in_turn: one pool runs after the other.
     """
     room = total(nodes, "memory")
     prior_bytes, decoder_bytes = (WEIGHTS_TWICE * held + PROCESS_BYTES for held in (weights.prior, weights.decoder))
+    decoder_bytes += time.call_bytes
     cpus = min(int(total(nodes, "CPU")), batches)
 
     def most(seconds: float, bytes_each: int) -> int:

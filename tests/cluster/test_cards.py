@@ -23,7 +23,8 @@ from ray.cluster_utils import Cluster
 from jobs.engine.elastic import AHEAD_PER_DECODER
 from tests.cluster.events import told
 from tests.nodes import add_node, lives, ray_nodes
-from tests.ray.conftest import picture
+from tests.proof import wrong_with
+from tests.ray.mixed_rows import picture
 from tests.unit.finished_run import write_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
@@ -121,18 +122,6 @@ class Run:
         (self.log / "allowed.new").write_text(str(batches))
         (self.log / "allowed.new").replace(self.log / "allowed")
 
-    def verify(self) -> str:
-        """What is wrong with the output; '' for nothing."""
-        script = str(ROOT / "jobs" / "verify.py")
-        ended = subprocess.run(
-            [sys.executable, script, "--manifest", self.manifest, "--output", str(self.output)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
-        return ended.stdout + ended.stderr if ended.returncode else ""
-
 
 def wait_for(happened: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     """Until something has happened; a job that has ended before is a failure."""
@@ -168,13 +157,15 @@ def test_what_cannot_fit_is_refused_before_anything_starts(run: Run) -> None:
 
 
 def test_shared_cards_hold_one_decoder_and_at_most_one_prior_each(run: Run) -> None:
+    rows = ROWS[:24]
+    run.manifest = write_manifest(run.folder / "few.parquet", rows)
     # Nor are all batches made by those that are there first.
     run.allow(1)
     process = run.start("--share-devices", "--device-memory", "64", "--prior-actors", "3")
     wait_for(lambda: len(run.events("starts")) >= 9, process)
-    run.allow(len(ROWS))
+    run.allow(len(rows))
     assert process.wait(RUN_LIMIT_S) == 0, run.said
-    assert run.verify() == ""
+    assert wrong_with(run.output, run.manifest) == []
     priors, decoders = ([card(event) for event in run.events("starts", stage)] for stage in ("prior", "decoder"))
     assert len(set(decoders)) == len(decoders) == 6
     assert len(set(priors)) == len(priors) == 3
@@ -205,7 +196,7 @@ def test_the_real_models_make_all_tasks_on_three_nodes_and_lose_one(
         add_node(cluster, nodes_have, NODE)
     assert process.returncode == 0, run.said
     assert "24 images written, 0 failed" in run.said
-    assert run.verify() == ""
+    assert wrong_with(run.output, run.manifest) == []
     devices = json.loads((run.output / "_run" / "run.json").read_text())["devices"]
     assert {device["stage"] for device in devices} == {"prior", "decoder"}
 
@@ -249,5 +240,5 @@ def test_cards_are_pinned_kept_over_kills_grown_into_and_given_up_with_their_nod
     wait_for(lambda: any(event["pid"] == grown["pid"] for event in run.events("begins")), process)
     run.allow(len(ROWS))
     assert process.wait(RUN_LIMIT_S) == 0, run.said
-    assert run.verify() == ""
+    assert wrong_with(run.output, run.manifest) == []
     assert grown["time"] > run.events("ends", "prior")[-1]["time"], "and not before the prior was done"

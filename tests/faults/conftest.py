@@ -13,8 +13,10 @@ from typing import IO
 
 import pytest
 
+from jobs.verification.findings import Finding
 from manifests.embeddings import kept_clip
 from tests.once import Once
+from tests.proof import wrong_with
 from tests.unit.finished_run import write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,16 +81,9 @@ class QuickJob:
             timeout=RUN_LIMIT_S,
         )
 
-    def verify(self, output: Path | str) -> subprocess.CompletedProcess[str]:
-        """Ended with 0 where the output is proved to be right."""
-        script = str(ROOT / "jobs" / "verify.py")
-        return subprocess.run(
-            [sys.executable, script, "--manifest", self.manifest, "--output", str(output)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
+    def wrong(self, output: Path | str) -> list[Finding]:
+        """Everything that is wrong with an output."""
+        return wrong_with(output, self.manifest)
 
 
 def shard_files(output: Path) -> dict[str, bytes]:

@@ -22,10 +22,16 @@ import numpy as np
 import pytest
 from ray.cluster_utils import Cluster
 
+from jobs.run import run_folder
+from jobs.scoring.job import score
+from manifests.scores import parse
 from tests.faults.holding import ALL, Holding
 from tests.nodes import lives, ray_nodes
-from tests.ray.conftest import SMALL, Job, images_of, picture, write_manifest
+from tests.proof import wrong_with
+from tests.ray.conftest import SMALL, Job, images_of, write_manifest
+from tests.ray.mixed_rows import picture
 from tests.ray.test_pipeline import index_rows, shard_bytes
+from tests.ray.test_scores import SCORES, assert_near, rows_of
 from workers.checkpoints.locations import DECODER, own_revision
 
 pytestmark = [pytest.mark.faults, pytest.mark.models]
@@ -85,6 +91,7 @@ ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "good 7": ({"prompt": "c", "image": picture("white"), "strength": 1.0}, "success", ""),
     **{f"more {i}": ({"prompt": f"picture {i}"}, "success", "") for i in range(12)},
+    "unjudged": ({"prompt": "it cannot be judged"}, "success", ""),
 }
 
 
@@ -118,7 +125,8 @@ def test_exactly_the_deadly_rows_fail_each_with_its_reason(job: Job, undisturbed
     output = tmp_path / "out"
     path = os.pathsep.join(filter(None, [str(KILLERS), job.environment.get("PYTHONPATH")]))
     deadly = replace(job, environment={**job.environment, "PYTHONPATH": path})
-    ended: subprocess.CompletedProcess[str] = deadly.run(output, "--device-timeout", str(LIMIT))
+    scoring = ("--scores", "all", "--keep-clip")
+    ended: subprocess.CompletedProcess[str] = deadly.run(output, "--device-timeout", str(LIMIT), *scoring)
     assert ended.returncode == 3, ended.stderr
     rows = {name: row for (name, _), row in index_rows(output).items()}
     assert {name: row["status"] for name, row in rows.items()} == {
@@ -140,6 +148,15 @@ def test_exactly_the_deadly_rows_fail_each_with_its_reason(job: Job, undisturbed
     assert ended.stderr.count(" was lost on the CPU of ") == sum(report["lost_workers"].values())
     assert {"hung", "killed or crashed"} <= report["lost_workers"].keys()
     assert report["batches_again"] >= 4
+    # What its scorer does not survive has its image and no score of CLIP's; the others have those that they would have.
+    scored = shutil.copytree(undisturbed, tmp_path / "scored")
+    score(run_folder.settings(str(scored)), parse("all", False), True, "cpu", lambda words: None)
+    found, meant = ({name: row for name, row in rows_of(each).items() if name in good} for each in (output, scored))
+    assert [found["unjudged"][name] for name in SCORES] == [None] * len(SCORES)
+    assert found["unjudged"]["image_phash"] == meant["unjudged"]["image_phash"]
+    others = [name for name in good if name != "unjudged"]
+    assert_near({name: found[name] for name in others}, {name: meant[name] for name in others})
+    assert wrong_with(output, job.manifest) == []
 
 
 @pytest.fixture

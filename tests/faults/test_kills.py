@@ -18,7 +18,7 @@ from tests.faults.conftest import QuickJob, shard_files, wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
 #: Each costs a start of the job, some ten seconds; `KILLS=1000` for a night (tests/faults/__main__.py).
-KILLS = int(os.environ.get("KILLS", "8"))
+KILLS = int(os.environ.get("KILLS", "4"))
 
 #: Another one each time it is set; printed, so that a failure can be repeated.
 SEED = int(os.environ.get("KILLS_SEED", "1"))
@@ -81,34 +81,24 @@ def test_a_driver_killed_at_random_moments_makes_the_same_bytes(
     ended_well = quick_job.run(output)
     assert ended_well.returncode == 0, ended_well.stderr
     assert shard_files(output) == undisturbed
-    proved = quick_job.verify(output)
-    assert proved.returncode == 0, proved.stdout
+    assert quick_job.wrong(output) == []
     # What was killed left no litter that anybody would take for a result.
     assert not [name for name in os.listdir(output) if not re.match(r"\d{5}|_|\.", name)]
 
 
-def test_a_killed_sealing_task_is_done_again(
-    quick_job: QuickJob, undisturbed: dict[str, bytes], tmp_path: Path
+def test_sealed_shards_that_vanished_are_made_again_also_where_sealing_tasks_are_killed(
+    quick_job: QuickJob, undisturbed_output: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
-    died = tmp_path / "died"
+    output, died = Path(shutil.copytree(undisturbed_output, tmp_path / "out")), tmp_path / "died"
+    (output / "_SUCCESS").unlink()
+    for shard in ("00001", "00002", "00004"):
+        for path in output.glob(f"{shard}*"):
+            path.unlink()
     # The first three seals die right before the stats file is written; Ray starts each again.
     ended = quick_job.with_environment(QUICK_SEAL_DIES=str(died)).run(output)
     assert ended.returncode == 0, ended.stderr
+    assert "going on from" in ended.stderr
     assert len(list(died.iterdir())) == 3
     assert shard_files(output) == undisturbed
-    assert quick_job.verify(output).returncode == 0
-
-
-def test_a_sealed_shard_that_vanished_is_made_again(
-    quick_job: QuickJob, undisturbed_output: Path, undisturbed: dict[str, bytes], tmp_path: Path
-) -> None:
-    output = Path(shutil.copytree(undisturbed_output, tmp_path / "out"))
-    (output / "_SUCCESS").unlink()
-    for path in output.glob("00001*"):
-        path.unlink()
-    ended = quick_job.run(output)
-    assert ended.returncode == 0, ended.stderr
-    assert "going on from" in ended.stderr
-    assert shard_files(output) == undisturbed
+    assert quick_job.wrong(output) == []
     assert (output / "_SUCCESS").exists()

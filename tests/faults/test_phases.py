@@ -59,9 +59,11 @@ def test_killed_in_either_phase_it_goes_on_from_what_is_stored(
     assert "images are known" in ended.stderr, "what the killed ones embedded was not lost"
     assert stored(output) >= parts
     assert shard_files(output) == undisturbed
-    assert quick_job.verify(output).returncode == 0
+    assert quick_job.wrong(output) == []
 
 
+# Rows that fail while inputs are loaded do so in the real models' run (tests/ray/test_schedule.py).
+@pytest.mark.nightly
 def test_rows_that_the_prior_fails_fail_alike_in_both_schedules(quick_job: QuickJob, tmp_path: Path) -> None:
     failing = quick_job.with_environment(QUICK_PRIOR_FAILS="r07,r41", QUICK_FAILS="r20", **PIECES)
     outputs = {}

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.once import Once
+from tests.ray.mixed_rows import ROWS
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -70,13 +71,6 @@ class Job:
         )
 
 
-def picture(colour: str, mode: str = "RGB") -> dict[str, Any]:
-    """An inline image as a manifest column holds it."""
-    sink = io.BytesIO()
-    Image.new(mode, (80, 70), colour).save(sink, "PNG")
-    return {"bytes": sink.getvalue(), "path": None}
-
-
 def images_of(output: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Pixels of every image of an output, by its key."""
     found = {}
@@ -125,28 +119,9 @@ def make_job(
 
 @pytest.fixture(scope="session")
 def mixed_job(once: Once, shared_environment: dict[str, str]) -> Job:
-    """All four tasks, one request of several images, and two rows that cannot be made."""
-    prompts = ["a cat", "a dog", "a fox", "a hen", "an owl"]
-    rows = [{"id": f"text-{i}", "task": "text2img", "prompt": prompt, "seed": i} for i, prompt in enumerate(prompts)]
-    rows[0]["num_images"] = 2
-    rows += [
-        {"id": "img", "task": "img2img", "prompt": "oil", "image": picture("red"), "strength": 1.0},
-        {"id": "paint", "task": "inpaint", "prompt": "a hat", "image": picture("blue"), "mask": picture("white", "L")},
-        {
-            "id": "mix",
-            "task": "interpolate",
-            "conditions": [{"text": "a", "weight": 0.5}, {"text": "b", "weight": 0.5}],
-        },
-        {
-            "id": "lost",
-            "task": "img2img",
-            "prompt": "oil",
-            "image": {"bytes": None, "path": "no-such.png"},
-            "strength": 1.0,
-        },
-        {"id": "wrong", "task": "text2img", "prompt": "a cat", "width": 65},
-    ]
-    folder = once("mixed-job", lambda new: write_manifest(new / "requests.parquet", [{**SMALL, **r} for r in rows]))
+    """All that `mixed_rows.py` has, of the smallest size."""
+    rows = [{**SMALL, **row} for row in ROWS]
+    folder = once("mixed-job", lambda new: write_manifest(new / "requests.parquet", rows))
     return Job(folder / "requests.parquet", folder, shared_environment)
 
 

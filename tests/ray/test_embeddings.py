@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ray.conftest import SMALL, Job, images_of, picture
+from tests.ray.conftest import SMALL, Job, images_of
+from tests.ray.mixed_rows import picture
 from tests.ray.test_pipeline import index_rows, shard_bytes
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]

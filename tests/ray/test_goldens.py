@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jobs.run import run_folder
+from manifests.config import RunConfig
+from manifests.planning.plan import batches_of, plan
 from tests.goldens.compare import (
     FOLDER,
     LATENTS_LIMIT,
@@ -50,17 +54,11 @@ def _run(folder: Path, environment: dict[str, str], manifests: list[Path], batch
 
 
 @pytest.fixture(scope="module")
-def one_by_one(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Path:
-    """Output of the golden manifest in batches of one."""
-    return _run(tmp_path_factory.mktemp("one"), shared_environment, [MANIFEST], 1)
-
-
-@pytest.fixture(scope="module")
 def by_four(tmp_path_factory: pytest.TempPathFactory, shared_environment: dict[str, str]) -> Path:
-    """Output of the golden manifest in another order and of the documents' manifest, in batches of four."""
+    """Output of the golden manifest in another order and of the documents' manifest, in batches of up to four."""
     folder = tmp_path_factory.mktemp("four")
     manifest = shuffled(1, folder / "shuffled.parquet")
-    return _run(folder, shared_environment, [manifest, DOCUMENTS], 4)
+    return _run(folder, shared_environment, [manifest, DOCUMENTS], 4, "--batch-pixels", str(4 * 64 * 64))
 
 
 def _assert_within_limits(found: list[Difference]) -> None:
@@ -68,19 +66,33 @@ def _assert_within_limits(found: list[Difference]) -> None:
     assert [d for d in found if d.latents > LATENTS_LIMIT or d.pixels > PIXELS_LIMIT] == []
 
 
-def test_every_image_is_pytorchs_in_batches_of_one(one_by_one: Path) -> None:
-    _assert_within_limits(differences(made(one_by_one)))
-
-
 def test_every_image_is_pytorchs_in_batches_of_four_and_in_another_order(by_four: Path) -> None:
     _assert_within_limits(differences(made(by_four)))
 
 
-def test_batches_of_one_and_of_four_make_the_same_images(one_by_one: Path, by_four: Path) -> None:
-    ones, fours = made(one_by_one), made(by_four)
+# That calls of one, two and four rows agree is tested without a job too (tests/unit/workers/kandinsky).
+@pytest.mark.nightly
+def test_every_image_is_pytorchs_in_batches_of_one_and_that_of_batches_of_four(
+    by_four: Path, tmp_path: Path, shared_environment: dict[str, str]
+) -> None:
+    ones, fours = made(_run(tmp_path, shared_environment, [MANIFEST], 1)), made(by_four)
+    _assert_within_limits(differences(ones))
     assert ones.keys() <= fours.keys()
     for name, image in ones.items():
         assert np.abs(image.pixels.astype(int) - fours[name].pixels).max() <= 1, name
+
+
+def test_a_bound_of_pixels_splits_the_calls_of_larger_images_alone(by_four: Path) -> None:
+    bounded = run_folder.settings(str(by_four))
+    free = bounded.model_copy(update={"batch_pixels": None})
+
+    def calls(config: RunConfig) -> Counter[tuple[int, int]]:
+        found = batches_of(config, plan(config).windows)
+        return Counter((batch.bucket.height, batch.bucket.width) for batch in found if batch.bucket is not None)
+
+    more = calls(bounded) - calls(free)
+    assert json.loads((by_four / "_run" / "plan.json").read_text())["batches"] == plan(bounded).batches
+    assert set(more) == {(128, 128)}, "of four such images a call has one, and of wide ones two"
 
 
 def test_compiled_graphs_make_pytorchs_images_and_the_record_says_what_compiling_took(
@@ -157,7 +169,7 @@ def test_dumped_latents_lie_beside_every_image_of_a_shard(by_four: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def checkpoint_of_the_job(one_by_one: Path, clean_environment: dict[str, str]) -> Path:
+def checkpoint_of_the_job(by_four: Path, clean_environment: dict[str, str]) -> Path:
     """The checkpoint that the job built, or found, in its cache."""
     (folder,) = Path(clean_environment["KANDINSKY_BATCH_CACHE"]).glob(own_revision("random"))
     return folder

@@ -18,6 +18,7 @@ from PIL import Image
 from jobs.run.watching import Watcher
 from manifests.commit import sealed_shards, staged_parts
 from tests.ray.conftest import ROOT, SMALL, Job, images_of
+from tests.ray.mixed_rows import BAD, GOOD
 from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
@@ -26,9 +27,10 @@ Ended = subprocess.CompletedProcess[str]
 
 
 def index_rows(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Every row of the output's indexes by id and image."""
+    """Every row of the output's indexes by id and image, without those whose id another one has had before."""
     tables = [pq.read_table(path) for path in sorted(output.glob("*.parquet"))]
-    return {(row["id"], row["image_index"]): row for table in tables for row in table.to_pylist()}
+    rows = [row for table in tables for row in table.to_pylist()]
+    return {(row["id"], row["image_index"]): row for row in reversed(rows)}
 
 
 def shard_bytes(output: Path) -> dict[str, bytes]:
@@ -40,19 +42,19 @@ def test_every_request_is_written_or_failed_with_its_reason(finished: tuple[Path
     output, ended = finished
     assert ended.returncode == 3, ended.stderr
     rows = index_rows(output)
-    status = {name: row["status"] for (name, _), row in rows.items()}
-    assert len(rows) == 11
-    assert {name for name, value in status.items() if value != "success"} == {"lost", "wrong"}
-    assert status["wrong"] == "failed_to_validate"
-    assert "width" in rows["wrong", 0]["error_message"]
-    assert status["lost"] == "failed_to_load"
-    assert "no-such.png" in rows["lost", 0]["error_message"]
-    assert {row["task"] for row in rows.values() if row["status"] == "success"} == {
-        "text2img",
-        "img2img",
-        "inpaint",
-        "interpolate",
-    }
+    assert {name for (name, _), row in rows.items() if row["status"] == "success"} == GOOD.keys()
+    failed = {name: row for (name, _), row in rows.items() if row["status"] != "success"}
+    assert failed.keys() == BAD.keys()
+    for name, (_, status, words) in BAD.items():
+        assert failed[name]["status"] == status
+        assert all(word in failed[name]["error_message"] for word in words), failed[name]["error_message"]
+
+
+def test_an_id_that_is_taken_is_a_row_of_its_own(finished: tuple[Path, Ended]) -> None:
+    rows = [row for path in finished[0].glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    (second,) = (row for row in rows if row["id"] == "text-0" and row["status"] != "success")
+    assert second["status"] == "failed_to_validate"
+    assert "already used" in second["error_message"]
 
 
 def test_every_successful_row_has_its_image_in_the_tar(finished: tuple[Path, Ended]) -> None:
@@ -70,8 +72,8 @@ def test_the_run_files_tell_what_happened(finished: tuple[Path, Ended]) -> None:
     assert (output / "_SUCCESS").exists()
     assert staged_parts(str(output)) == {}
     report = json.loads((output / "_run" / "run.json").read_text())
-    assert (report["requests"], report["written"], report["failed"]) == (10, 9, 2)
-    assert report["failed_by_status"] == {"failed_to_load": 1, "failed_to_validate": 1}
+    assert (report["requests"], report["written"], report["failed"]) == (24, 12, 13)
+    assert report["failed_by_status"] == {"failed_to_load": 4, "failed_to_validate": 9}
     assert report["device"] == "cpu"
     assert report["versions"]["ray"]
     plan = json.loads((output / "_run" / "plan.json").read_text())
@@ -87,21 +89,21 @@ def test_the_last_status_says_what_came_of_every_task_and_who_made_it(finished: 
     facts = share.status.facts
     counts = {count.name: (count.done, count.total, count.failed) for count in facts.counts}
     assert counts == {
-        "text2img": (6, 6, 0),
-        "img2img": (2, 2, 1),
-        "inpaint": (1, 1, 0),
-        "interpolate": (1, 1, 0),
-        "invalid": (1, 1, 1),
+        "text2img": (8, 8, 0),
+        "img2img": (3, 3, 2),
+        "inpaint": (2, 2, 1),
+        "interpolate": (3, 3, 1),
+        "invalid": (9, 9, 9),
     }
     assert facts.sealed == facts.shards == len(sealed_shards(str(output)))
     assert [pool.name for pool in facts.pools] == ["prior", "decoder"]
-    assert {failure.id for failure in facts.failures} == {"lost", "wrong"}
+    assert {failure.id for failure in facts.failures} <= {*BAD, "text-0"}
 
 
 def test_the_person_is_told_what_failed_and_where_the_output_is(finished: tuple[Path, Ended]) -> None:
     output, ended = finished
-    assert "9 images written, 2 failed" in ended.stdout
-    assert "no-such.png" in ended.stdout
+    assert "12 images written, 13 failed" in ended.stdout
+    assert "gone.png" in ended.stdout
     assert f"output: {output}" in ended.stdout
     assert "Traceback" not in ended.stderr
     assert "planning" in ended.stderr
@@ -121,31 +123,6 @@ def test_an_image_is_made_again_from_its_record_without_ray(
     assert np.array_equal(np.asarray(Image.open(tmp_path / f"{key}.png")), images_of(output)[key])
     weights = [device["weights"] for device in json.loads((output / "_run" / "run.json").read_text())["devices"]]
     assert {name for each in weights for name in each} == {PRIOR, DECODER, INPAINT}
-
-
-def test_a_bound_of_pixels_changes_calls_and_no_image(
-    make_job: Callable[[Sequence[dict[str, Any]]], Job], tmp_path: Path
-) -> None:
-    sizes = [(64, 64)] * 5 + [(64, 128)] * 5
-    rows = [
-        {**SMALL, "task": "text2img", "prompt": f"cat {n}", "seed": n, "height": height, "width": width}
-        for n, (height, width) in enumerate(sizes)
-    ]
-    job = make_job(rows)
-    options: dict[str, tuple[str, ...]] = {"plain": (), "bounded": ("--batch-pixels", str(4 * 64 * 64))}
-    for output, more in options.items():
-        ended = job.run(tmp_path / output, "--batch-size", "4", "--shard-size", "100", *more)
-        assert ended.returncode == 0, ended.stderr
-    # Four and one of each size; the wider ones are two, two and one of a call with a bound.
-    outputs = [tmp_path / "plain", tmp_path / "bounded"]
-    assert [json.loads((output / "_run" / "plan.json").read_text())["batches"] for output in outputs] == [4, 5]
-    plain, bounded = map(images_of, outputs)
-    assert sorted(plain) == sorted(bounded)
-    assert len(plain) == len(rows)
-    # The CPU's matrix products round by the rows they have: to the bit only where a call has as many as before.
-    worst = {key: np.abs(plain[key].astype(int) - bounded[key]).max() for key in plain}
-    assert [worst[key] for key in sorted(worst)[:5]] == [0] * 5
-    assert max(worst.values()) <= 1
 
 
 def test_starting_again_finds_nothing_to_do_and_ends_the_same(mixed_job: Job, finished: tuple[Path, Ended]) -> None:
@@ -169,7 +146,7 @@ def test_other_settings_or_another_manifest_under_the_same_output_are_refused(
     other = make_job([{**SMALL, "id": "x", "task": "text2img", "prompt": "x"}])
     ended = other.run(output)
     assert ended.returncode == 2
-    assert "other content (it had 10 requests, 10 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
+    assert "other content (it had 24 requests, 25 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_starts(mixed_job: Job, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_the_measures_fall_where_requests_get_each_others_images(images: list[me
     assert all(found[name] < measures.LIMITS[name] / 2 for name in judged), found
 
 
+# Both are held against PyTorch in test_goldens.py, with weights that show more of what differs.
+@pytest.mark.nightly
 def test_graphs_and_batches_of_one_show_the_same_objects(
     images: list[measures.Made], tmp_path: Path, shared_environment: dict[str, str]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.cost.step_times import BucketTimes, StepTimes
 from jobs.cost.weights import Weights
-from jobs.cost.work import DeviceTime, device_time
+from jobs.cost.work import MAPS, DeviceTime, device_time
 from jobs.run import run_folder
 from jobs.schedule.arrange import LOADING_S, PIECE_ROWS, Schedule, Sized, arrange, phases_seconds, pools_seconds
 from jobs.schedule.cpu_actors import WORK_S
@@ -224,6 +224,18 @@ def test_what_nobody_has_measured_goes_by_the_work_that_it_is(
     # Of the demo checkpoint the prior is next to nothing of an image of 512 pixels and 100 steps.
     assert schedule.pools.prior.most == 1
     assert said == ["of the device time 0.2% is the prior's, by the FLOPs of its models"]
+
+
+@pytest.mark.parametrize(("limits", "images"), [({}, 4), ({"batch_size": 32}, 8), ({"batch_pixels": 3 * 512 * 512}, 3)])
+def test_the_largest_call_has_what_its_bounds_and_the_plan_let_it(
+    config: RunConfig, planned: Plan, limits: dict[str, int], images: int
+) -> None:
+    measure(config, planned, "cpu")
+    for known in (None, run_folder.known_times(config)):
+        time = device_time(config.model_copy(update=limits), planned, "cpu", known)
+        assert time is not None
+        # MoVQ of the demo checkpoint has two widths of 32 there.
+        assert time.call_bytes == MAPS * 4 * (32 + 32) * images * 512 * 512
 
 
 def test_times_of_a_card_say_nothing_of_the_cpu(config: RunConfig, planned: Plan) -> None:

@@ -16,10 +16,10 @@ NO_WEIGHTS = Weights(0, 0)
 
 def sizes(
     cpus: float = 16, memory: int = 256 * GIB, batches: int = 1000, prior: float = 5, decoder: float = 95,
-    weights: Weights = NO_WEIGHTS,
+    weights: Weights = NO_WEIGHTS, call_bytes: int = 0,
 ) -> Actors:  # fmt: skip
     """For work of so many times what is worth an actor."""
-    time = DeviceTime(prior * WORK_S, decoder * WORK_S, "a test")
+    time = DeviceTime(prior * WORK_S, decoder * WORK_S, "a test", call_bytes=call_bytes)
     return actors_on_cpus("all", batches, [{"CPU": cpus, "memory": memory}], time, weights)
 
 
@@ -52,3 +52,8 @@ def test_all_of_them_fit_the_memory() -> None:
     assert sizes(memory=4 * 11 * GIB + 5 * GIB + 1, weights=held) == (1, 4)
     assert sizes(memory=4 * 11 * GIB + 5 * GIB - 1, weights=held) == (1, 3)
     assert sizes(memory=8 * GIB, weights=held) == (1, 1), "one of each there must be"
+
+
+def test_a_large_call_counts_for_decoders_alone() -> None:
+    assert sizes(memory=9 * PROCESS_BYTES, call_bytes=PROCESS_BYTES) == (1, 4)
+    assert sizes(memory=9 * PROCESS_BYTES, call_bytes=3 * PROCESS_BYTES) == (1, 2)
