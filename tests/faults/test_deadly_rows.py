@@ -31,7 +31,7 @@ from tests.proof import wrong_with
 from tests.ray.conftest import SMALL, Job, images_of, write_manifest
 from tests.ray.mixed_rows import picture
 from tests.ray.test_pipeline import index_rows, shard_bytes
-from tests.ray.test_scores import SCORES, assert_near, rows_of
+from tests.ray.test_scores import SCORES, assert_near
 from workers.checkpoints.locations import DECODER, own_revision
 
 pytestmark = [pytest.mark.faults, pytest.mark.models]
@@ -151,11 +151,13 @@ def test_exactly_the_deadly_rows_fail_each_with_its_reason(job: Job, undisturbed
     # What its scorer does not survive has its image and no score of CLIP's; the others have those that they would have.
     scored = shutil.copytree(undisturbed, tmp_path / "scored")
     score(run_folder.settings(str(scored)), parse("all", False), True, "cpu", lambda words: None)
-    found, meant = ({name: row for name, row in rows_of(each).items() if name in good} for each in (output, scored))
-    assert [found["unjudged"][name] for name in SCORES] == [None] * len(SCORES)
-    assert found["unjudged"]["image_phash"] == meant["unjudged"]["image_phash"]
-    others = [name for name in good if name != "unjudged"]
-    assert_near({name: found[name] for name in others}, {name: meant[name] for name in others})
+    found, meant = (
+        {place: row for place, row in index_rows(each).items() if place[0] in good} for each in (output, scored)
+    )
+    unjudged = found.pop(("unjudged", 0))
+    assert [unjudged[name] for name in SCORES] == [None] * len(SCORES)
+    assert unjudged["image_phash"] == meant.pop(("unjudged", 0))["image_phash"]
+    assert_near(found, meant)
     assert wrong_with(output, job.manifest) == []
 
 

@@ -18,7 +18,7 @@ def picture(colour: str, mode: str = "RGB") -> dict[str, Any]:
 _GONE = {"bytes": None, "path": "gone.png"}
 _HALF = {"bytes": picture("red")["bytes"][:100], "path": "half.png"}
 
-#: id -> columns of rows that are made; the first has two images.
+#: id -> columns of rows that are made; the first has two images, and "again" is what "text-1" is.
 GOOD: dict[str, dict[str, Any]] = {
     **{
         f"text-{seed}": {"task": "text2img", "prompt": prompt, "seed": seed}
@@ -32,6 +32,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "wide": {"task": "text2img", "prompt": "a dog", "seed": 9, "width": 128},
     "not": {"task": "text2img", "prompt": "a dog", "negative_prompt": "a cat", "seed": 9},
+    "again": {"task": "text2img", "prompt": "a dog", "seed": 1},
     "mix of both": {
         "task": "interpolate",
         "conditions": [{"text": "a", "weight": 0.5}, {"image": picture("red"), "weight": 0.5}],

@@ -72,7 +72,7 @@ def test_the_run_files_tell_what_happened(finished: tuple[Path, Ended]) -> None:
     assert (output / "_SUCCESS").exists()
     assert staged_parts(str(output)) == {}
     report = json.loads((output / "_run" / "run.json").read_text())
-    assert (report["requests"], report["written"], report["failed"]) == (24, 12, 13)
+    assert (report["requests"], report["written"], report["failed"]) == (25, 13, 13)
     assert report["failed_by_status"] == {"failed_to_load": 4, "failed_to_validate": 9}
     assert report["device"] == "cpu"
     assert report["versions"]["ray"]
@@ -89,7 +89,7 @@ def test_the_last_status_says_what_came_of_every_task_and_who_made_it(finished: 
     facts = share.status.facts
     counts = {count.name: (count.done, count.total, count.failed) for count in facts.counts}
     assert counts == {
-        "text2img": (8, 8, 0),
+        "text2img": (9, 9, 0),
         "img2img": (3, 3, 2),
         "inpaint": (2, 2, 1),
         "interpolate": (3, 3, 1),
@@ -102,7 +102,7 @@ def test_the_last_status_says_what_came_of_every_task_and_who_made_it(finished: 
 
 def test_the_person_is_told_what_failed_and_where_the_output_is(finished: tuple[Path, Ended]) -> None:
     output, ended = finished
-    assert "12 images written, 13 failed" in ended.stdout
+    assert "13 images written, 13 failed" in ended.stdout
     assert "gone.png" in ended.stdout
     assert f"output: {output}" in ended.stdout
     assert "Traceback" not in ended.stderr
@@ -146,7 +146,7 @@ def test_other_settings_or_another_manifest_under_the_same_output_are_refused(
     other = make_job([{**SMALL, "id": "x", "task": "text2img", "prompt": "x"}])
     ended = other.run(output)
     assert ended.returncode == 2
-    assert "other content (it had 24 requests, 16 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
+    assert "other content (it had 25 requests, 17 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_starts(mixed_job: Job, tmp_path: Path) -> None:

@@ -7,40 +7,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from manifests.embeddings import kept_clip
 from manifests.embeddings.clip_retrieval import read_folder
 from tests.proof import wrong_with
-from tests.ray.conftest import ROOT, SMALL, Job
+from tests.ray.conftest import ROOT, Job
 from tests.ray.mixed_rows import picture
+from tests.ray.test_pipeline import index_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
-#: "again" is "cat" under another id; "lost" has no image until somebody puts it there.
-ROWS: list[dict[str, Any]] = [
-    {"id": "cat", "task": "text2img", "prompt": "a cat", "seed": 1},
-    *({"id": f"text-{i}", "task": "text2img", "prompt": f"a dog {i}", "seed": i} for i in range(4)),
-    {"id": "again", "task": "text2img", "prompt": "a cat", "seed": 1},
-    {"id": "img", "task": "img2img", "prompt": "oil", "image": picture("red"), "strength": 1.0},
-    {"id": "lost", "task": "img2img", "prompt": "oil", "image": {"bytes": None, "path": "late.png"}, "strength": 1.0},
-    {
-        "id": "mix",
-        "task": "interpolate",
-        "conditions": [{"text": "a", "weight": 0.5}, {"image": picture("red"), "weight": 0.5}],
-    },
-]
-
 SCORES = ("clip_similarity", "clip_similarity_source", "prior_fidelity")
 
-Rows = dict[str, dict[str, Any]]
+Rows = dict[tuple[str, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,10 +41,6 @@ class Scoring:
     def command(self, output: Path, *more: str) -> list[str]:
         script = [sys.executable, str(ROOT / "jobs" / "score.py"), "--output", str(output)]
         return [*script, "--scores", "all", "--keep-clip", *more]
-
-
-def rows_of(output: Path) -> Rows:
-    return {row["id"]: row for path in sorted(output.glob("0*.parquet")) for row in pq.read_table(path).to_pylist()}
 
 
 def files_of(output: Path) -> dict[str, bytes]:
@@ -79,18 +61,14 @@ def assert_near(found: Rows, meant: Rows, names: Sequence[str] = SCORES) -> None
 
 
 @pytest.fixture(scope="module")
-def scoring(make_job: Callable[[Sequence[dict[str, Any]]], Job]) -> Scoring:
-    job = make_job([{**SMALL, **row} for row in ROWS])
-    return Scoring(replace(job, options=("--batch-size", "2", "--shard-size", "2", "--no-report")))
+def scoring(mixed_job: Job) -> Scoring:
+    return Scoring(mixed_job)
 
 
 @pytest.fixture(scope="module")
-def plain(scoring: Scoring, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Finished without scores."""
-    output = tmp_path_factory.mktemp("plain") / "out"
-    ended = scoring.job.run(output)
-    assert ended.returncode == 3, ended.stderr
-    return output
+def plain(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    """Finished without scores; who changes something takes a copy."""
+    return finished[0]
 
 
 @pytest.fixture(scope="module")
@@ -111,21 +89,20 @@ def test_phases_and_copies_are_scored_as_afterwards(scoring: Scoring, one: Path,
     options = ("--schedule", "phases", "--dedupe", "--scores", "all", "--keep-clip")
     ended = scoring.job.run(tmp_path / "out", *options)
     assert ended.returncode == 3, ended.stderr
-    found, meant = rows_of(tmp_path / "out"), rows_of(one)
+    found, meant = index_rows(tmp_path / "out"), index_rows(one)
     assert_near(found, meant)
-    assert [found["again"][name] for name in (*SCORES, "image_phash")] == [
-        found["cat"][name] for name in (*SCORES, "image_phash")
-    ]
-    assert found["lost"]["image_phash"] is None
-    keys = {row["key"]: row["id"] for row in found.values()}
+    again, first = found["again", 0], found["text-1", 0]
+    assert [again[name] for name in (*SCORES, "image_phash")] == [first[name] for name in (*SCORES, "image_phash")]
+    assert found["missing file", 0]["image_phash"] is None
+    keys = {row["key"]: place for place, row in found.items()}
     pieces = list(read_folder(str(tmp_path / "out" / kept_clip.FOLDER)))
     kept = {
         keys[key]: vector
         for metadata, matrix, _ in pieces
         for key, vector in zip(metadata["key"].to_pylist(), matrix, strict=True)
     }
-    assert kept.keys() == found.keys() - {"lost"}
-    assert np.array_equal(kept["again"], kept["cat"])
+    assert kept.keys() == {place for place, row in found.items() if row["status"] == "success"}
+    assert np.array_equal(kept["again", 0], kept["text-1", 0])
     assert wrong_with(tmp_path / "out", scoring.job.manifest) == []
 
 
@@ -158,22 +135,21 @@ def test_killed_half_way_two_actors_make_the_bytes_of_one_process(
 def test_rows_tried_again_after_scoring_are_scored_too(scoring: Scoring, one: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     shutil.copytree(one, output)
-    late = scoring.job.manifest.parent / "late.png"
-    late.write_bytes(picture("red")["bytes"])
-    try:
-        ended = scoring.job.run(output, "--retry-errors")
-    finally:
-        late.unlink()
-    assert ended.returncode == 0, ended.stderr
-    found, before = rows_of(output), rows_of(one)
-    assert found["lost"]["status"] == "success"
-    # The same picture and words as "img", under another seed.
-    assert all(found["lost"][name] is not None for name in (*SCORES, "image_phash"))
-    others = {name for name in before if name != "lost"}
-    assert {name: found[name] for name in others} == {name: before[name] for name in others}
+    manifest = shutil.copy(scoring.job.manifest, tmp_path)
+    (tmp_path / "gone.png").write_bytes(picture("red")["bytes"])
+    ended = replace(scoring.job, manifest=Path(manifest)).run(output, "--retry-errors")
+    assert ended.returncode == 3, ended.stderr
+    found, before = index_rows(output), index_rows(one)
+    late = [("missing file", 0), ("missing condition", 0)]
     kept = [
         key for metadata, _, _ in read_folder(str(output / kept_clip.FOLDER)) for key in metadata["key"].to_pylist()
     ]
-    assert found["lost"]["key"] in kept
-    assert len(kept) == len(found)
-    assert wrong_with(output, scoring.job.manifest) == []
+    for place in late:
+        assert found[place]["status"] == "success"
+        assert all(found[place][name] is not None for name in ("clip_similarity", "prior_fidelity", "image_phash"))
+        assert found[place]["key"] in kept
+    # Rows that were tried again in vain may be told of in other words: the manifest has moved.
+    others = [place for place, row in before.items() if row["status"] != "failed_to_load"]
+    assert {place: found[place] for place in others} == {place: before[place] for place in others}
+    assert len(kept) == sum(row["status"] == "success" for row in found.values())
+    assert wrong_with(output, manifest) == []
