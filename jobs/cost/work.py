@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from jobs.cost.estimate import costs_of, total
 from jobs.cost.price import Models, Rate, models_of, plan_flops
@@ -64,12 +65,15 @@ def device_time(
     """
     if not planned.buckets:
         return None
-    models = models_of(config.checkpoint, "inpaint" in planned.tasks)
+    read = partial(models_of, config.checkpoint, "inpaint" in planned.tasks)
     if known is not None and known[1].device == kind and known[1].buckets:
         source, times = known
         cost = total(costs_of(planned.buckets, times, config.call_limit), planned.buckets, times, source)
+        # What calls take of a card is its own matter, and the checkpoint may be far away.
+        models = read() if kind == "cpu" else None
         held = _call_bytes(config, planned, models) if models is not None else 0
         return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source, times.loading, held)
+    models = read()
     if models is None:
         return None
     work = plan_flops(planned.buckets, models, config.call_limit)
