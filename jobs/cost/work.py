@@ -69,7 +69,7 @@ def device_time(
     if known is not None and known[1].device == kind and known[1].buckets:
         source, times = known
         cost = total(costs_of(planned.buckets, times, config.call_limit), planned.buckets, times, source)
-        # What calls take of a card is its own matter, and the checkpoint may be far away.
+        # Only actors on CPUs share a memory, and the checkpoint's files may be far away.
         models = read() if kind == "cpu" else None
         held = _call_bytes(config, planned, models) if models is not None else 0
         return DeviceTime(3600 * cost.prior_hours, 3600 * cost.decoder_hours, source, times.loading, held)
