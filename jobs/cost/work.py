@@ -16,8 +16,8 @@ from workers.device.device import DeviceKind
 #: What an actor with one CPU reaches in the decoder of the demo's size (`achieved` in `_run/run.json`).
 CPU_TFLOPS = 0.04
 
-#: Feature maps of an image's size in each of MoVQ's two widths there that a call holds at once: 4.1 to 4.8 of both in
-#: calls of 0.1 to 2.4 million pixels of the demo checkpoint, 3.5 to 3.8 in one with widths of 64 and 128.
+#: How many feature maps of either width that MoVQ has at the image's size a call holds at once: 4.0 to 4.8 in calls of
+#: 0.1 to 2.4 million pixels of the demo checkpoint (widths of 32 and 32), 3.5 to 3.8 with widths of 64 and 128.
 MAPS = 4.5
 
 FLOAT_BYTES = 4
