@@ -30,8 +30,7 @@ BESIDE = {
     "pytorch-batches": "PyTorch in batches of {batch}",
 }
 
-#: Sides that make one image after the other, and what part of the requests they are given.
-LOOPS = ("documents", "ray-data", "pytorch-loop")
+#: Sides that make one image after the other are given one of so many requests.
 LOOPS_PART = 4
 
 #: Sizes of models: what the demo has, and one where arithmetic outweighs the Python between the operators.
@@ -105,7 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
                 seconds = []
                 for count in counts:
                     manifest = Path(folder) / f"{tasks}-{count}.parquet"
-                    write_manifest(manifest, tasks, count, arguments.edge, arguments.steps)
+                    if not manifest.exists():
+                        write_manifest(manifest, tasks, count, arguments.edge, arguments.steps)
                     seconds.append(_seconds(f"{name}, {tasks}", side, checkpoint, manifest, count))
                 found[name] = peer(counts, seconds)
             ours = found[OURS].rate
@@ -126,35 +126,40 @@ def _write_checkpoint(size: str, folder: Path) -> None:
     trained_weights.write(folder)
 
 
+#: A side's command, given checkpoint, manifest and the folder for its images.
+_Command = Callable[[Path, Path, Path], list[str]]
+
+
 @dataclass(frozen=True)
 class _Side:
     """One that makes images.
 
     Attributes:
-        command: its command, given checkpoint, manifest and the folder for its images.
         part: it makes one of so many of the requests.
     """
 
-    command: Callable[[Path, Path, Path], list[str]]
+    command: _Command
     part: int = 1
 
 
 def _sides(beside: Sequence[str], torch_python: str | None, batch: int) -> Mapping[str, _Side]:
-    def module(option: str, python: str, name: str, *more: str) -> _Side:
-        def command(checkpoint: Path, manifest: Path, folder: Path) -> list[str]:
-            return [python, "-m", f"jobs.benchmarks.{name}", str(checkpoint), str(manifest), str(folder), *more]
-
-        return _Side(command, LOOPS_PART if option in LOOPS else 1)
+    def module(python: str, name: str, *more: str) -> _Command:
+        return lambda checkpoint, manifest, folder: [
+            *(python, "-m", f"jobs.benchmarks.{name}", str(checkpoint), str(manifest), str(folder)),
+            *more,
+        ]
 
     def ours(checkpoint: Path, manifest: Path, folder: Path) -> list[str]:
         places = ("--manifest", str(manifest), "--output", str(folder), "--checkpoint", str(checkpoint))
         return child.script("generate.py", *places, "--batch-size", str(batch))
 
-    asked = [("documents", sys.executable, "peer_loop"), ("ray-data", sys.executable, "peer_ray_data", str(batch))]
+    others = {
+        "documents": _Side(module(sys.executable, "peer_loop"), LOOPS_PART),
+        "ray-data": _Side(module(sys.executable, "peer_ray_data", str(batch)), LOOPS_PART),
+    }
     if any(name.startswith("pytorch") for name in beside) and child.has_pytorch(torch_python):
-        asked.append(("pytorch-loop", torch_python, "peer_pytorch", "1"))
-        asked.append(("pytorch-batches", torch_python, "peer_pytorch", str(batch)))
-    others = {option: module(option, *more) for option, *more in asked}
+        others["pytorch-loop"] = _Side(module(torch_python, "peer_pytorch", "1"), LOOPS_PART)
+        others["pytorch-batches"] = _Side(module(torch_python, "peer_pytorch", str(batch)))
     wanted = {BESIDE[name].format(batch=batch): side for name, side in others.items() if name in beside}
     return {**wanted, OURS: _Side(ours)}
 

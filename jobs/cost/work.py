@@ -11,6 +11,7 @@ from jobs.cost.price import Models, Rate, models_of, plan_flops
 from jobs.cost.step_times import StepTimes
 from manifests.config import RunConfig
 from manifests.planning.plan import Plan
+from workers.checkpoints.locations import FLOAT32
 from workers.device.device import DeviceKind
 
 #: What an actor with one CPU reaches in the decoder of the demo's size (`achieved` in `_run/run.json`).
@@ -19,8 +20,6 @@ CPU_TFLOPS = 0.04
 #: How many feature maps of either width that MoVQ has at the image's size a call holds at once: 4.0 to 4.8 in calls of
 #: 0.1 to 2.4 million pixels of the demo checkpoint (widths of 32 and 32), 3.5 to 3.8 with widths of 64 and 128.
 MAPS = 4.5
-
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -91,4 +90,4 @@ def _call_bytes(config: RunConfig, planned: Plan, models: Models) -> int:
     )
     # MoVQ's last block takes most: it works at the image's size, from the second of these widths to the first.
     widths: list[int] = models.movq["block_out_channels"]
-    return int(MAPS * FLOAT_BYTES * sum(widths[:2]) * pixels)
+    return int(MAPS * FLOAT32 * sum(widths[:2]) * pixels)
