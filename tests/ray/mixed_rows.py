@@ -46,6 +46,7 @@ BAD: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "unknown task": ({"task": "txt2img", "prompt": "x"}, "failed_to_validate", ("task", "txt2img")),
     "no prompt": ({"task": "text2img"}, "failed_to_validate", ("prompt",)),
     "odd size": ({"task": "text2img", "prompt": "x", "height": 100}, "failed_to_validate", ("height", "100", "64")),
+    "odd width": ({"task": "text2img", "prompt": "x", "width": 65}, "failed_to_validate", ("width", "65", "64")),
     "one prior step": ({"task": "text2img", "prompt": "x", "prior_steps": 1}, "failed_to_validate", ("prior_steps",)),
     "no strength": (
         {"task": "img2img", "prompt": "x", "image": picture("red"), "strength": 0.0},

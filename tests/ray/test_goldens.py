@@ -86,7 +86,7 @@ def test_every_image_is_pytorchs_in_batches_of_one_and_that_of_batches_of_four(
         assert np.abs(image.pixels.astype(int) - fours[name].pixels).max() <= 1, name
 
 
-def test_a_bound_of_pixels_splits_the_calls_of_larger_images_alone(by_four: Path) -> None:
+def test_a_bound_of_pixels_splits_the_calls_of_larger_images_and_changes_none(by_four: Path, plain: Any) -> None:
     bounded = run_folder.settings(str(by_four))
     free = bounded.model_copy(update={"batch_pixels": None})
 
@@ -96,6 +96,9 @@ def test_a_bound_of_pixels_splits_the_calls_of_larger_images_alone(by_four: Path
 
     assert json.loads((by_four / "_run" / "plan.json").read_text())["batches"] == plan(bounded).batches
     assert calls(bounded) - calls(free) == {(128, 128): 1}, "each of the two larger ones has a call of its own"
+    images = made(by_four)
+    for name in ("larger-0-0", "larger-1-0"):
+        assert np.abs(images[name].pixels.astype(int) - plain.make(dict(images[name].row))).max() <= 1, name
 
 
 def test_compiled_graphs_make_pytorchs_images_and_the_record_says_what_compiling_took(

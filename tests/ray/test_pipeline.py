@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jobs.monitoring.facts import NEWEST
 from jobs.run.watching import Watcher
 from manifests.commit import sealed_shards, staged_parts
 from tests.ray.conftest import ROOT, SMALL, Job, images_of
@@ -24,6 +25,9 @@ from workers.checkpoints.locations import DECODER, INPAINT, PRIOR
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 
 Ended = subprocess.CompletedProcess[str]
+
+#: That are made of the mixed rows.
+IMAGES = sum(columns.get("num_images", 1) for columns in GOOD.values())
 
 
 def index_rows(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -42,7 +46,10 @@ def test_every_request_is_written_or_failed_with_its_reason(finished: tuple[Path
     output, ended = finished
     assert ended.returncode == 3, ended.stderr
     rows = index_rows(output)
-    assert {name for (name, _), row in rows.items() if row["status"] == "success"} == GOOD.keys()
+    assert len(rows) == IMAGES + len(BAD)
+    made = {name: row["task"] for (name, _), row in rows.items() if row["status"] == "success"}
+    assert made.keys() == GOOD.keys()
+    assert set(made.values()) == {"text2img", "img2img", "inpaint", "interpolate"}
     failed = {name: row for (name, _), row in rows.items() if row["status"] != "success"}
     assert failed.keys() == BAD.keys()
     for name, (_, status, words) in BAD.items():
@@ -52,6 +59,7 @@ def test_every_request_is_written_or_failed_with_its_reason(finished: tuple[Path
 
 def test_an_id_that_is_taken_is_a_row_of_its_own(finished: tuple[Path, Ended]) -> None:
     rows = [row for path in finished[0].glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert len(rows) == IMAGES + len(BAD) + 1
     (second,) = (row for row in rows if row["id"] == "text-0" and row["status"] != "success")
     assert second["status"] == "failed_to_validate"
     assert "already used" in second["error_message"]
@@ -72,8 +80,8 @@ def test_the_run_files_tell_what_happened(finished: tuple[Path, Ended]) -> None:
     assert (output / "_SUCCESS").exists()
     assert staged_parts(str(output)) == {}
     report = json.loads((output / "_run" / "run.json").read_text())
-    assert (report["requests"], report["written"], report["failed"]) == (25, 13, 13)
-    assert report["failed_by_status"] == {"failed_to_load": 4, "failed_to_validate": 9}
+    assert (report["requests"], report["written"], report["failed"]) == (26, 13, 14)
+    assert report["failed_by_status"] == {"failed_to_load": 4, "failed_to_validate": 10}
     assert report["device"] == "cpu"
     assert report["versions"]["ray"]
     plan = json.loads((output / "_run" / "plan.json").read_text())
@@ -93,19 +101,20 @@ def test_the_last_status_says_what_came_of_every_task_and_who_made_it(finished: 
         "img2img": (3, 3, 2),
         "inpaint": (2, 2, 1),
         "interpolate": (3, 3, 1),
-        "invalid": (9, 9, 9),
+        "invalid": (10, 10, 10),
     }
     assert facts.sealed == facts.shards == len(sealed_shards(str(output)))
     assert [pool.name for pool in facts.pools] == ["prior", "decoder"]
+    assert len(facts.failures) == NEWEST
     assert {failure.id for failure in facts.failures} <= {*BAD, "text-0"}
 
 
 def test_the_person_is_told_what_failed_and_where_the_output_is(finished: tuple[Path, Ended]) -> None:
     output, ended = finished
-    assert "13 images written, 13 failed" in ended.stdout
+    assert "13 images written, 14 failed" in ended.stdout
     assert "gone.png" in ended.stdout
     assert f"output: {output}" in ended.stdout
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
     assert "planning" in ended.stderr
     # Nothing but the run's own lines: no library talks in between.
     assert [line for line in ended.stderr.splitlines() if not line.startswith("[")] == []
@@ -146,7 +155,7 @@ def test_other_settings_or_another_manifest_under_the_same_output_are_refused(
     other = make_job([{**SMALL, "id": "x", "task": "text2img", "prompt": "x"}])
     ended = other.run(output)
     assert ended.returncode == 2
-    assert "other content (it had 25 requests, 17 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
+    assert "other content (it had 26 requests, 17 images; now 1 requests, 1 images)" in ended.stderr.splitlines()[-1]
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_starts(mixed_job: Job, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_both_schedules_make_the_same_bytes(
     ended = mixed_job.run(outputs["phases"], "--schedule", "phases")
     assert ended.returncode == 3, ended.stderr
     assert "schedule: phases (--schedule phases)" in ended.stderr
+    assert "schedule: pools (" in finished[1].stderr
     reports = {name: json.loads((output / "_run" / "run.json").read_text()) for name, output in outputs.items()}
     assert {name: report["schedule"] for name, report in reports.items()} == {"pools": "pools", "phases": "phases"}
     assert reports["phases"]["failed_by_status"] == reports["pools"]["failed_by_status"]
@@ -44,5 +45,5 @@ def test_both_schedules_make_the_same_bytes(
     pools_did, phases_did = (report["achieved"] for report in reports.values())
     assert pools_did["decoder"]["tflop"] == pytest.approx(phases_did["decoder"]["tflop"]), "the same work"
     # Phases load images in their second half, so the prior has embedded the rows whose images are lost.
-    assert pools_did["prior"]["tflop"] < phases_did["prior"]["tflop"] < 1.6 * pools_did["prior"]["tflop"]
+    assert pools_did["prior"]["tflop"] < phases_did["prior"]["tflop"] < 1.2 * pools_did["prior"]["tflop"]
     assert pools_did["prior"]["of_peak"] is None, "of this CPU's peak nothing is known"

@@ -19,7 +19,7 @@ from manifests.embeddings import kept_clip
 from manifests.embeddings.clip_retrieval import read_folder
 from tests.proof import wrong_with
 from tests.ray.conftest import ROOT, Job
-from tests.ray.mixed_rows import picture
+from tests.ray.mixed_rows import GOOD, picture
 from tests.ray.test_pipeline import index_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
@@ -102,6 +102,7 @@ def test_phases_and_copies_are_scored_as_afterwards(scoring: Scoring, one: Path,
         for key, vector in zip(metadata["key"].to_pylist(), matrix, strict=True)
     }
     assert kept.keys() == {place for place, row in found.items() if row["status"] == "success"}
+    assert {name for name, _ in kept} == GOOD.keys()
     assert np.array_equal(kept["again", 0], kept["text-1", 0])
     assert wrong_with(tmp_path / "out", scoring.job.manifest) == []
 
@@ -148,6 +149,7 @@ def test_rows_tried_again_after_scoring_are_scored_too(scoring: Scoring, one: Pa
         assert found[place]["status"] == "success"
         assert all(found[place][name] is not None for name in ("clip_similarity", "prior_fidelity", "image_phash"))
         assert found[place]["key"] in kept
+    assert found["missing file", 0]["clip_similarity_source"] is not None
     # Rows that were tried again in vain may be told of in other words: the manifest has moved.
     others = [place for place, row in before.items() if row["status"] != "failed_to_load"]
     assert {place: found[place] for place in others} == {place: before[place] for place in others}
